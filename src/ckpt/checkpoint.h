@@ -1,0 +1,60 @@
+/* Training checkpoints (DESIGN.md §4, doc/checkpoint.md). A checkpoint is an HF model directory plus
+ *
+ *   optimizer/rank00000.safetensors   tensors `<state>/<param>@off:len` (state: main, m, v); off, len in elements of the storage
+ *                                     parameter; contiguous ranges >= 1 MiB unless the parameter is smaller
+ *   optimizer/index.json              {"format":1,"tensors":{"<state>/<param>":[{"off":..,"len":..,"file":".."}]}}
+ *   state.json                        {"format":1,"param_hash":..,"step":..,"consumed_samples":..,"epoch":..,"rng":{..},"schedule":{..},...}
+ *   DONE                              sizes and checksums of all files, written last
+ *
+ * States of a checkpoint on disk, and who moves it:
+ *   (none) --ns_ckpt_save: ns_dir_begin--> .name.tmp --write all, fsync, DONE, rename (ns_dir_publish)--> name
+ *   name --ns_ckpt_save: ns_link_tree + publish--> name + name-last --remove older -last (only after the new one is published)--> ...
+ * A kill at any instant leaves the old complete set, the new complete set, or both, plus at most one .*.tmp, which the next start removes. */
+#ifndef NS_CKPT_CHECKPOINT_H
+#define NS_CKPT_CHECKPOINT_H
+
+#include "ckpt/model_io.h"
+
+typedef struct ns_ckpt_state { /* state.json */
+    int64_t step, consumed_samples, epoch;
+    uint64_t seed;
+    int64_t schedule_max_steps, warmup_steps, constant_steps; /* stored schedule wins over a new config on resume */
+    double lr, min_lr;
+    int64_t n_rows;     /* rows of the training data when saved; a change is an error */
+    char data_hash[17]; /* of names, sizes and the ids of the first rows */
+    char config_hash[17];
+    double val_loss; /* NaN if none */
+    int forced;      /* 1: saved by time limit or signal */
+} ns_ckpt_state;
+
+/* Optimiser state source: f32 main weight, m, v of parameter i (n = rows*cols), one at a time. NULL pointers are skipped. */
+typedef ns_status (*ns_opt_get_fn)(void *user, int param, float *main, float *m, float *v, ns_error *err);
+typedef ns_status (*ns_opt_put_fn)(void *user, int param, const float *main, const float *m, const float *v,
+                                   ns_error *err);
+
+typedef struct ns_ckpt_save_args {
+    const char *dir;  /* .../training/checkpoints */
+    const char *name; /* without -last */
+    int keep_named;   /* 0: only -last is updated (forced saves) */
+    const ns_param_table *table;
+    ns_dtype dt; /* dtype of the model files */
+    const char *tokenizer_dir;
+    ns_param_get_fn get_model;
+    ns_opt_get_fn get_opt;
+    void *user;
+    const ns_ckpt_state *state;
+    int save_top_k;     /* -1 all */
+    int keep_optimizer; /* optimiser state kept for the last N named checkpoints */
+} ns_ckpt_save_args;
+NS_MUST_USE ns_status ns_ckpt_save(const ns_ckpt_save_args *a, ns_error *err);
+
+/* The newest complete `-last` (highest step) in dir, or "" if none; removes stale .*.tmp directories. */
+NS_MUST_USE ns_status ns_ckpt_find_last(char *path, size_t path_size, const char *dir, ns_error *err);
+NS_MUST_USE ns_status ns_ckpt_read_state(ns_ckpt_state *s, const char *ckpt, ns_error *err);
+/* Restores the optimiser state (and with it the exact main weights). param_hash must agree. */
+NS_MUST_USE ns_status ns_ckpt_load(const char *ckpt, const ns_param_table *t, ns_opt_put_fn put, void *user,
+                                   ns_error *err);
+/* `{val_loss:.3f}`-style names: training.md §2.8; pattern of the config key exp_manager...filename. */
+NS_MUST_USE ns_status ns_ckpt_format_name(ns_buf *out, const char *pattern, const ns_ckpt_state *s, ns_error *err);
+
+#endif

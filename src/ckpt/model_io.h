@@ -1,0 +1,40 @@
+/* Models on disk in Hugging Face layout <-> host arrays by storage parameter (arch/params.h). Streams: one tensor at a time.
+ *
+ * The receiver gives, for each storage parameter, where its rows go. Missing, extra, duplicated or misshapen tensors are
+ * errors that name tensor, found and expected shape; a tied head may be absent or must equal the embedding. */
+#ifndef NS_CKPT_MODEL_IO_H
+#define NS_CKPT_MODEL_IO_H
+
+#include "arch/params.h"
+#include "ckpt/safetensors.h"
+
+/* Called once per storage parameter with its f32 values: [rows, cols]. For reading: fill; for writing: provide.
+ * `data` is scratch of rows*cols floats owned by the caller of the callback. */
+typedef ns_status (*ns_param_get_fn)(void *user, int param, float *data, ns_error *err);
+typedef ns_status (*ns_param_put_fn)(void *user, int param, const float *data, ns_error *err);
+
+/* Reads every parameter of `t` from the HF directory, in canonical order, calling put(user, i, values) for each. */
+NS_MUST_USE ns_status ns_model_read(const char *dir, const ns_param_table *t, ns_param_put_fn put, void *user,
+                                    ns_error *err);
+/* Writes config.json, model*.safetensors in dtype `dt`, generation_config.json and copies the tokenizer files of
+ * `tokenizer_dir` (may be NULL) into the existing directory `dir` (normally a temporary one from ns_dir_begin). */
+NS_MUST_USE ns_status ns_model_write(const char *dir, const ns_param_table *t, ns_dtype dt, int64_t max_shard_bytes,
+                                     const char *tokenizer_dir, ns_param_get_fn get, void *user, ns_error *err);
+/* Random initial values (ns init): normal(0, init_std) by Philox stream = param index, element = flat index in the param;
+ * norms 1, biases 0; o and down scaled by 1/sqrt(2 L) as GPT-2 does. Deterministic for (arch, seed), any platform. */
+NS_MUST_USE ns_status ns_model_init_values(const ns_param_table *t, int param, uint64_t seed, float *data,
+                                           ns_error *err);
+
+/* ---- averaging (ns average): fp32 accumulation, one tensor in memory ---- */
+typedef struct ns_average_report {
+    int n_used;
+    int64_t steps_used[256];
+    int n_evicted; /* steps that metrics or names show were saved but are gone (top-k eviction) */
+    int64_t steps_evicted[256];
+} ns_average_report;
+/* `which`: "all", "1000,5000", "1000-5000", "last", "last:N". Sources: directories in checkpoints_dir that are DONE; `-last`
+ * copies are not counted twice. Publishes `out` atomically. A missing step is an error that lists those present. */
+NS_MUST_USE ns_status ns_average(const char *checkpoints_dir, const char *which, const char *out,
+                                 ns_average_report *report, ns_error *err);
+
+#endif

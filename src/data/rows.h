@@ -1,0 +1,44 @@
+/* SFT rows: JSONL in any usual form -> ns_examples, which pack/ turns into micro-batches.
+ * Forms, detected from the first row and named in the log: input/output, prompt/completion, alpaca (instruction, input,
+ * output), sharegpt (conversations: from/value), messages (role/content). Rules: data.md §4.3-4.4. */
+#ifndef NS_DATA_ROWS_H
+#define NS_DATA_ROWS_H
+
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/threads.h"
+#include "tok/tok.h"
+
+typedef struct ns_examples { /* tokenised data set, in file order */
+    int64_t n;               /* rows */
+    int64_t *start;          /* [n+1] offsets into ids */
+    int32_t *ids;
+    int32_t *answer_start; /* [n] index in the row's ids */
+    uint8_t *mask;     /* NULL, or [start[n]] explicit target mask for ids (chat rows): mask[i]=1: id i is a target */
+    int64_t n_targets; /* trained tokens over the whole set */
+    int64_t n_truncated, n_all_masked, n_duplicate, n_empty;
+    int64_t longest; /* tokens (ids) of the longest row after truncation */
+    char format[32]; /* detected row format: "input/output", "prompt/completion", "alpaca", "sharegpt", "messages" */
+    char hash[17];
+} ns_examples;
+void ns_examples_free(ns_examples *ex);
+
+typedef struct ns_rows_options {
+    const char *prompt_template;  /* "{input}{output}" */
+    const char *label_key;        /* "output" */
+    const char *truncation_field; /* "input" */
+    int truncate_left;            /* truncation_method=left */
+    int64_t max_seq_length;       /* 4096 */
+    int add_bos, add_eos, add_sep;
+    int32_t sep_id, eos_id, bos_id;
+} ns_rows_options;
+#define NS_ROWS_OPTIONS_DEFAULT                                           \
+    {                                                                     \
+        "{input}{output}", "output", "input", 0, 4096, 0, 0, 0, 0, -1, -1 \
+    }
+
+NS_MUST_USE ns_status ns_rows_load(ns_examples *out, const char *path, const ns_tok *tok, const ns_rows_options *o,
+                                   ns_threads *pool, ns_error *err);
+
+#endif

@@ -1,0 +1,250 @@
+/* The operation table: one list of operations, several back-ends (doc/ops.md).
+ *
+ *   ref/   plain loops: the meaning. Never fast, never NULL.
+ *   plan/  records lifetimes, bytes and flops of the same calls on fake pointers: planning needs no device.
+ *   cpu/   starts as a copy of ref and overrides what the machine does faster.      cuda/  the same on a GPU.
+ *
+ * Contract of every op `void op(ns_exec *x, const ns_<op>_args *a)`:
+ *   - no allocation, no synchronisation with the host, no scalar read by the host: lr, step, clip, counts live in ns_step;
+ *   - buffers are caller-owned and never alias unless the args comment allows it; sizes are in elements;
+ *   - "activation gradients assign, parameter gradients add": dx is written, dw/db (f32) are accumulated;
+ *   - `dt` is the activation type (F32 or BF16); accumulation is f32 or wider; weights have their own type in ns_weight;
+ *   - rows past the live tokens (dead tail) are ordinary rows for every op but attention, which writes zeros there;
+ *   - an error (a launch failure, a bad combination) sets x->err once; the loop looks at it at the end of a step.
+ *   - results depend on the arguments only, never on the number of threads: reductions have a fixed order.
+ *
+ * To add an op: args struct + table row here, meaning in ref/, cost in plan/plan_ops.c, a case in ops_test.c. */
+#ifndef NS_OPS_OPS_H
+#define NS_OPS_OPS_H
+
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/rng.h"
+#include "base/threads.h"
+#include "tensor/dtype.h"
+
+/* A matrix (or vector: rows = n, cols = 1) of parameters as ops see it. Filled by src/model. */
+typedef struct ns_weight {
+    const char *name; /* storage parameter, for messages */
+    int64_t rows, cols;
+    ns_dtype dt; /* F32 or BF16 */
+    void *data;  /* [rows, cols] row-major */
+    float *grad; /* [rows, cols] f32, accumulated; NULL = frozen */
+    /* Forms prepared by the back-end after each change of data (ops->prepare); sizes from ops->prepare_bytes. */
+    void *panels_fwd; /* for y = x W^T */
+    void *panels_dx;  /* for dx = dy W */
+} ns_weight;
+
+/* One per run, in device memory: what changes every step. The host writes it between steps, ops read it. */
+typedef struct ns_step {
+    double loss_sum;   /* sum of weight * CE so far in this step (all micro-batches); fixed order */
+    double weight_sum; /* target count of the step, over all ranks, set before the first forward */
+    double grad_sumsq; /* set by ns_ops.grad_sumsq */
+    float lr, beta1, beta2, eps, weight_decay;
+    float clip;      /* <= 0: no clipping */
+    float clip_coef; /* set by ns_ops.clip: min(1, clip / (norm + 1e-6)) */
+    int64_t t;       /* optimiser step number, 1 for the first */
+    uint32_t dropout_step;
+    int32_t nonfinite; /* set to 1 by grad_sumsq when the sum is NaN or Inf */
+} ns_step;
+
+typedef struct ns_exec {
+    const struct ns_ops *ops;
+    ns_threads *pool; /* CPU back-ends; NULL = inline */
+    void *stream;     /* device back-ends */
+    void *work;       /* scratch of one op call; nothing survives the call */
+    int64_t work_bytes;
+    ns_step *step;
+    ns_philox_key key;    /* dropout */
+    struct ns_plan *plan; /* plan back-end only */
+    void *backend;        /* back-end's own state */
+    ns_error err;         /* first failure */
+} ns_exec;
+
+/* x[t,:] = table[ids[t],:] */
+typedef struct ns_embed_args {
+    int64_t T, C, V;
+    ns_dtype dt;
+    const int32_t *ids;     /* [T] */
+    const ns_weight *table; /* [V,C] */
+    void *x;                /* fwd out [T,C] */
+    const void *dx;         /* bwd in [T,C]; adds to table->grad, in token order for each id */
+} ns_embed_args;
+
+/* h = x + delta (delta NULL: h = x), y = h * rstd * w, rstd = 1/sqrt(mean(h^2)+eps). RMSNorm, Zhang & Sennrich 2019. */
+typedef struct ns_norm_args {
+    int64_t T, C; /* rows, row length (row stride is C) */
+    ns_dtype dt;
+    float eps;
+    int plus_one;       /* Gemma: w means 1+w */
+    const ns_weight *w; /* [C] */
+    const void *x;      /* [T,C] */
+    const void *delta;  /* [T,C] or NULL */
+    void *h;            /* [T,C] sum; may alias x; NULL when delta is NULL */
+    void *y;            /* [T,C] */
+    float *rstd;        /* [T]; NULL in inference */
+} ns_norm_args;
+/* dh = dres + d(norm)/dh * dy ; w->grad += sum_t dy*h*rstd. The same dh flows to x and to delta. */
+typedef struct ns_norm_bwd_args {
+    int64_t T, C;
+    ns_dtype dt;
+    int plus_one;
+    const ns_weight *w;
+    const void *h;     /* [T,C] the normalised input (sum) */
+    const float *rstd; /* [T] */
+    const void *dy;    /* [T,C] */
+    const void *dres;  /* [T,C] gradient arriving over the residual path, or NULL; may alias dh */
+    void *dh;          /* [T,C] */
+} ns_norm_bwd_args;
+
+/* y[M,N] = x[M,K] W[N,K]^T + b.   dx[M,K] = dy[M,N] W.   W.grad += dy^T x, b.grad += sum_m dy. */
+typedef struct ns_linear_args {
+    int64_t M, N, K;
+    ns_dtype dt;
+    const ns_weight *w; /* [N,K] */
+    const ns_weight *b; /* [N] or NULL */
+    const void *x;      /* fwd, wgrad in: [M,K] */
+    void *y;            /* fwd out: [M,N] */
+    const void *dy;     /* dgrad, wgrad in: [M,N] */
+    void *dx;           /* dgrad out: [M,K] */
+    int add_dx;         /* dgrad: add to dx instead of assigning */
+} ns_linear_args;
+
+/* Rotary embedding in place, rotate-half pairing (i, i+hd/2): heads [0,n_heads) of each row of qk. */
+typedef struct ns_rope_args {
+    int64_t T, n_heads, head_dim, row_stride; /* row_stride: elements between tokens */
+    int64_t rot_dim;                          /* rotated dims of a head (= head_dim unless partial) */
+    ns_dtype dt;
+    const int32_t *position; /* [T] */
+    const float *cos_sin;    /* [max_pos, rot_dim/2, 2]: cos, sin */
+    int64_t max_pos;         /* positions >= max_pos are a bug (NS_ASSERT) */
+    void *qk;
+    int inverse; /* 1: rotate back (backward) */
+} ns_rope_args;
+
+/* Attention over segments, grouped-query: query head h reads kv head h / (n_heads/n_kv).
+ * Query row i of segment s (q_len rows from cu_q[s]) sees kv rows j of the segment (kv_len[s] rows from kv_start[s]) with
+ *   j <= i + kv_len - q_len (causal)  and  j > i + kv_len - q_len - window (window > 0).
+ * scores = softcap(scale * q.k); out = softmax(scores) v; lse = log sum exp(scores). */
+typedef struct ns_attn_args {
+    int64_t T;                    /* rows of q/out, live and dead */
+    int64_t n_seg, max_q, max_kv; /* live segments (host value, part of the batch geometry), longest lengths */
+    int64_t n_heads, n_kv, head_dim;
+    ns_dtype dt;
+    float scale, softcap; /* softcap 0: none */
+    int64_t window;       /* 0: none */
+    int causal;
+    const int32_t *cu_q;     /* [n_seg+1] */
+    const int32_t *kv_start; /* [n_seg], NULL: cu_q */
+    const int32_t *kv_len;   /* [n_seg], NULL: q lengths */
+    const void *q, *k, *v;   /* row strides below, in elements; head h at +h*head_dim */
+    int64_t q_stride, k_stride, v_stride;
+    void *out;  /* [T, n_heads*head_dim] */
+    float *lse; /* [n_heads, T], NULL in inference */
+    /* backward only */
+    const void *dout;   /* [T, n_heads*head_dim] */
+    void *dq, *dk, *dv; /* same strides as q, k, v; assigned; rows of the dead tail set to 0 */
+} ns_attn_args;
+
+typedef enum ns_act { NS_ACT_SWIGLU, NS_ACT_GEGLU_TANH, NS_ACT_RELU2 } ns_act;
+/* Gated: y[T,F] = act(g[T,F]) * u[T,F], with [g|u] = x[T,2F]. RELU2 is plain: x[T,F]. */
+typedef struct ns_act_args {
+    int64_t T, F;
+    ns_dtype dt;
+    ns_act act;
+    const void *x;
+    void *y;        /* fwd */
+    const void *dy; /* bwd in */
+    void *dx;       /* bwd out, like x */
+} ns_act_args;
+
+/* Linear cross-entropy head: logits = x W^T (softcap), CE_t = lse_t - logit_t[label], chunked so that [T,V] never exists.
+ * Vocabulary rows >= V (padding rows of W) are outside the softmax. step->loss_sum += sum_t weight_t CE_t (token order).
+ * With dx: dlogit = weight_t / step->weight_sum * (softmax - onehot); dx assigned, W.grad added (NULL grad: skipped). */
+typedef struct ns_head_args {
+    int64_t T, C, V; /* V = real vocabulary; W has w->rows >= V rows */
+    ns_dtype dt;
+    float softcap;
+    const ns_weight *w;
+    const void *x;        /* [T,C] */
+    const int32_t *label; /* [T] */
+    const float *weight;  /* [T] */
+    float *logp;          /* [T] out: -CE_t where weight != 0, else 0; may be NULL */
+    void *dx;             /* [T,C] or NULL: loss only */
+} ns_head_args;
+
+/* y = x * keep/(1-p), keep from Philox(key; step, layer, op, token, element): the same call is its own backward. */
+typedef struct ns_dropout_args {
+    int64_t T, C;
+    ns_dtype dt;
+    float p;
+    uint32_t layer, op;
+    int64_t token0; /* global number of row 0 */
+    const void *x;
+    void *y; /* may alias x */
+} ns_dropout_args;
+
+/* y = x + delta, elementwise; y may alias either. */
+typedef struct ns_add_args {
+    int64_t n;
+    ns_dtype dt;
+    const void *x, *delta;
+    void *y;
+} ns_add_args;
+
+/* One optimiser item: a storage parameter (or a shard of it). */
+typedef struct ns_opt_item {
+    int64_t n;
+    ns_dtype dt;  /* of w */
+    void *w;      /* F32: the main weight; BF16: high half of it */
+    int16_t *rem; /* BF16: 16-bit remainder, else NULL */
+    float *grad, *m, *v;
+    int decay; /* 1: weight decay applies */
+} ns_opt_item;
+typedef struct ns_opt_args {
+    const ns_opt_item *items;
+    int64_t n_items;
+} ns_opt_args;
+
+typedef struct ns_fill_args {
+    void *p;
+    int64_t bytes; /* set to zero */
+} ns_fill_args;
+
+typedef struct ns_ops {
+    const char *name;
+    void (*embed_fwd)(ns_exec *, const ns_embed_args *);
+    void (*embed_bwd)(ns_exec *, const ns_embed_args *);
+    void (*norm_fwd)(ns_exec *, const ns_norm_args *);
+    void (*norm_bwd)(ns_exec *, const ns_norm_bwd_args *);
+    void (*linear_fwd)(ns_exec *, const ns_linear_args *);
+    void (*linear_dgrad)(ns_exec *, const ns_linear_args *);
+    void (*linear_wgrad)(ns_exec *, const ns_linear_args *);
+    void (*rope)(ns_exec *, const ns_rope_args *);
+    void (*attn_fwd)(ns_exec *, const ns_attn_args *);
+    void (*attn_bwd)(ns_exec *, const ns_attn_args *); /* needs out, lse, dout */
+    void (*act_fwd)(ns_exec *, const ns_act_args *);
+    void (*act_bwd)(ns_exec *, const ns_act_args *);
+    void (*head)(ns_exec *, const ns_head_args *);
+    void (*dropout)(ns_exec *, const ns_dropout_args *);
+    void (*add)(ns_exec *, const ns_add_args *);
+    void (*zero)(ns_exec *, const ns_fill_args *);
+    void (*grad_sumsq)(ns_exec *,
+                       const ns_opt_args *);       /* step->grad_sumsq = sum g^2 (f64, item order); sets nonfinite */
+    void (*clip)(ns_exec *, const ns_opt_args *);  /* step->clip_coef from grad_sumsq; args unused (may be NULL) */
+    void (*adamw)(ns_exec *, const ns_opt_args *); /* training.md §2.10, g scaled by clip_coef; skipped if nonfinite */
+    void (*prepare)(ns_exec *, const ns_weight *); /* refresh panels after data changed */
+    /* Sizes, known without a device. Panels may be 0 (form not used). */
+    void (*prepare_bytes)(const ns_weight *, int64_t *fwd, int64_t *dx);
+    int64_t (*work_bytes)(const ns_exec *, int64_t T, int64_t max_len, int64_t C, int64_t F, int64_t V, int64_t n_heads,
+                          int64_t head_dim);
+} ns_ops;
+
+/* Tables. ns_ops_ref is complete and constant. ns_ops_cpu fills *out for this machine; `level` forces a path:
+ * "auto", "ref", "f32" (OpenBLAS tiles), "avx512", "amx" (also from the variable NS_ISA). Err: level not available here. */
+extern const ns_ops ns_ops_ref;
+extern const ns_ops ns_ops_plan;
+NS_MUST_USE ns_status ns_ops_cpu(ns_ops *out, const char *level, ns_error *err);
+
+#endif

@@ -1,0 +1,30 @@
+/* A micro-batch: one flat row of T_cap tokens in S_cap segments (DESIGN.md §3, doc/batch.md).
+ *
+ * Every batch is packed. Segment s owns tokens [cu_seqlens[s], cu_seqlens[s+1]), positions restart at 0 in each, and
+ * attention, loss and position never cross a border. Tokens from cu_seqlens[n_seg] to T_cap are the dead tail: id 0,
+ * label -1, weight 0, position 0; attention skips it and writes zeros. Arrays have fixed capacity so that a step can be
+ * captured and planned. label[t] is the target of position t (already shifted); weight[t] is its loss weight. */
+#ifndef NS_TENSOR_BATCH_H
+#define NS_TENSOR_BATCH_H
+
+#include <stdint.h>
+
+typedef struct ns_batch {
+    int32_t T_cap, S_cap; /* capacities, fixed for a run */
+    int32_t n_tok, n_seg; /* live tokens = cu_seqlens[n_seg]; live segments */
+    int32_t max_len;      /* longest live segment (tokens) */
+    int32_t *ids;         /* [T_cap] */
+    int32_t *label;       /* [T_cap], -1 where weight is 0 */
+    float *weight;        /* [T_cap] */
+    int32_t *position;    /* [T_cap] */
+    int32_t *cu_seqlens;  /* [S_cap+1]; entries past n_seg repeat n_tok */
+    /* per segment, [S_cap] */
+    int64_t *example;  /* row number in its data set, -1 dead */
+    int32_t *pair;     /* preference pair number in the batch, -1 none */
+    int32_t *role;     /* 0 plain, 1 chosen, 2 rejected */
+    int32_t *data_set; /* index of the data set */
+    int32_t *last;     /* index of the segment's last token */
+    double weight_sum; /* sum of weight[] (targets when weights are 0/1) */
+} ns_batch;
+
+#endif
