@@ -1,60 +1,48 @@
-/* Reference back-end: plain loops, f32 or wider accumulation. This is the meaning of every op (ops.h). */
-#include <math.h>
+/* The reference table: the meaning of every op (ops.h). Plain loops, f32 or wider accumulation, complete. */
+#include "ops/ref/ref.h"
 
-#include "ops/ops.h"
-
-static float load(const void *p, ns_dtype t, int64_t i)
+static void prepare(ns_exec *x, const ns_weight *w)
 {
-    return t == NS_DTYPE_BF16 ? ns_bf16_to_f32(((const uint16_t *)p)[i]) : ((const float *)p)[i];
+    (void)x, (void)w; /* reads weights as they are */
 }
 
-static void store(void *p, ns_dtype t, int64_t i, float v)
+static void prepare_bytes(const ns_weight *w, int64_t *fwd, int64_t *dx)
 {
-    if (t == NS_DTYPE_BF16)
-        ((uint16_t *)p)[i] = ns_f32_to_bf16(v);
-    else
-        ((float *)p)[i] = v;
+    (void)w;
+    *fwd = *dx = 0;
 }
 
-static void norm_fwd(ns_exec *x, const ns_norm_args *a)
+/* The largest single need: a row of logits and of dx in double (head), or three rows of a head (attention). */
+static int64_t work_bytes(const ns_exec *x, int64_t T, int64_t max_len, int64_t C, int64_t F, int64_t V,
+                          int64_t n_heads, int64_t head_dim)
 {
-    (void)x;
-    for (int64_t t = 0; t < a->T; t++) {
-        double ss = 0;
-        for (int64_t c = 0; c < a->C; c++) {
-            float h = load(a->x, a->dt, t * a->C + c);
-            if (a->delta) {
-                h += load(a->delta, a->dt, t * a->C + c);
-                store(a->h, a->dt, t * a->C + c, h);
-                h = load(a->h, a->dt, t * a->C + c); /* the norm sees the stored (rounded) sum */
-            }
-            ss += (double)h * (double)h;
-        }
-        float rstd = (float)(1.0 / sqrt(ss / (double)a->C + (double)a->eps));
-        if (a->rstd) a->rstd[t] = rstd;
-        for (int64_t c = 0; c < a->C; c++) {
-            float h = load(a->delta ? a->h : a->x, a->dt, t * a->C + c);
-            float w = load(a->w->data, a->w->dt, c) + (a->plus_one ? 1.0f : 0.0f);
-            store(a->y, a->dt, t * a->C + c, h * rstd * w);
-        }
-    }
-}
-
-static void linear_fwd(ns_exec *x, const ns_linear_args *a)
-{
-    (void)x;
-    for (int64_t m = 0; m < a->M; m++) {
-        for (int64_t n = 0; n < a->N; n++) {
-            double s = a->b ? (double)load(a->b->data, a->b->dt, n) : 0.0;
-            for (int64_t k = 0; k < a->K; k++)
-                s += (double)load(a->x, a->dt, m * a->K + k) * (double)load(a->w->data, a->w->dt, n * a->K + k);
-            store(a->y, a->dt, m * a->N + n, (float)s);
-        }
-    }
+    (void)x, (void)T, (void)max_len, (void)F, (void)n_heads;
+    int64_t head = (V + C) * 8, attn = head_dim * 16;
+    return head > attn ? head : attn;
 }
 
 const ns_ops ns_ops_ref = {
     .name = "ref",
-    .norm_fwd = norm_fwd,
-    .linear_fwd = linear_fwd,
+    .embed_fwd = ns_ref_embed_fwd,
+    .embed_bwd = ns_ref_embed_bwd,
+    .norm_fwd = ns_ref_norm_fwd,
+    .norm_bwd = ns_ref_norm_bwd,
+    .linear_fwd = ns_ref_linear_fwd,
+    .linear_dgrad = ns_ref_linear_dgrad,
+    .linear_wgrad = ns_ref_linear_wgrad,
+    .rope = ns_ref_rope,
+    .attn_fwd = ns_ref_attn_fwd,
+    .attn_bwd = ns_ref_attn_bwd,
+    .act_fwd = ns_ref_act_fwd,
+    .act_bwd = ns_ref_act_bwd,
+    .head = ns_ref_head,
+    .dropout = ns_ref_dropout,
+    .add = ns_ref_add,
+    .zero = ns_ref_zero,
+    .grad_sumsq = ns_ref_grad_sumsq,
+    .clip = ns_ref_clip,
+    .adamw = ns_ref_adamw,
+    .prepare = prepare,
+    .prepare_bytes = prepare_bytes,
+    .work_bytes = work_bytes,
 };
