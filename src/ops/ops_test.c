@@ -1,0 +1,438 @@
+/* Every op, from one case table (ops_cases.h):
+ *   check    each level of the CPU back-end against ref: values within a tolerance that follows from type and reduction
+ *            length, guard bytes round every buffer, inputs untouched, no NaN left, the same bits for any thread count;
+ *   grad     every gradient of ref against central differences of its own forward;
+ *   broken   variants with one deliberate mistake each must fail the check, or the check is worth nothing;
+ *   plan     the plan back-end stays inside every buffer it is shown. */
+#include "ops/ops_cases.h"
+
+#include "ops/space.h"
+
+/* ---- check ---- */
+
+static double rms(const tbuf *b)
+{
+    double s = 0;
+    for (int64_t i = 0; i < b->n; i++) {
+        double v = (double)get(b->p, b->dt, i);
+        if (isfinite(v)) s += v * v;
+    }
+    return b->n ? sqrt(s / (double)b->n) : 0;
+}
+
+/* Allowed |got - ref| = rel * |ref| + abs * rms(ref). One stored rounding may fall the other way (one unit in the last
+ * place); sums in f32 of `len` terms err like sqrt(len) half units of their size; bf16 back-ends may round one factor of
+ * a product sum (probabilities, d logits) to bf16: `inner`. */
+static void tolerance(const tbuf *r, ns_dtype dt, double *rel, double *abs_)
+{
+    *rel = 0x1p-21;
+    *abs_ = 0x1p-22 * sqrt(r->len);
+    if (r->dt == NS_DTYPE_BF16) *rel = 0x1.02p-7;
+    if (dt == NS_DTYPE_BF16 && r->inner) *rel += 0x1p-8, *abs_ += 0x1p-7;
+}
+
+/* Compares one output; writes what is wrong to msg. Returns 1 if good. */
+static int compare(const tbuf *r, const tbuf *g, ns_dtype dt, char *msg, size_t msg_n)
+{
+    double rel, abs_, scale = rms(r), err2 = 0, ref2 = 0;
+    tolerance(r, dt, &rel, &abs_);
+    for (int64_t i = 0; i < r->n; i++) {
+        double a = (double)get(r->p, r->dt, i), b = (double)get(g->p, g->dt, i);
+        if (r->dt == NS_DTYPE_F64) a = ((double *)r->p)[i], b = ((double *)g->p)[i];
+        if (r->dt == NS_DTYPE_I16) continue; /* remainders: checked joined with their high half (opt_close) */
+        int bad = isfinite(a) ? !(fabs(a - b) <= rel * fabs(a) + abs_ * scale) : !(a == b || (a != a && b != b));
+        if (bad) {
+            snprintf(msg, msg_n, "%s[%lld]: got %.9g, ref %.9g, rms %.3g", r->name, (long long)i, b, a, scale);
+            return 0;
+        }
+        if (isfinite(a)) err2 += (a - b) * (a - b), ref2 += a * a;
+    }
+    /* Errors are spread: over many elements their mean square is well inside the bound of the worst one. */
+    if (r->n >= 64 && err2 > 0.25 * (rel + abs_) * (rel + abs_) * ref2) {
+        snprintf(msg, msg_n, "%s: relative error %.3g over all", r->name, sqrt(err2 / ref2));
+        return 0;
+    }
+    return 1;
+}
+
+/* Main weights joined from both halves. */
+static int opt_close(const prob *r, const prob *g, char *msg, size_t msg_n)
+{
+    for (int k = 0; k < 3 && r->items[k].rem; k++) {
+        for (int64_t i = 0; i < r->items[k].n; i++) {
+            float a = ns_main_join(((uint16_t *)r->items[k].w)[i], r->items[k].rem[i]);
+            float b = ns_main_join(((uint16_t *)g->items[k].w)[i], g->items[k].rem[i]);
+            if (fabsf(a - b) <= 1e-6f * (fabsf(a) + 0.01f)) continue;
+            snprintf(msg, msg_n, "main weight %d[%lld]: got %.9g, ref %.9g", k, (long long)i, (double)b, (double)a);
+            return 0;
+        }
+    }
+    return 1;
+}
+
+static int stage_ok(const prob *r, const prob *g, int stage, char *msg, size_t msg_n)
+{
+    for (int i = 0; i < r->n; i++)
+        if (r->b[i].stage == stage && !compare(&r->b[i], &g->b[i], r->c->dt, msg, msg_n)) return 0;
+    return 1;
+}
+
+static int memory_ok(const prob *fresh, const prob *g, char *msg, size_t msg_n)
+{
+    for (int i = 0; i < g->n; i++) {
+        if (!guards_ok(g->b[i].p, g->b[i].bytes)) {
+            snprintf(msg, msg_n, "%s: written outside", g->b[i].name);
+            return 0;
+        }
+        if (g->b[i].stage == IN && memcmp(g->b[i].p, fresh->b[i].p, (size_t)g->b[i].bytes) != 0) {
+            snprintf(msg, msg_n, "%s: input changed", g->b[i].name);
+            return 0;
+        }
+    }
+    int ok = (!g->work || guards_ok(g->work, g->x.work_bytes)) && (!g->panels || guards_ok(g->panels, g->panel_bytes));
+    if (!ok) snprintf(msg, msg_n, "work or panels: written outside");
+    return ok;
+}
+
+/* Runs case c on ref and on `ops`; 1 if they agree. Backward ops start from ref's forward outputs. */
+static int check(const cas *c, const ns_ops *ops, ns_threads *pool, char *msg, size_t msg_n)
+{
+    static prob fresh, r, g; /* ns_error records make them large */
+    prob_new(&fresh, c, &ns_ops_ref, NULL);
+    prob_new(&r, c, &ns_ops_ref, NULL);
+    prob_new(&g, c, ops, pool);
+    c->fwd(&r);
+    c->fwd(&g);
+    int ok = stage_ok(&r, &g, FWD, msg, msg_n) && opt_close(&r, &g, msg, msg_n);
+    if (ok && c->bwd) {
+        for (int i = 0; i < r.n; i++)
+            if (r.b[i].stage == FWD) memcpy(g.b[i].p, r.b[i].p, (size_t)r.b[i].bytes);
+        c->bwd(&r);
+        c->bwd(&g);
+        ok = stage_ok(&r, &g, BWD, msg, msg_n);
+    }
+    if (ok && g.x.err.code) {
+        ok = 0;
+        snprintf(msg, msg_n, "%s", g.x.err.msg);
+    }
+    ok = ok && memory_ok(&fresh, &g, msg, msg_n);
+    assert_int_equal(r.x.err.code, NS_OK);
+    prob_free(&fresh);
+    prob_free(&r);
+    prob_free(&g);
+    return ok;
+}
+
+static void check_level(const char *level)
+{
+    ns_error err = NS_ERROR_INIT;
+    ns_ops ops;
+    if (ns_ops_cpu(&ops, level, &err) != NS_OK) {
+        char text[1024];
+        print_message("SKIP: level %s: %s\n", level, ns_error_text(&err, text, sizeof text));
+        skip();
+    }
+    int bad = 0;
+    ns_threads *pool = NULL;
+    assert_ns_ok(ns_threads_new(&pool, 3, &err), &err);
+    for (int i = 0; i < N_CASES; i++) {
+        char msg[1024] = "";
+        for (int threads = 0; threads < 2; threads++) {
+            if (check(&cases[i], &ops, threads ? pool : NULL, msg, sizeof msg)) continue;
+            print_error("%s, level %s, %s: %s\n", cases[i].name, level, threads ? "3 threads" : "inline", msg);
+            bad++;
+        }
+    }
+    ns_threads_free(&pool);
+    assert_int_equal(bad, 0);
+}
+
+static void cpu_ref_agrees(void **s)
+{
+    (void)s, check_level("ref");
+}
+static void cpu_f32_agrees(void **s)
+{
+    (void)s, check_level("f32");
+}
+static void cpu_avx512_agrees(void **s)
+{
+    (void)s, check_level("avx512");
+}
+static void cpu_amx_agrees(void **s)
+{
+    (void)s, check_level("amx");
+}
+static void cpu_auto_agrees(void **s)
+{
+    (void)s, check_level("auto");
+}
+
+/* The same bits for 1, 2 and 5 workers. */
+static void thread_count_changes_nothing(void **state)
+{
+    (void)state;
+    static const char *const levels[] = {"f32", "avx512", "amx"};
+    ns_error err = NS_ERROR_INIT;
+    for (int l = 0; l < 3; l++) {
+        ns_ops ops;
+        if (ns_ops_cpu(&ops, levels[l], NULL) != NS_OK) continue;
+        for (int i = 0; i < N_CASES; i++) {
+            static prob one, many;
+            prob_new(&one, &cases[i], &ops, NULL);
+            one.c->fwd(&one);
+            if (one.c->bwd) one.c->bwd(&one);
+            for (int n = 2; n <= 5; n += 3) {
+                ns_threads *pool = NULL;
+                assert_ns_ok(ns_threads_new(&pool, n, &err), &err);
+                prob_new(&many, &cases[i], &ops, pool);
+                many.c->fwd(&many);
+                if (many.c->bwd) many.c->bwd(&many);
+                for (int b = 0; b < one.n; b++)
+                    if (memcmp(one.b[b].p, many.b[b].p, (size_t)one.b[b].bytes) != 0)
+                        fail_msg("%s, level %s: %s differs with %d workers", cases[i].name, levels[l], one.b[b].name,
+                                 n);
+                prob_free(&many);
+                ns_threads_free(&pool);
+            }
+            prob_free(&one);
+        }
+    }
+}
+
+/* ---- grad ---- */
+
+static double objective(prob *p)
+{
+    double L = 0;
+    p->c->fwd(p);
+    for (int i = 0; i < p->n; i++) {
+        const tbuf *o = &p->b[i], *cot = o->cot ? find(p, o->cot) : NULL;
+        if (!cot) continue;
+        if (o->dt == NS_DTYPE_F64) {
+            L += *(double *)o->p * *(double *)cot->p;
+            continue;
+        }
+        for (int64_t k = 0; k < o->n; k++) L += (double)((float *)o->p)[k] * (double)((float *)cot->p)[k];
+    }
+    return L;
+}
+
+static void diff_buffer(prob *p, tbuf *b, const double *analytic, double scale)
+{
+    float *x = b->p;
+    int64_t step = b->n > 40 ? b->n / 29 : 1;
+    for (int64_t i = 0; i < b->n; i += step) {
+        float keep = x[i], h = 4e-3f * (fabsf(keep) < 1e-2f ? fabsf(keep) + 1e-2f : 1.0f);
+        x[i] = keep + h;
+        double hi = (double)x[i], up = objective(p);
+        x[i] = keep - h;
+        double lo = (double)x[i], down = objective(p);
+        x[i] = keep;
+        double numeric = (up - down) / (hi - lo);
+        if (fabs(numeric - analytic[i]) > 3e-3 * (fabs(numeric) + scale))
+            fail_msg("%s: d/d %s[%lld]: op %.6g, differences %.6g", p->c->name, b->name, (long long)i, analytic[i],
+                     numeric);
+    }
+}
+
+/* dL/db of the op, from g, against differences. */
+static void diff_input(prob *p, tbuf *b, tbuf *g)
+{
+    p->c->fwd(p);
+    p->c->bwd(p);
+    double *analytic = must_alloc(b->n * 8), sum = 0;
+    for (int64_t j = 0; j < b->n; j++) {
+        analytic[j] = (double)get(g->p, g->dt, j) - (g->inout ? (double)g->init[j] : 0.0);
+        sum += analytic[j] * analytic[j];
+    }
+    diff_buffer(p, b, analytic, sqrt(sum / (double)b->n));
+    ns_free(analytic);
+}
+
+static void gradients_match_differences(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_CASES; i++) {
+        const cas *c = &cases[i];
+        if (c->dt != NS_DTYPE_F32 || !c->bwd || c->no_diff || c->T > 40) continue;
+        for (int k = 0; k < MAX_BUFS; k++) {
+            static prob p; /* anew for each input: the differences disturb accumulators */
+            prob_new(&p, c, &ns_ops_ref, NULL);
+            tbuf *b = &p.b[k], *g = k < p.n && b->grad ? find(&p, b->grad) : NULL;
+            if (g) diff_input(&p, b, g);
+            assert_int_equal(p.x.err.code, NS_OK);
+            prob_free(&p);
+        }
+    }
+}
+
+/* ---- broken variants: ref with one argument or one element wrong ---- */
+#define BREAK(name, op, args_type, change)              \
+    static void name(ns_exec *x, const args_type *args) \
+    {                                                   \
+        args_type a = *args;                            \
+        change;                                         \
+        ns_ops_ref.op(x, &a);                           \
+    }
+BREAK(norm_no_eps, norm_fwd, ns_norm_args, a.eps = 0)
+BREAK(norm_plus_one, norm_fwd, ns_norm_args, a.plus_one = !a.plus_one)
+BREAK(norm_bwd_no_dres, norm_bwd, ns_norm_bwd_args, a.dres = NULL)
+BREAK(norm_bwd_short, norm_bwd, ns_norm_bwd_args, a.T--)
+BREAK(embed_bwd_short, embed_bwd, ns_embed_args, a.T--)
+BREAK(linear_no_bias, linear_fwd, ns_linear_args, a.b = NULL)
+BREAK(dgrad_add, linear_dgrad, ns_linear_args, a.add_dx = !a.add_dx)
+BREAK(wgrad_short, linear_wgrad, ns_linear_args, a.M -= a.M > 1)
+BREAK(rope_forward_only, rope, ns_rope_args, a.inverse = 0)
+BREAK(rope_shifted, rope, ns_rope_args, a.cos_sin += a.rot_dim; a.max_pos = 1 << 20)
+BREAK(attn_not_causal, attn_fwd, ns_attn_args, a.causal = !a.causal)
+BREAK(attn_wide_window, attn_fwd, ns_attn_args, a.window += a.window > 0)
+BREAK(attn_no_cap, attn_fwd, ns_attn_args, a.softcap = 0)
+BREAK(attn_scale, attn_fwd, ns_attn_args, a.scale *= 1.05f)
+BREAK(attn_live_tail, attn_fwd, ns_attn_args, a.T = a.cu_q[a.n_seg])
+BREAK(attn_bwd_no_cap, attn_bwd, ns_attn_args, a.softcap = 0)
+BREAK(attn_bwd_window, attn_bwd, ns_attn_args, a.window += a.window > 0)
+BREAK(act_other, act_bwd, ns_act_args, a.act = a.act == NS_ACT_SWIGLU ? NS_ACT_GEGLU_TANH : a.act)
+BREAK(head_padding_inside, head, ns_head_args, a.V = a.w->rows)
+BREAK(head_no_cap, head, ns_head_args, a.softcap = 0)
+BREAK(dropout_layer, dropout, ns_dropout_args, a.layer++)
+BREAK(dropout_token, dropout, ns_dropout_args, a.token0++)
+BREAK(add_short, add, ns_add_args, a.n--)
+BREAK(add_long, add, ns_add_args, a.n++)
+BREAK(sumsq_short, grad_sumsq, ns_opt_args, a.n_items--)
+
+static void wgrad_assigns(ns_exec *x, const ns_linear_args *a)
+{
+    if (a->w->grad) memset(a->w->grad, 0, (size_t)(a->N * a->K) * 4);
+    ns_ops_ref.linear_wgrad(x, a);
+}
+static void clip_nothing(ns_exec *x, const ns_opt_args *a)
+{
+    (void)a;
+    x->step->clip_coef = 1;
+}
+static void adamw_no_bias_correction(ns_exec *x, const ns_opt_args *a)
+{
+    int64_t t = x->step->t;
+    x->step->t = 1000000;
+    ns_ops_ref.adamw(x, a);
+    x->step->t = t;
+}
+static void adamw_on_nan(ns_exec *x, const ns_opt_args *a)
+{
+    x->step->nonfinite = 0;
+    ns_ops_ref.adamw(x, a);
+    x->step->nonfinite = 1;
+}
+static void linear_one_element(ns_exec *x, const ns_linear_args *a)
+{
+    ns_ops_ref.linear_fwd(x, a);
+    int64_t i = a->M * a->N - 1;
+    put(a->y, a->dt, i, get(a->y, a->dt, i) * 1.05f + 0.01f);
+}
+static void linear_writes_x(ns_exec *x, const ns_linear_args *a)
+{
+    ns_ops_ref.linear_fwd(x, a);
+    put((void *)(uintptr_t)a->x, a->dt, 0, 3.0f);
+}
+
+typedef struct broken {
+    const char *name, *hits; /* hits: prefix of the cases that may notice */
+    ns_ops ops;
+} broken;
+
+static void broken_variants_fail(void **state)
+{
+    (void)state;
+#define B(fn, op, prefix)                            \
+    do {                                             \
+        list[n] = (broken){#fn, prefix, ns_ops_ref}; \
+        list[n++].ops.op = fn;                       \
+    } while (0)
+    static broken list[64];
+    int n = 0;
+    B(norm_no_eps, norm_fwd, "norm");
+    B(norm_plus_one, norm_fwd, "norm");
+    B(norm_bwd_no_dres, norm_bwd, "norm");
+    B(norm_bwd_short, norm_bwd, "norm");
+    B(embed_bwd_short, embed_bwd, "embed");
+    B(linear_no_bias, linear_fwd, "linear.bias");
+    B(dgrad_add, linear_dgrad, "linear");
+    B(wgrad_short, linear_wgrad, "linear");
+    B(wgrad_assigns, linear_wgrad, "linear");
+    B(linear_one_element, linear_fwd, "linear");
+    B(linear_writes_x, linear_fwd, "linear");
+    B(rope_forward_only, rope, "rope");
+    B(rope_shifted, rope, "rope");
+    B(attn_not_causal, attn_fwd, "attn");
+    B(attn_wide_window, attn_fwd, "attn.window");
+    B(attn_no_cap, attn_fwd, "attn.softcap");
+    B(attn_scale, attn_fwd, "attn");
+    B(attn_live_tail, attn_fwd, "attn");
+    B(attn_bwd_no_cap, attn_bwd, "attn.softcap");
+    B(attn_bwd_window, attn_bwd, "attn.window");
+    B(act_other, act_bwd, "swiglu");
+    B(head_padding_inside, head, "head.padded");
+    B(head_no_cap, head, "head.softcap");
+    B(dropout_layer, dropout, "dropout");
+    B(dropout_token, dropout, "dropout");
+    B(add_short, add, "add");
+    B(add_long, add, "add");
+    B(sumsq_short, grad_sumsq, "adamw.bf16");
+    B(clip_nothing, clip, "adamw.f32");
+    B(adamw_no_bias_correction, adamw, "adamw");
+    B(adamw_on_nan, adamw, "adamw.nan");
+    for (int k = 0; k < n; k++) {
+        int tried = 0, caught = 0, caught_bf16 = 0, tried_bf16 = 0;
+        for (int i = 0; i < N_CASES; i++) {
+            if (strncmp(cases[i].name, list[k].hits, strlen(list[k].hits)) != 0) continue;
+            char msg[1024];
+            int ok = check(&cases[i], &list[k].ops, NULL, msg, sizeof msg);
+            tried++, caught += !ok;
+            if (cases[i].dt == NS_DTYPE_BF16) tried_bf16++, caught_bf16 += !ok;
+        }
+        if (!tried || !caught || (tried_bf16 && !caught_bf16))
+            fail_msg("broken variant %s passes the check (%d of %d cases caught it, bf16 %d of %d)", list[k].name,
+                     caught, tried, caught_bf16, tried_bf16);
+    }
+}
+
+/* ---- plan: every operand lies inside its buffer, every buffer but integer side inputs is used ---- */
+static void plan_touches_what_ops_use(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_CASES; i++) {
+        static prob p;
+        ns_error err = NS_ERROR_INIT;
+        ns_space *s = NULL;
+        assert_ns_ok(ns_space_new(&s, &err), &err);
+        prob_new(&p, &cases[i], &ns_ops_ref, NULL);
+        ns_plan *plan = ns_space_plan(s);
+        /* real arrays are host arrays to the plan: it must count flops and bytes and touch nothing */
+        p.x.ops = &ns_ops_plan;
+        p.x.plan = plan;
+        if (strncmp(cases[i].name, "rope", 4) != 0) cases[i].fwd(&p);
+        ns_plan_totals t = ns_plan_get_totals(plan);
+        if (strncmp(cases[i].name, "rope", 4) != 0) assert_true(t.n_ops > 0 && t.bytes > 0);
+        if (!strncmp(cases[i].name, "linear", 6))
+            assert_true(t.flops == 2.0 * (double)cases[i].T * (double)cases[i].N * (double)cases[i].C);
+        prob_free(&p);
+        ns_space_free(&s);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(cpu_ref_agrees),
+        cmocka_unit_test(cpu_f32_agrees),
+        cmocka_unit_test(cpu_avx512_agrees),
+        cmocka_unit_test(cpu_amx_agrees),
+        cmocka_unit_test(cpu_auto_agrees),
+        cmocka_unit_test(thread_count_changes_nothing),
+        cmocka_unit_test(gradients_match_differences),
+        cmocka_unit_test(broken_variants_fail),
+        cmocka_unit_test(plan_touches_what_ops_use),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
