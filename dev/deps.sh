@@ -1,34 +1,120 @@
 #!/bin/sh
-# Installs what the build and the tests need on Debian or Ubuntu; prints what is there. `--check build` installs only
-# when the compiler, cmake or libyaml is missing, so that a plain user with everything installed never needs root.
+# Finds what the build and the tests need and installs what is missing (Debian, Ubuntu). Run by the make targets.
+#
+#   sh dev/deps.sh                  compiler, CMake, libyaml, cmocka, OpenBLAS
+#   sh dev/deps.sh --check build    what `make build` cannot do without; installs only if one of these is missing
+#   sh dev/deps.sh --check test     the same plus cmocka
+#   sh dev/deps.sh --check style    clang-format
+#   sh dev/deps.sh --list           what is found and what is not; installs nothing
+#
+# Everything is found by trying it (compiling one line), not by asking the package manager: a library in /usr/local or
+# from another distribution counts. Root or sudo is used for apt-get alone, and only when something needed is missing.
+# Optional things never stop anything: without OpenBLAS the f32 matmuls use our own loops.
 set -eu
-packages="gcc make cmake pkg-config libc6-dev libyaml-dev libcmocka-dev libopenblas-openmp-dev"
-missing=""
-for p in $packages; do
-    dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing="$missing $p"
-done
-if [ -z "$missing" ]; then
+
+probe_header() { # header [extra include dir]...
+    header=$1
+    shift
+    flags=""
+    for d in "$@"; do [ -d "$d" ] && flags="$flags -I$d"; done
+    # shellcheck disable=SC2086
+    printf '#include <stdarg.h>\n#include <stddef.h>\n#include <stdint.h>\n#include <setjmp.h>\n#include <%s>\n' "$header" |
+        "${CC:-cc}" $flags -fsyntax-only -x c - 2>/dev/null
+}
+have() { # 0: the thing is usable
+    case $1 in
+    cc) command -v "${CC:-cc}" >/dev/null 2>&1 && probe_header stdio.h ;;
+    make) command -v make >/dev/null 2>&1 ;;
+    cmake) command -v cmake >/dev/null 2>&1 ;;
+    yaml) probe_header yaml.h ;;
+    cmocka) probe_header cmocka.h ;;
+    blas) probe_header cblas.h /usr/include/openblas /usr/include/openblas-openmp \
+        /usr/include/x86_64-linux-gnu/openblas-openmp /usr/include/x86_64-linux-gnu ;;
+    clang-format) command -v clang-format >/dev/null 2>&1 ;;
+    esac
+}
+package() {
+    case $1 in
+    cc) echo "gcc libc6-dev" ;;
+    make) echo "make" ;;
+    cmake) echo "cmake" ;;
+    yaml) echo "libyaml-dev" ;;
+    cmocka) echo "libcmocka-dev" ;;
+    blas) echo "libopenblas-openmp-dev" ;;
+    clang-format) echo "clang-format" ;;
+    esac
+}
+missing_of() {
+    out=""
+    for x in "$@"; do have "$x" || out="$out $(package "$x")"; done
+    echo "${out# }"
+}
+
+need="cc make cmake yaml"
+want=""
+case "${1:-} ${2:-}" in
+"--check build") ;;
+"--check test") need="$need cmocka" ;;
+"--check style") need="clang-format" ;;
+"--list ")
+    for x in cc make cmake yaml cmocka blas clang-format; do
+        if have $x; then echo "$x: found"; else echo "$x: missing (Debian: $(package $x))"; fi
+    done
+    exit 0
+    ;;
+" ") need="$need cmocka" want="blas" ;;
+*)
+    sed -n '4,8s/^#  *//p' "$0" >&2
+    exit 2
+    ;;
+esac
+
+# shellcheck disable=SC2086
+missing=$(missing_of $need)
+if [ -n "$missing" ]; then want=blas; fi # apt-get runs anyway: take the optional package along
+optional=$(missing_of $want)
+if [ -z "$missing$optional" ]; then
     [ "${1:-}" = --check ] || echo "deps: everything is installed"
     exit 0
 fi
-if [ "${1:-}" = --check ] && command -v cc >/dev/null && command -v cmake >/dev/null &&
-    { [ -f /usr/include/yaml.h ] || ! command -v apt-get >/dev/null; }; then
-    [ -f /usr/include/cmocka.h ] || [ "${2:-}" = build ] || true
-    case "$missing" in *cmocka*) ;; *) exit 0 ;; esac
-fi
-if ! command -v apt-get >/dev/null; then
-    echo "deps: missing:$missing (no apt-get here: install these with your package manager)" >&2
-    exit 0
-fi
+
+give_up() { # why
+    if [ -z "$missing" ]; then
+        echo "deps: optional, not installed ($1): $optional"
+        exit 0
+    fi
+    echo "deps: missing: $missing ($1). Ask an administrator to run: apt-get install $missing" >&2
+    exit 1
+}
+command -v apt-get >/dev/null 2>&1 || give_up "no apt-get here: install the same libraries with your package manager"
 as_root=""
 if [ "$(id -u)" != 0 ]; then
-    if command -v sudo >/dev/null; then as_root=sudo; else
-        echo "deps: missing:$missing. Ask an administrator: apt-get install$missing" >&2
-        exit 1
+    command -v sudo >/dev/null 2>&1 || give_up "not root, and there is no sudo"
+    as_root=sudo
+    if ! sudo -n true 2>/dev/null; then
+        if [ -z "$missing" ] || ! [ -t 0 ]; then give_up "not root, and sudo wants a password"; fi
     fi
 fi
-echo "deps: installing$missing"
-export DEBIAN_FRONTEND=noninteractive
-$as_root apt-get update -qq
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+apt() { # verb and arguments of apt-get; its output is shown only when it fails
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 "$@" >"$log" 2>&1
+}
+echo "deps: installing $missing${missing:+ }$optional"
+apt update || echo "deps: apt-get update failed; trying with the lists that are here" >&2
+if [ -n "$missing" ]; then
+    # shellcheck disable=SC2086
+    apt install --no-install-recommends $missing || {
+        cat "$log" >&2
+        echo "deps: could not install: $missing (see above)" >&2
+        exit 1
+    }
+fi
+if [ -n "$optional" ]; then
+    # shellcheck disable=SC2086
+    apt install --no-install-recommends $optional ||
+        echo "deps: optional, could not be installed, going on without: $optional ($(grep -m1 '^E:' "$log" || tail -n1 "$log"))"
+fi
 # shellcheck disable=SC2086
-$as_root apt-get install -y -qq --no-install-recommends $missing >/dev/null
+missing=$(missing_of $need)
+[ -z "$missing" ] || give_up "installed, but still not usable"

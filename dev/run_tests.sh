@@ -1,31 +1,77 @@
 #!/bin/sh
-# Runs every test program (or those whose name contains $2), prints one line a program and the counted total.
-build=${1:-build}
-filter=${2:-}
-passed=0 failed=0 skipped=0
-log=$build/test-logs
-mkdir -p "$log"
-for t in "$build"/tests/*_test; do
-    [ -x "$t" ] || continue
-    name=$(basename "$t")
-    case $name in *"$filter"*) ;; *) continue ;; esac
-    start=$(date +%s)
-    (cd "$build" && timeout 300 "tests/$name") >"$log/$name.log" 2>&1
+# dev/run_tests.sh [BUILD_DIR [FILTER]]  -- runs every test (or those whose name contains FILTER), several at a time.
+#
+#   BUILD_DIR/tests/*_test, *_replay    cmocka programs and fuzz-corpus replays
+#   tests/cli/*.sh, tests/*/*_test.sh   shell tests, given the path of the program; exit 77 = skipped
+#
+# One line a program, then what failed in full, then the counted total as the last line. JOBS programs run at once
+# (default: CPUs; each has NS_THREADS threads, default 2). Logs stay in BUILD_DIR/test-logs. NS_FULL=1: long variants.
+# Counted are single tests: cmocka's tests, a shell test's "ok"/"not ok" lines (or 1 without these). A program that
+# dies counts as one failure more, so that lost tests are never silent.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+
+if [ "${1:-}" = --one ]; then # internal: run one test, write its log and its .count line "passed failed skipped rc"
+    build=$2 test=$3 name=$(basename "$3" .sh)
+    log=$build/test-logs/$name.log
+    start=$(date +%s.%N)
+    case $test in
+    *.sh)
+        interpreter="sh"
+        [ "$(head -c 19 "$test")" = "#!/usr/bin/env bash" ] && interpreter="bash"
+        timeout -k 10 "$NS_TEST_TIMEOUT" $interpreter "$test" "$build/ns" >"$log" 2>&1
+        ;;
+    *) (cd "$build" && exec timeout -k 10 "$NS_TEST_TIMEOUT" "tests/$name") >"$log" 2>&1 ;;
+    esac
     rc=$?
-    p=$(grep -c '^\[       OK \]' "$log/$name.log")
-    f=$(grep -cE '^\[  FAILED  \] [a-zA-Z0-9_]+$' "$log/$name.log")
-    s=$(grep -cE '^\[  SKIPPED \] [a-zA-Z0-9_]+$' "$log/$name.log")
-    if [ $rc -ne 0 ] && [ "$f" -eq 0 ]; then f=1; fi
-    # cmocka lists failed and skipped tests once while running and once in its summary
-    [ "$f" -gt 1 ] && f=$(grep -cE '^\[  FAILED  \] [a-zA-Z0-9_]+$' "$log/$name.log")
-    passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
-    if [ $rc -ne 0 ]; then
-        printf 'FAIL %s (exit %d)\n' "$name" $rc
-        grep -E 'FAILED|error|Error|ERROR' "$log/$name.log" | head -20
-    else
-        printf 'ok   %-28s %3d tests %3ds%s\n' "$name" "$p" $(($(date +%s) - start)) "$([ "$s" -gt 0 ] && echo "  ($s skipped)")"
-    fi
-    grep -h '^SKIP' "$log/$name.log" | sort -u | sed 's/^/     /'
+    # A verdict counts only between "[ RUN" and the next verdict: cmocka repeats names in its summary.
+    awk -v rc=$rc -v sh="$(case $test in *.sh) echo 1 ;; *) echo 0 ;; esac)" '
+        index($0, "[ RUN      ]") { if (run) f++; run = 1; next }
+        run && index($0, "[       OK ]") { p++; run = 0 }
+        run && index($0, "[  FAILED  ]") { f++; run = 0 }
+        run && index($0, "[  SKIPPED ]") { s++; run = 0 }
+        /^ok / { p++ } /^not ok / { f++ }
+        END {
+            if (run) f++
+            if (sh && rc == 77) { s++; rc = 0 }
+            if (rc != 0 && f == 0) f = 1
+            if (rc == 0 && p + f + s == 0) p = 1
+            print p + 0, f + 0, s + 0, rc
+        }' "$log" >"$build/test-logs/$name.count"
+    read -r p f s rc <"$build/test-logs/$name.count"
+    verdict=ok
+    [ "$f" -gt 0 ] && verdict=FAIL
+    line=$(printf '%-4s %-28s %4d tests %6.1fs%s%s' "$verdict" "$name" "$p" \
+        "$(echo "$start $(date +%s.%N)" | awk '{ print $2 - $1 }')" \
+        "$([ "$s" -gt 0 ] && echo "  ($s skipped)")" "$([ "$f" -gt 0 ] && echo "  ($f failed, exit $rc)")")
+    skips=$(grep -ha '^SKIP' "$log" | sort -u | sed 's/^/     /')
+    # one write a program, so that lines of parallel tests never mix
+    printf '%s\n' "$line${skips:+
+$skips}"
+    exit 0
+fi
+
+build=$(cd "${1:-build}" && pwd) || exit 1
+filter=${2:-}
+: "${NS_THREADS:=2}" "${NS_TEST_TIMEOUT:=$([ -n "${NS_FULL:-}" ] && echo 3600 || echo 300)}" "${JOBS:=$(nproc)}"
+export NS_THREADS NS_TEST_TIMEOUT
+logs=$build/test-logs
+rm -rf "$logs"
+mkdir -p "$logs"
+for t in "$build"/tests/*_test "$build"/tests/*_replay tests/cli/*.sh tests/*/*_test.sh; do
+    case $t in */lib.sh) continue ;; *.sh) [ -x "$build/ns" ] || continue ;; esac
+    case $(basename "$t" .sh) in *"$filter"*) [ -f "$t" ] && echo "$t" ;; esac
+done | sort -u >"$logs/list"
+xargs -P "$JOBS" -I '{}' sh dev/run_tests.sh --one "$build" '{}' <"$logs/list"
+
+for count in "$logs"/*.count; do
+    [ -f "$count" ] || continue
+    read -r _ f _ rc <"$count"
+    [ "$f" -gt 0 ] || continue
+    printf -- '---- %s (exit %s; %s)\n' "$(basename "$count" .count)" "$rc" "${count%.count}.log"
+    [ "$rc" = 124 ] && echo "     stopped after $NS_TEST_TIMEOUT s"
+    grep -avE '^\[ (RUN     |      OK) |^ok ' "${count%.count}.log" | tail -n 40
 done
-echo "$passed passed, $failed failed, $skipped skipped"
-[ "$failed" -eq 0 ]
+cat "$logs"/*.count 2>/dev/null | awk '
+    { p += $1; f += $2; s += $3 }
+    END { printf "%d passed, %d failed, %d skipped\n", p, f, s; exit f > 0 || p + f + s == 0 }'
