@@ -70,7 +70,12 @@ for count in "$logs"/*.count; do
     [ "$f" -gt 0 ] || continue
     printf -- '---- %s (exit %s; %s)\n' "$(basename "$count" .count)" "$rc" "${count%.count}.log"
     [ "$rc" = 124 ] && echo "     stopped after $NS_TEST_TIMEOUT s"
-    grep -avE '^\[ (RUN     |      OK) |^ok ' "${count%.count}.log" | tail -n 40
+    # a sanitizer's report begins with what matters and ends with legends; any other output ends with what matters
+    grep -avE '^\[ (RUN     |      OK) |^ok ' "${count%.count}.log" | awk '
+        /(ERROR|WARNING): [A-Za-z]*Sanitizer|runtime error: / && !left { left = 40 }
+        left { if (--left > 0) print; found = 1; next }
+        { tail[NR % 40] = $0 }
+        END { if (!found) for (i = NR + 1; i <= NR + 40; i++) if (i % 40 in tail) print tail[i % 40] }'
 done
 cat "$logs"/*.count 2>/dev/null | awk '
     { p += $1; f += $2; s += $3 }

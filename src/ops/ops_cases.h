@@ -319,8 +319,9 @@ static void rope_setup(prob *p)
     int64_t n = c->T * (c->nh + 2) * c->hd, max_pos = 64;
     int32_t *pos = ints(p, "pos", c->T);
     for (int64_t t = 0; t < c->T; t++) pos[t] = (int32_t)(t * 7 % max_pos);
-    tbuf *cs = in(p, "cos_sin", NS_DTYPE_F32, max_pos * c->rot, 1, NULL);
-    for (int64_t i = 0; i < max_pos * c->rot / 2; i++) {
+    /* one row more than positions: a broken variant of the test reads one row ahead */
+    tbuf *cs = in(p, "cos_sin", NS_DTYPE_F32, (max_pos + 1) * c->rot, 1, NULL);
+    for (int64_t i = 0; i < (max_pos + 1) * c->rot / 2; i++) {
         double angle = (double)(i / (c->rot / 2)) * pow(1e4, -2.0 * (double)(i % (c->rot / 2)) / (double)c->rot);
         put(cs->p, NS_DTYPE_F32, 2 * i, (float)cos(angle));
         put(cs->p, NS_DTYPE_F32, 2 * i + 1, (float)sin(angle));
