@@ -1,0 +1,335 @@
+/* Byte-pair encoding of one pre-token: start from bytes, then repeatedly join the adjacent pair of lowest rank, leftmost
+ * among equals, until no listed pair is left (data.md §6.2).
+ *
+ * Two ways to the same result. Short words keep ids and pair ranks in small arrays and look for the minimum each time.
+ * Long words keep a linked list and a heap of (rank, position): O(n log n), so a megabyte of one letter is no trap. A
+ * heap entry is stale when the rank now stored at its position differs; positions only ever merge, so an equal rank means
+ * the same pair.
+ *
+ * Tables: open addressing with linear probing, at most half full. Vocabulary slots hold a hash tag, so a miss rarely
+ * touches token bytes. Pieces that are one token (most of ordinary text) are answered from the vocabulary alone: see
+ * `whole` in bpe.h. */
+#include "tok/bpe.h"
+
+#include <stdatomic.h>
+#include <string.h>
+
+#include "base/mem.h"
+
+enum { SHORT = 96 }; /* symbols: above this the heap wins */
+#define NO_RANK UINT32_MAX
+
+/* ---- hashing ---- */
+static inline uint64_t mix(uint64_t a, uint64_t b)
+{
+    a = (a ^ 0x9e3779b97f4a7c15u) * 0xff51afd7ed558ccdu;
+    b = (b ^ 0xc2b2ae3d27d4eb4fu) * 0x9fb21c651e98df25u;
+    uint64_t x = a ^ (b << 31 | b >> 33);
+    x ^= x >> 32;
+    x *= 0x9e3779b97f4a7c15u;
+    return x ^ x >> 29;
+}
+static inline uint64_t load64(const uint8_t *p)
+{
+    uint64_t w;
+    memcpy(&w, p, 8);
+    return w;
+}
+static inline uint64_t hash_bytes(const uint8_t *p, size_t n)
+{
+    uint64_t a = 0, b = 0;
+    if (n >= 8) {
+        uint64_t h = n;
+        size_t i = 0;
+        for (; i + 16 < n; i += 8) h = mix(h, load64(p + i));
+        a = load64(p + i) ^ h;
+        b = load64(p + n - 8);
+    } else if (n >= 4) {
+        uint32_t x, y;
+        memcpy(&x, p, 4);
+        memcpy(&y, p + n - 4, 4);
+        a = x;
+        b = y;
+    } else if (n) {
+        a = (uint64_t)p[0] << 16 | (uint64_t)p[n / 2] << 8 | p[n - 1];
+    }
+    return mix(a, b ^ n * 0x100000001b3u);
+}
+
+/* Bits of a table of at least 2n slots. */
+static uint32_t bits_for(size_t n)
+{
+    uint32_t bits = 6;
+    while (((size_t)1 << bits) < n * 2) bits++;
+    return bits;
+}
+
+/* ---- building ---- */
+ns_status ns_bpe_init(ns_bpe *m, size_t n_tokens, size_t n_merges, ns_error *err)
+{
+    m->slot_bits = bits_for(n_tokens);
+    m->pair_bits = bits_for(n_merges);
+    size_t n = (size_t)1 << m->slot_bits;
+    NS_TRY(ns_alloc((void **)&m->slots, n * sizeof *m->slots, "tok.vocab", err), "vocabulary table");
+    for (size_t i = 0; i < n; i++) m->slots[i].id = -1;
+    n = (size_t)1 << m->pair_bits;
+    NS_TRY(ns_alloc((void **)&m->pairs, n * sizeof *m->pairs, "tok.merges", err), "merge table");
+    for (size_t i = 0; i < n; i++) m->pairs[i] = (ns_bpe_pair){UINT32_MAX, 0, NO_RANK, -1};
+    NS_TRY(ns_grow((void **)&m->span, &m->cap_ids, n_tokens + 1, sizeof *m->span, "tok.vocab", err), "token table");
+    m->unk = -1;
+    return NS_OK;
+}
+
+static ns_bpe_slot *slot_of(const ns_bpe *m, const void *p, size_t n, uint32_t *tag)
+{
+    uint64_t h = hash_bytes(p, n);
+    size_t mask = ((size_t)1 << m->slot_bits) - 1, i = h & mask;
+    *tag = (uint32_t)(h >> 32);
+    for (;; i = (i + 1) & mask) {
+        ns_bpe_slot *s = &m->slots[i];
+        if (s->id < 0 || (s->tag == *tag && s->len == n && !memcmp(m->text + s->at, p, n))) return s;
+    }
+}
+
+ns_status ns_bpe_add_token(ns_bpe *m, int32_t id, const char *p, size_t n, int kind, int32_t *clash, ns_error *err)
+{
+    NS_ASSERT(id >= 0 && id < NS_BPE_MAX_IDS && m->n_tokens < (size_t)1 << (m->slot_bits - 1));
+    *clash = -1;
+    NS_FAIL_IF(n > UINT32_MAX - 1 || m->text_n + n > UINT32_MAX - 1, NS_ERR_INPUT, "vocabulary text exceeds 4 GB");
+    if ((size_t)id >= m->n_ids) {
+        NS_TRY(ns_grow((void **)&m->span, &m->cap_ids, (size_t)id + 1, sizeof *m->span, "tok.vocab", err), "grow");
+        for (; m->n_ids <= (size_t)id; m->n_ids++) m->span[m->n_ids] = (ns_bpe_span){0, UINT32_MAX};
+    }
+    if (m->span[id].len != UINT32_MAX) {
+        *clash = id;
+        return NS_OK;
+    }
+    uint32_t tag = 0;
+    ns_bpe_slot *s = kind == NS_BPE_MAPPED ? slot_of(m, p, n, &tag) : NULL;
+    if (s && s->id >= 0) {
+        *clash = s->id;
+        return NS_OK;
+    }
+    NS_TRY(ns_grow((void **)&m->text, &m->text_cap, m->text_n + n + 1, 1, "tok.vocab", err), "grow");
+    uint32_t at = (uint32_t)m->text_n;
+    memcpy(m->text + at, p, n);
+    m->text_n += n;
+    m->span[id] = (ns_bpe_span){at, (uint32_t)n};
+    m->n_tokens++;
+    if (s) *s = (ns_bpe_slot){tag, id, at, (uint32_t)n};
+    return NS_OK;
+}
+
+static inline ns_bpe_pair *pair_of(const ns_bpe *m, uint32_t left, uint32_t right)
+{
+    size_t mask = ((size_t)1 << m->pair_bits) - 1;
+    uint64_t k = ((uint64_t)left << 32 | right) * 0x9e3779b97f4a7c15u;
+    for (size_t i = (size_t)(k >> (64 - m->pair_bits));; i = (i + 1) & mask) {
+        ns_bpe_pair *q = &m->pairs[i];
+        if ((q->left == left && q->right == right) || q->left == UINT32_MAX) return q;
+    }
+}
+
+void ns_bpe_add_merge(ns_bpe *m, uint32_t rank, int32_t left, int32_t right, int32_t id)
+{
+    ns_bpe_pair *q = pair_of(m, (uint32_t)left, (uint32_t)right);
+    if (q->left == UINT32_MAX) {
+        m->n_pairs++;
+        NS_ASSERT(m->n_pairs <= (size_t)1 << (m->pair_bits - 1));
+    }
+    *q = (ns_bpe_pair){(uint32_t)left, (uint32_t)right, rank, id};
+}
+
+int32_t ns_bpe_find(const ns_bpe *m, const void *p, size_t n)
+{
+    uint32_t tag;
+    return slot_of(m, p, n, &tag)->id;
+}
+
+ns_status ns_bpe_seal(ns_bpe *m, ns_error *err)
+{
+    NS_TRY(ns_alloc((void **)&m->whole, m->n_ids ? m->n_ids : 1, "tok.vocab", err), "flags");
+    for (size_t i = 0; i < m->n_ids; i++) atomic_init(&m->whole[i], m->ignore_merges ? 1 : 0);
+    for (int b = 0; b < 256; b++) {
+        uint8_t c = (uint8_t)b;
+        m->byte_id[b] = ns_bpe_find(m, &c, 1);
+    }
+    return NS_OK;
+}
+
+void ns_bpe_free(ns_bpe *m)
+{
+    ns_free(m->text);
+    ns_free(m->span);
+    ns_free(m->slots);
+    ns_free(m->pairs);
+    ns_free((void *)m->whole);
+    memset(m, 0, sizeof *m);
+}
+
+/* ---- encoding ---- */
+void ns_bpe_work_free(ns_bpe_work *w)
+{
+    ns_free(w->mem);
+    ns_free(w->heap);
+    memset(w, 0, sizeof *w);
+}
+
+ns_status ns_ids_push(ns_ids *ids, int32_t id, ns_error *err)
+{
+    if (ids->n == ids->cap)
+        NS_TRY(ns_grow((void **)&ids->v, &ids->cap, ids->n + 1, sizeof *ids->v, "tok.ids", err), "ids");
+    ids->v[ids->n++] = id;
+    return NS_OK;
+}
+
+/* Start symbols of a word. Bytes without a token become `unk` (one for a run of them with fuse_unk). */
+static ns_status start_symbols(const ns_bpe *m, int32_t *id, size_t *n_id, const uint8_t *p, size_t n, ns_error *err)
+{
+    size_t k = 0;
+    int fusing = 0;
+    for (size_t i = 0; i < n; i++) {
+        int32_t b = m->byte_id[p[i]];
+        if (b >= 0) {
+            id[k++] = b;
+            fusing = 0;
+            continue;
+        }
+        NS_FAIL_IF(
+            m->unk < 0, NS_ERR_INPUT,
+            "byte 0x%02x has no token in the vocabulary and the tokenizer has no unk_token: the text would be lost "
+            "(use a tokenizer with all 256 bytes)",
+            p[i]);
+        if (!(fusing && m->fuse_unk)) id[k++] = m->unk;
+        fusing = 1;
+    }
+    *n_id = k;
+    return NS_OK;
+}
+
+/* n <= SHORT symbols in id[]: merges in place, returns how many are left. rank[i] and to[i] are of the pair (i, i+1). */
+static size_t merge_short(const ns_bpe *m, int32_t *id, size_t n)
+{
+    uint32_t rank[SHORT];
+    int32_t to[SHORT];
+    for (size_t i = 0; i + 1 < n; i++) {
+        const ns_bpe_pair *q = pair_of(m, (uint32_t)id[i], (uint32_t)id[i + 1]);
+        rank[i] = q->rank;
+        to[i] = q->id;
+    }
+    while (n > 1) {
+        size_t best = 0;
+        for (size_t i = 1; i + 1 < n; i++)
+            if (rank[i] < rank[best]) best = i;
+        if (rank[best] == NO_RANK) break;
+        id[best] = to[best];
+        n--;
+        memmove(id + best + 1, id + best + 2, (n - best - 1) * sizeof *id);
+        if (best + 1 < n) { /* pair (best, best+1) is recomputed below, later ones move down */
+            memmove(rank + best + 1, rank + best + 2, (n - best - 2) * sizeof *rank);
+            memmove(to + best + 1, to + best + 2, (n - best - 2) * sizeof *to);
+            const ns_bpe_pair *q = pair_of(m, (uint32_t)id[best], (uint32_t)id[best + 1]);
+            rank[best] = q->rank;
+            to[best] = q->id;
+        }
+        if (best > 0) {
+            const ns_bpe_pair *q = pair_of(m, (uint32_t)id[best - 1], (uint32_t)id[best]);
+            rank[best - 1] = q->rank;
+            to[best - 1] = q->id;
+        }
+    }
+    return n;
+}
+
+/* ---- long words ---- */
+typedef struct symbol {
+    int32_t id, prev, next; /* id -1: merged away; -1 ends the list */
+    uint32_t rank;          /* of the pair (this, next) */
+    int32_t to;
+} symbol;
+
+static ns_status heap_push(ns_bpe_work *w, uint64_t x, ns_error *err)
+{
+    if (w->heap_n == w->heap_cap)
+        NS_TRY(ns_grow((void **)&w->heap, &w->heap_cap, w->heap_n + 1, sizeof *w->heap, "tok.heap", err), "heap");
+    size_t i = w->heap_n++;
+    for (; i > 0 && w->heap[(i - 1) / 2] > x; i = (i - 1) / 2) w->heap[i] = w->heap[(i - 1) / 2];
+    w->heap[i] = x;
+    return NS_OK;
+}
+
+static uint64_t heap_pop(ns_bpe_work *w)
+{
+    uint64_t *h = w->heap, top = h[0], x = h[--w->heap_n];
+    size_t n = w->heap_n, i = 0;
+    for (size_t c; (c = 2 * i + 1) < n; i = c) {
+        if (c + 1 < n && h[c + 1] < h[c]) c++;
+        if (h[c] >= x) break;
+        h[i] = h[c];
+    }
+    h[i] = x;
+    return top;
+}
+
+/* Looks up the pair that starts at symbol i and queues it. */
+static ns_status consider(const ns_bpe *m, ns_bpe_work *w, symbol *s, int32_t i, ns_error *err)
+{
+    s[i].rank = NO_RANK;
+    if (s[i].next < 0) return NS_OK;
+    const ns_bpe_pair *q = pair_of(m, (uint32_t)s[i].id, (uint32_t)s[s[i].next].id);
+    s[i].rank = q->rank;
+    s[i].to = q->id;
+    return q->rank == NO_RANK ? NS_OK : heap_push(w, (uint64_t)q->rank << 32 | (uint32_t)i, err);
+}
+
+static ns_status merge_long(const ns_bpe *m, ns_bpe_work *w, symbol *s, size_t n, ns_error *err)
+{
+    w->heap_n = 0;
+    for (size_t i = 0; i < n; i++) {
+        s[i].prev = (int32_t)i - 1;
+        s[i].next = i + 1 < n ? (int32_t)i + 1 : -1;
+    }
+    for (size_t i = 0; i < n; i++) NS_TRY(consider(m, w, s, (int32_t)i, err), "queue");
+    while (w->heap_n) {
+        uint64_t top = heap_pop(w);
+        int32_t i = (int32_t)(uint32_t)top, r;
+        if (s[i].id < 0 || s[i].rank != (uint32_t)(top >> 32)) continue; /* stale */
+        r = s[i].next;
+        s[i].id = s[i].to;
+        s[i].next = s[r].next;
+        s[r].id = -1;
+        if (s[i].next >= 0) s[s[i].next].prev = i;
+        NS_TRY(consider(m, w, s, i, err), "queue");
+        if (s[i].prev >= 0) NS_TRY(consider(m, w, s, s[i].prev, err), "queue");
+    }
+    return NS_OK;
+}
+
+static ns_status encode_long(const ns_bpe *m, ns_bpe_work *w, ns_ids *out, const uint8_t *p, size_t n, ns_error *err)
+{
+    NS_FAIL_IF(n >= INT32_MAX, NS_ERR_INPUT, "one word of %zu bytes: split the text into parts below 2 GB", n);
+    NS_TRY(ns_grow(&w->mem, &w->cap, n, sizeof(symbol) + sizeof(int32_t), "tok.word", err), "long word");
+    symbol *s = w->mem;
+    int32_t *id = (int32_t *)(void *)(s + n);
+    size_t k;
+    NS_TRY(start_symbols(m, id, &k, p, n, err), "encode");
+    for (size_t i = 0; i < k; i++) s[i].id = id[i];
+    NS_TRY(merge_long(m, w, s, k, err), "merge");
+    for (int32_t i = k ? 0 : -1; i >= 0; i = s[i].next) NS_TRY(ns_ids_push(out, s[i].id, err), "ids");
+    return NS_OK;
+}
+
+ns_status ns_bpe_encode(const ns_bpe *m, ns_bpe_work *w, ns_ids *out, const uint8_t *p, size_t n, ns_error *err)
+{
+    int32_t whole = ns_bpe_find(m, p, n);
+    int known = whole >= 0 ? atomic_load_explicit(&m->whole[whole], memory_order_relaxed) : 2;
+    if (known == 1) return ns_ids_push(out, whole, err);
+    if (n > SHORT) return encode_long(m, w, out, p, n, err);
+    int32_t id[SHORT];
+    size_t k;
+    NS_TRY(start_symbols(m, id, &k, p, n, err), "encode");
+    k = merge_short(m, id, k);
+    if (known == 0) atomic_store_explicit(&m->whole[whole], k == 1 && id[0] == whole ? 1 : 2, memory_order_relaxed);
+    for (size_t i = 0; i < k; i++) NS_TRY(ns_ids_push(out, id[i], err), "ids");
+    return NS_OK;
+}

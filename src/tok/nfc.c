@@ -1,0 +1,227 @@
+/* UTF-8 checking and Unicode normalisation form C (UAX #15), used by the Qwen tokenizers before splitting.
+ *
+ * Most text is NFC already, so ns_nfc copies stretches of "inert" characters (quick check Yes and class 0: they start a
+ * segment and never join with what precedes them) and works only on segments between two inert characters:
+ *   decompose fully -> stable sort of each run of marks by class -> compose with the last starter.
+ * A segment starts at the inert character before the first doubtful one, because that one may compose into it.
+ * All steps are linear except the sort, which counts when a run is long, so a megabyte of accents stays fast. */
+#include "tok/unicode.h"
+
+#include <string.h>
+
+#include "base/mem.h"
+
+enum {
+    S_BASE = 0xac00,
+    L_BASE = 0x1100,
+    V_BASE = 0x1161,
+    T_BASE = 0x11a7,
+    L_COUNT = 19,
+    V_COUNT = 21,
+    T_COUNT = 28,
+    S_COUNT = L_COUNT * V_COUNT * T_COUNT
+};
+
+size_t ns_utf8_check(const uint8_t *p, size_t n)
+{
+    size_t i = 0;
+    while (i < n) {
+        if (p[i] < 0x80) {
+            uint64_t w;
+            while (i + 8 <= n && (memcpy(&w, p + i, 8), !(w & 0x8080808080808080u))) i += 8;
+            while (i < n && p[i] < 0x80) i++;
+            continue;
+        }
+        uint8_t c = p[i];
+        size_t len = c >= 0xc2 && c < 0xe0 ? 2 : (c & 0xf0) == 0xe0 ? 3 : c >= 0xf0 && c < 0xf5 ? 4 : 0;
+        if (!len || n - i < len) return i;
+        for (size_t k = 1; k < len; k++)
+            if ((p[i + k] & 0xc0) != 0x80) return i;
+        uint8_t d = p[i + 1]; /* overlong forms, surrogates, past U+10FFFF */
+        if ((c == 0xe0 && d < 0xa0) || (c == 0xed && d > 0x9f) || (c == 0xf0 && d < 0x90) || (c == 0xf4 && d > 0x8f))
+            return i;
+        i += len;
+    }
+    return n;
+}
+
+size_t ns_utf8_put(uint8_t out[4], uint32_t c)
+{
+    if (c < 0x80) {
+        out[0] = (uint8_t)c;
+        return 1;
+    }
+    if (c < 0x800) {
+        out[0] = (uint8_t)(0xc0 | c >> 6);
+        out[1] = (uint8_t)(0x80 | (c & 63));
+        return 2;
+    }
+    if (c < 0x10000) {
+        out[0] = (uint8_t)(0xe0 | c >> 12);
+        out[1] = (uint8_t)(0x80 | (c >> 6 & 63));
+        out[2] = (uint8_t)(0x80 | (c & 63));
+        return 3;
+    }
+    out[0] = (uint8_t)(0xf0 | c >> 18);
+    out[1] = (uint8_t)(0x80 | (c >> 12 & 63));
+    out[2] = (uint8_t)(0x80 | (c >> 6 & 63));
+    out[3] = (uint8_t)(0x80 | (c & 63));
+    return 4;
+}
+
+/* Offset of the first character at or after i that is not inert. Below U+0300 (bytes < 0xcc) all are. */
+static size_t skip_inert(const uint8_t *p, size_t n, size_t i)
+{
+    while (i < n) {
+        if (p[i] < 0xcc) {
+            i += p[i] < 0x80 ? 1 : 2;
+            continue;
+        }
+        size_t len;
+        if (ns_uni_qc(ns_utf8_at(p, i, &len))) return i;
+        i += len;
+    }
+    return n;
+}
+
+int ns_nfc_quick(const uint8_t *p, size_t n)
+{
+    return skip_inert(p, n, 0) == n;
+}
+
+/* Code points of one segment, with classes beside them so that sorting does not look them up again. */
+typedef struct segment {
+    uint32_t *cp;
+    size_t n, cap;
+    uint32_t *tmp;
+    size_t tmp_cap;
+} segment;
+
+static ns_status push(segment *s, uint32_t c, ns_error *err)
+{
+    if (s->n == s->cap) NS_TRY(ns_grow((void **)&s->cp, &s->cap, s->n + 1, sizeof *s->cp, "tok.nfc", err), "grow");
+    s->cp[s->n++] = c;
+    return NS_OK;
+}
+
+static ns_status decompose(segment *s, uint32_t c, ns_error *err)
+{
+    if (c - S_BASE < S_COUNT) {
+        uint32_t k = c - S_BASE;
+        NS_TRY(push(s, L_BASE + k / (V_COUNT * T_COUNT), err), "hangul");
+        NS_TRY(push(s, V_BASE + k / T_COUNT % V_COUNT, err), "hangul");
+        return k % T_COUNT ? push(s, T_BASE + k % T_COUNT, err) : NS_OK;
+    }
+    uint32_t lo = 0, hi = ns_uni_n_decomp;
+    while (lo < hi) {
+        uint32_t mid = (lo + hi) / 2;
+        if (ns_uni_decomps[mid].cp < c)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    if (lo == ns_uni_n_decomp || ns_uni_decomps[lo].cp != c) return push(s, c, err);
+    const uint32_t *d = ns_uni_decomp_pool + ns_uni_decomps[lo].at / 8;
+    for (uint32_t k = 0; k < ns_uni_decomps[lo].at % 8; k++) NS_TRY(push(s, d[k], err), "decompose");
+    return NS_OK;
+}
+
+/* Stable sort of cp[0..n), all marks, by class. */
+static ns_status sort_marks(segment *s, uint32_t *cp, size_t n, ns_error *err)
+{
+    if (n <= 32) {
+        for (size_t i = 1; i < n; i++) {
+            uint32_t c = cp[i];
+            size_t j = i;
+            for (uint8_t k = ns_uni_ccc(c); j > 0 && ns_uni_ccc(cp[j - 1]) > k; j--) cp[j] = cp[j - 1];
+            cp[j] = c;
+        }
+        return NS_OK;
+    }
+    NS_TRY(ns_grow((void **)&s->tmp, &s->tmp_cap, n, sizeof *s->tmp, "tok.nfc", err), "grow");
+    size_t at[257] = {0};
+    for (size_t i = 0; i < n; i++) at[ns_uni_ccc(cp[i]) + 1]++;
+    for (size_t k = 1; k < 257; k++) at[k] += at[k - 1];
+    for (size_t i = 0; i < n; i++) s->tmp[at[ns_uni_ccc(cp[i])]++] = cp[i];
+    memcpy(cp, s->tmp, n * sizeof *cp);
+    return NS_OK;
+}
+
+static uint32_t compose_pair(uint32_t a, uint32_t b)
+{
+    if (a - L_BASE < L_COUNT && b - V_BASE < V_COUNT) return S_BASE + ((a - L_BASE) * V_COUNT + b - V_BASE) * T_COUNT;
+    if (a - S_BASE < S_COUNT && (a - S_BASE) % T_COUNT == 0 && b - T_BASE - 1 < T_COUNT - 1) return a + b - T_BASE;
+    uint32_t lo = 0, hi = ns_uni_n_comp;
+    while (lo < hi) {
+        uint32_t mid = (lo + hi) / 2;
+        const ns_uni_comp *m = &ns_uni_comps[mid];
+        if (m->first < a || (m->first == a && m->second < b))
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    const ns_uni_comp *m = &ns_uni_comps[lo];
+    return lo < ns_uni_n_comp && m->first == a && m->second == b ? m->composed : 0;
+}
+
+/* Composes in place: a character joins the last starter unless something of its class or higher lies between. */
+static void compose(segment *s)
+{
+    size_t w = 0, starter = SIZE_MAX;
+    int last = -1; /* class of the last character kept after the starter; -1: none */
+    for (size_t i = 0; i < s->n; i++) {
+        uint32_t c = s->cp[i];
+        int k = ns_uni_ccc(c);
+        if (starter != SIZE_MAX && (last < 0 || last < k)) {
+            uint32_t x = compose_pair(s->cp[starter], c);
+            if (x) {
+                s->cp[starter] = x;
+                continue;
+            }
+        }
+        if (k == 0) {
+            starter = w;
+            last = -1;
+        } else
+            last = k;
+        s->cp[w++] = c;
+    }
+    s->n = w;
+}
+
+static ns_status do_segment(segment *s, ns_buf *out, const uint8_t *p, size_t n, ns_error *err)
+{
+    s->n = 0;
+    for (size_t i = 0, len; i < n; i += len) NS_TRY(decompose(s, ns_utf8_at(p, i, &len), err), "decompose");
+    for (size_t i = 0; i < s->n;) {
+        size_t j = i;
+        while (j < s->n && ns_uni_ccc(s->cp[j])) j++;
+        if (j - i > 1) NS_TRY(sort_marks(s, s->cp + i, j - i, err), "order marks");
+        i = j + 1;
+    }
+    compose(s);
+    NS_TRY(ns_buf_reserve(out, s->n * 4, err), "grow");
+    for (size_t i = 0; i < s->n; i++) out->len += ns_utf8_put((uint8_t *)out->data + out->len, s->cp[i]);
+    out->data[out->len] = 0;
+    return NS_OK;
+}
+
+ns_status ns_nfc(ns_buf *out, const uint8_t *p, size_t n, ns_error *err)
+{
+    segment s = {0};
+    ns_status st = NS_OK;
+    NS_CHECK(st, ns_buf_reserve(out, n, err), "grow");
+    for (size_t i = 0; i < n;) {
+        size_t j = skip_inert(p, n, i), end = j;
+        if (j < n && j > i) j = ns_utf8_back(p, j); /* the starter that the doubtful character may join */
+        NS_CHECK(st, ns_buf_add(out, p + i, j - i, err), "copy");
+        size_t len;
+        while (end < n && ns_uni_qc(ns_utf8_at(p, end, &len))) end += len;
+        if (end > j) NS_CHECK(st, do_segment(&s, out, p + j, end - j, err), "normalise");
+        i = end;
+    }
+done:
+    ns_free(s.cp);
+    ns_free(s.tmp);
+    return st;
+}

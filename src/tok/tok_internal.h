@@ -1,0 +1,41 @@
+/* The tokenizer object, shared by tok.c (use) and tok_load.c (construction from tokenizer.json). */
+#ifndef NS_TOK_TOK_INTERNAL_H
+#define NS_TOK_TOK_INTERNAL_H
+
+#include "base/json.h"
+#include "base/mem.h"
+#include "tok/added.h"
+#include "tok/bpe.h"
+#include "tok/split.h"
+#include "tok/tok.h"
+
+enum { NS_TOK_MAX_STAGES = 8 };
+
+struct ns_tok {
+    ns_arena arena; /* added-token texts */
+    ns_bpe bpe;
+    ns_added_set added;
+    int32_t *literal; /* vocabulary ids whose text is outside the byte alphabet */
+    size_t n_literal, literal_cap;
+    int nfc; /* normalizer */
+    /* Pre-tokenizer: each stage cuts every piece of the one before. NULL = put a blank before a piece without one. */
+    ns_split_fn stage[NS_TOK_MAX_STAGES];
+    int n_stages, byte_level;
+    ns_ids prefix, suffix; /* post-processor template around the text */
+    int32_t bos, eos;
+    int64_t n_ids;
+    int space_sensitive;
+};
+
+/* Builds a tokenizer from the text of tokenizer.json and, optionally, of tokenizer_config.json and
+ * special_tokens_map.json (NULL: absent). `where` and friends are the names used in messages. */
+typedef struct ns_tok_source {
+    const char *json, *config, *map;
+    size_t json_n, config_n, map_n;
+    const char *where, *config_where, *map_where;
+} ns_tok_source;
+NS_MUST_USE ns_status ns_tok_build(ns_tok **out, const ns_tok_source *src, ns_error *err);
+/* Bytes behind a byte-alphabet string ("Ġthe" -> " the") appended to out; *mapped 0 if a character is outside of it. */
+NS_MUST_USE ns_status ns_tok_unmap(ns_buf *out, ns_str s, int *mapped, ns_error *err);
+
+#endif

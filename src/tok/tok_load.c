@@ -1,0 +1,621 @@
+/* Construction of a tokenizer from Hugging Face files: tokenizer.json (the pipeline), tokenizer_config.json (BOS, EOS and
+ * more added tokens) and special_tokens_map.json (BOS, EOS when the config has none). data.md §6.1, §6.2.
+ *
+ * Rule: what is not understood is refused by name, and what contradicts itself is refused with both facts, because a
+ * tokenizer that is nearly right spoils a training run without a sign. Left out on purpose: "truncation" and "padding" of
+ * tokenizer.json (every user of the file resets them) and "trim_offsets" (moves no id).
+ *
+ * Vocabulary strings are written in the byte alphabet (each byte one printable character). They are turned back into
+ * bytes here, so that encoding never touches that alphabet. */
+#include <string.h>
+
+#include "base/file.h"
+#include "tok/tok_internal.h"
+#include "tok/unicode.h"
+
+typedef struct loader {
+    ns_tok *t;
+    ns_arena arena; /* the parsed JSON */
+    const ns_tok_source *src;
+    ns_buf text; /* scratch */
+} loader;
+
+/* ---- byte alphabet: 0x21-0x7e, 0xa1-0xac, 0xae-0xff are themselves, the other 68 bytes follow from U+0100 ---- */
+static int is_plain(uint32_t c)
+{
+    return (c >= 0x21 && c <= 0x7e) || (c >= 0xa1 && c <= 0xac) || (c >= 0xae && c <= 0xff);
+}
+
+static int byte_of(uint32_t c)
+{
+    if (c < 0x100) return is_plain(c) ? (int)c : -1;
+    if (c >= 0x100 + 68) return -1;
+    uint32_t k = c - 0x100; /* the k-th byte that is not plain: 0x00-0x20, 0x7f-0xa0, 0xad */
+    return k < 33 ? (int)k : k < 67 ? (int)(0x7f + k - 33) : 0xad;
+}
+
+ns_status ns_tok_unmap(ns_buf *out, ns_str s, int *mapped, ns_error *err)
+{
+    const uint8_t *p = (const uint8_t *)s.p;
+    *mapped = 1;
+    NS_TRY(ns_buf_reserve(out, s.n, err), "token");
+    for (size_t i = 0, len; i < s.n; i += len) {
+        int b = byte_of(ns_utf8_at(p, i, &len));
+        if (b < 0) {
+            *mapped = 0;
+            return NS_OK;
+        }
+        out->data[out->len++] = (char)b;
+    }
+    out->data[out->len] = 0;
+    return NS_OK;
+}
+
+/* ---- small readers ---- */
+static const char *type_name(const ns_json *v)
+{
+    static const char *const names[] = {"null", "a boolean", "a number", "a string", "an array", "an object"};
+    return v ? names[v->type] : "nothing";
+}
+static int is_set(const ns_json *v)
+{
+    return v && v->type != NS_JSON_NULL;
+}
+static int is_type(const ns_json *v, const char *name)
+{
+    const ns_json *t = ns_json_get(v, "type");
+    return t && t->type == NS_JSON_STRING && ns_str_eq(t->s, name);
+}
+/* "type" for messages; never NULL. */
+static ns_str type_of(const ns_json *v)
+{
+    const ns_json *t = ns_json_get(v, "type");
+    return t && t->type == NS_JSON_STRING ? t->s : (ns_str){"(no type)", 9};
+}
+/* A number as written, anything else by its type: for "found ..." in messages. */
+static ns_str shown(const ns_json *v)
+{
+    const char *name = type_name(v);
+    return v && v->type == NS_JSON_NUMBER ? v->s : (ns_str){name, strlen(name)};
+}
+static int flag(const ns_json *obj, const char *key)
+{
+    const ns_json *v = ns_json_get(obj, key);
+    return v && v->type == NS_JSON_BOOL && v->b;
+}
+/* Id from a JSON number, or -1. */
+static int32_t id_of(const ns_json *v)
+{
+    int64_t x;
+    return v && ns_json_is_int(v, &x) && x >= 0 && x < NS_BPE_MAX_IDS ? (int32_t)x : -1;
+}
+
+#define S(str) (int)((str).n < 80 ? (str).n : 80), (str).p /* for %.*s */
+
+/* ---- normalizer, pre-tokenizer, post-processor, decoder ---- */
+static ns_status read_normalizer(loader *l, const ns_json *v, ns_error *err)
+{
+    if (!is_set(v)) return NS_OK;
+    if (is_type(v, "NFC")) {
+        l->t->nfc = 1;
+        return NS_OK;
+    }
+    const ns_json *list = ns_json_get(v, "normalizers");
+    NS_FAIL_IF(!is_type(v, "Sequence") || !list || list->type != NS_JSON_ARRAY, NS_ERR_UNSUPPORTED,
+               "%s: normalizer '%.*s' is not supported (byte-level BPE with no normalizer or with NFC is)",
+               l->src->where, S(type_of(v)));
+    for (size_t i = 0; i < list->n; i++) NS_TRY(read_normalizer(l, &list->items[i], err), "normalizer %zu", i);
+    return NS_OK;
+}
+
+static ns_status add_stage(loader *l, ns_split_fn fn, ns_error *err)
+{
+    NS_FAIL_IF(l->t->n_stages == NS_TOK_MAX_STAGES, NS_ERR_UNSUPPORTED, "%s: more than %d pre-tokenizer stages",
+               l->src->where, NS_TOK_MAX_STAGES);
+    l->t->stage[l->t->n_stages++] = fn;
+    return NS_OK;
+}
+
+static ns_status read_split(loader *l, const ns_json *v, ns_error *err)
+{
+    const ns_json *re = ns_json_at(v, "pattern.Regex"), *behavior = ns_json_get(v, "behavior");
+    NS_FAIL_IF(!re || re->type != NS_JSON_STRING, NS_ERR_UNSUPPORTED,
+               "%s: pre-tokenizer Split without a Regex pattern is not supported", l->src->where);
+    ns_split_fn fn = ns_split_find(re->s.p, re->s.n);
+    NS_FAIL_IF(!fn, NS_ERR_UNSUPPORTED,
+               "%s: pre-tokenizer Split pattern is not one of the known ones (GPT-2, Llama-3, Qwen2, Tekken): %.*s",
+               l->src->where, (int)(re->s.n < 300 ? re->s.n : 300), re->s.p);
+    /* The known patterns match all of the text, so "remove what does not match" is the same as "isolate". */
+    int invert = flag(v, "invert"), isolated = behavior && ns_str_eq(behavior->s, "Isolated");
+    int removed = behavior && ns_str_eq(behavior->s, "Removed");
+    NS_FAIL_IF(!behavior || behavior->type != NS_JSON_STRING || !(isolated || (removed && invert)), NS_ERR_UNSUPPORTED,
+               "%s: pre-tokenizer Split behavior '%.*s'%s is not supported (Isolated is)", l->src->where,
+               behavior && behavior->type == NS_JSON_STRING ? (int)behavior->s.n : 4,
+               behavior && behavior->type == NS_JSON_STRING ? behavior->s.p : "none", invert ? " with invert" : "");
+    return add_stage(l, fn, err);
+}
+
+static ns_status read_pre_tokenizer(loader *l, const ns_json *v, ns_error *err)
+{
+    NS_FAIL_IF(
+        !is_set(v), NS_ERR_UNSUPPORTED,
+        "%s: no pre_tokenizer, so this is not a byte-level BPE tokenizer (SentencePiece-style ones such as Llama-2's "
+        "are not supported)",
+        l->src->where);
+    NS_FAIL_IF(l->t->byte_level, NS_ERR_UNSUPPORTED, "%s: pre-tokenizer '%.*s' after ByteLevel is not supported",
+               l->src->where, S(type_of(v)));
+    if (is_type(v, "Split")) return read_split(l, v, err);
+    if (is_type(v, "ByteLevel")) {
+        const ns_json *re = ns_json_get(v, "use_regex"); /* absent in old files: true */
+        l->t->byte_level = 1;
+        if (flag(v, "add_prefix_space")) NS_TRY(add_stage(l, NULL, err), "add_prefix_space");
+        return !is_set(re) || re->b ? add_stage(l, ns_split_gpt2, err) : NS_OK;
+    }
+    const ns_json *list = ns_json_get(v, "pretokenizers");
+    NS_FAIL_IF(!is_type(v, "Sequence") || !list || list->type != NS_JSON_ARRAY, NS_ERR_UNSUPPORTED,
+               "%s: pre-tokenizer '%.*s' is not supported (Split, ByteLevel and Sequence are)", l->src->where,
+               S(type_of(v)));
+    for (size_t i = 0; i < list->n; i++) NS_TRY(read_pre_tokenizer(l, &list->items[i], err), "pre-tokenizer %zu", i);
+    return NS_OK;
+}
+
+/* Template items before and after the text; an outer template wraps the inner one. */
+static ns_status read_template(loader *l, const ns_json *v, ns_error *err)
+{
+    const ns_json *single = ns_json_get(v, "single"), *table = ns_json_get(v, "special_tokens");
+    NS_FAIL_IF(!single || single->type != NS_JSON_ARRAY, NS_ERR_INPUT,
+               "%s: post-processor TemplateProcessing: 'single' is %s, expected an array", l->src->where,
+               type_name(single));
+    ns_ids before = {0}, *to = &before, inner_suffix = l->t->suffix;
+    ns_status st = NS_OK;
+    l->t->suffix = (ns_ids){0};
+    for (size_t i = 0; i < single->n; i++) {
+        const ns_json *seq = ns_json_at(&single->items[i], "Sequence.id");
+        const ns_json *name = ns_json_at(&single->items[i], "SpecialToken.id");
+        if (seq) {
+            NS_BAIL_IF(st, to != &before || seq->type != NS_JSON_STRING || !ns_str_eq(seq->s, "A"), NS_ERR_UNSUPPORTED,
+                       "%s: post-processor template must have the text ($A) once", l->src->where);
+            for (size_t k = 0; k < l->t->prefix.n; k++) NS_CHECK(st, ns_ids_push(to, l->t->prefix.v[k], err), "ids");
+            to = &l->t->suffix;
+            for (size_t k = 0; k < inner_suffix.n; k++) NS_CHECK(st, ns_ids_push(to, inner_suffix.v[k], err), "ids");
+            continue;
+        }
+        NS_BAIL_IF(st, !name || name->type != NS_JSON_STRING, NS_ERR_INPUT,
+                   "%s: post-processor template item %zu is neither a Sequence nor a SpecialToken", l->src->where, i);
+        const ns_json *ids = NULL;
+        for (size_t k = 0; table && table->type == NS_JSON_OBJECT && k < table->n; k++)
+            if (table->keys[k].n == name->s.n && !memcmp(table->keys[k].p, name->s.p, name->s.n))
+                ids = ns_json_get(&table->items[k], "ids");
+        NS_BAIL_IF(st, !ids || ids->type != NS_JSON_ARRAY, NS_ERR_INPUT,
+                   "%s: post-processor template uses '%.*s', which its special_tokens lack", l->src->where, S(name->s));
+        for (size_t k = 0; k < ids->n; k++) {
+            NS_BAIL_IF(st, id_of(&ids->items[k]) < 0, NS_ERR_INPUT,
+                       "%s: post-processor: id of '%.*s' is not a valid id", l->src->where, S(name->s));
+            NS_CHECK(st, ns_ids_push(to, id_of(&ids->items[k]), err), "ids");
+        }
+    }
+    NS_BAIL_IF(st, to == &before, NS_ERR_UNSUPPORTED, "%s: post-processor template must have the text ($A) once",
+               l->src->where);
+    ns_ids_free(&l->t->prefix);
+    l->t->prefix = before;
+    before = (ns_ids){0};
+done:
+    ns_ids_free(&before);
+    ns_ids_free(&inner_suffix);
+    return st;
+}
+
+static ns_status read_post_processor(loader *l, const ns_json *v, ns_error *err)
+{
+    if (!is_set(v) || is_type(v, "ByteLevel")) return NS_OK; /* ByteLevel moves offsets only */
+    if (is_type(v, "TemplateProcessing")) return read_template(l, v, err);
+    const ns_json *list = ns_json_get(v, "processors");
+    NS_FAIL_IF(!is_type(v, "Sequence") || !list || list->type != NS_JSON_ARRAY, NS_ERR_UNSUPPORTED,
+               "%s: post-processor '%.*s' is not supported (ByteLevel, TemplateProcessing and Sequence are)",
+               l->src->where, S(type_of(v)));
+    for (size_t i = 0; i < list->n; i++) NS_TRY(read_post_processor(l, &list->items[i], err), "post-processor %zu", i);
+    return NS_OK;
+}
+
+static ns_status read_decoder(loader *l, const ns_json *v, ns_error *err)
+{
+    if (is_type(v, "ByteLevel")) return NS_OK;
+    const ns_json *list = ns_json_get(v, "decoders");
+    NS_FAIL_IF(!is_type(v, "Sequence") || !list || list->type != NS_JSON_ARRAY || list->n != 1, NS_ERR_UNSUPPORTED,
+               "%s: decoder '%.*s' is not supported (ByteLevel is)", l->src->where, S(type_of(v)));
+    return read_decoder(l, &list->items[0], err);
+}
+
+/* ---- model ---- */
+static ns_status check_model(loader *l, const ns_json *m, ns_error *err)
+{
+    const char *w = l->src->where;
+    NS_FAIL_IF(!m || m->type != NS_JSON_OBJECT, NS_ERR_INPUT,
+               "%s: 'model' is %s, expected an object: is this a Hugging Face tokenizer.json?", w, type_name(m));
+    NS_FAIL_IF(is_set(ns_json_get(m, "type")) && !is_type(m, "BPE"), NS_ERR_UNSUPPORTED,
+               "%s: model '%.*s' is not supported (BPE is)", w, S(type_of(m)));
+    static const char *const affixes[] = {"continuing_subword_prefix", "end_of_word_suffix"};
+    for (int i = 0; i < 2; i++) {
+        const ns_json *v = ns_json_get(m, affixes[i]);
+        NS_FAIL_IF(is_set(v) && !(v->type == NS_JSON_STRING && !v->s.n), NS_ERR_UNSUPPORTED,
+                   "%s: model.%s is not supported", w, affixes[i]);
+    }
+    double drop = 0;
+    const ns_json *d = ns_json_get(m, "dropout");
+    NS_FAIL_IF(is_set(d) && !(ns_json_is_num(d, &drop) && drop == 0), NS_ERR_UNSUPPORTED,
+               "%s: model.dropout is not supported: results would differ from run to run", w);
+    l->t->bpe.ignore_merges = flag(m, "ignore_merges");
+    l->t->bpe.fuse_unk = flag(m, "fuse_unk");
+    return NS_OK;
+}
+
+static ns_status read_vocab(loader *l, const ns_json *vocab, ns_error *err)
+{
+    ns_tok *t = l->t;
+    for (size_t i = 0; i < vocab->n; i++) {
+        ns_str key = vocab->keys[i];
+        int32_t id = id_of(&vocab->items[i]), clash;
+        int mapped;
+        NS_FAIL_IF(id < 0, NS_ERR_INPUT, "%s: model.vocab: token '%.*s' has id %.*s, expected an integer in 0..%d",
+                   l->src->where, S(key), S(shown(&vocab->items[i])), NS_BPE_MAX_IDS - 1);
+        ns_buf_clear(&l->text);
+        NS_TRY(ns_tok_unmap(&l->text, key, &mapped, err), "vocabulary");
+        if (mapped)
+            NS_TRY(ns_bpe_add_token(&t->bpe, id, l->text.data, l->text.len, NS_BPE_MAPPED, &clash, err), "vocabulary");
+        else {
+            NS_TRY(ns_bpe_add_token(&t->bpe, id, key.p, key.n, NS_BPE_LITERAL, &clash, err), "vocabulary");
+            NS_TRY(
+                ns_grow((void **)&t->literal, &t->literal_cap, t->n_literal + 1, sizeof *t->literal, "tok.vocab", err),
+                "vocabulary");
+            t->literal[t->n_literal++] = id;
+        }
+        NS_FAIL_IF(clash >= 0, NS_ERR_INPUT, "%s: model.vocab: token '%.*s' has id %d, which another token has already",
+                   l->src->where, S(key), (int)id);
+    }
+    return NS_OK;
+}
+
+/* One merge as a joined string and the length of its left part, both in vocabulary spelling. */
+static ns_status merge_parts(loader *l, const ns_json *v, size_t i, ns_str *left, ns_str *right, ns_error *err)
+{
+    const char *w = l->src->where;
+    if (v->type == NS_JSON_ARRAY) {
+        NS_FAIL_IF(v->n != 2 || v->items[0].type != NS_JSON_STRING || v->items[1].type != NS_JSON_STRING, NS_ERR_INPUT,
+                   "%s: model.merges[%zu] is not a list of two strings", w, i);
+        *left = v->items[0].s;
+        *right = v->items[1].s;
+    } else {
+        NS_FAIL_IF(v->type != NS_JSON_STRING, NS_ERR_INPUT,
+                   "%s: model.merges[%zu] is %s, expected \"a b\" or [\"a\", \"b\"]", w, i, type_name(v));
+        const char *sp = v->s.n ? memchr(v->s.p, ' ', v->s.n) : NULL;
+        size_t k = sp ? (size_t)(sp - v->s.p) : 0;
+        NS_FAIL_IF(!sp || memchr(sp + 1, ' ', v->s.n - k - 1), NS_ERR_INPUT,
+                   "%s: model.merges[%zu] is '%.*s', expected two tokens with one space between", w, i, S(v->s));
+        *left = (ns_str){v->s.p, k};
+        *right = (ns_str){sp + 1, v->s.n - k - 1};
+    }
+    NS_FAIL_IF(!left->n || !right->n, NS_ERR_INPUT, "%s: model.merges[%zu] has an empty part: it would merge for ever",
+               w, i);
+    return NS_OK;
+}
+
+static ns_status read_merges(loader *l, const ns_json *merges, ns_error *err)
+{
+    ns_bpe *m = &l->t->bpe;
+    for (size_t i = 0; i < merges->n; i++) {
+        const ns_json *v = &merges->items[i];
+        if (v->type == NS_JSON_STRING && v->s.n >= 8 && !memcmp(v->s.p, "#version", 8)) continue;
+        ns_str part[2];
+        int ok[2];
+        NS_TRY(merge_parts(l, v, i, &part[0], &part[1], err), "merges");
+        ns_buf_clear(&l->text);
+        NS_TRY(ns_tok_unmap(&l->text, part[0], &ok[0], err), "merges");
+        size_t k = l->text.len;
+        NS_TRY(ns_tok_unmap(&l->text, part[1], &ok[1], err), "merges");
+        int32_t left = ok[0] ? ns_bpe_find(m, l->text.data, k) : -1;
+        int32_t right = ok[1] ? ns_bpe_find(m, l->text.data + k, l->text.len - k) : -1;
+        int32_t both = ns_bpe_find(m, l->text.data, l->text.len);
+        for (int side = 0; side < 2; side++)
+            NS_FAIL_IF((side ? right : left) < 0, NS_ERR_INPUT,
+                       "%s: model.merges[%zu]: token '%.*s' is not in the vocabulary", l->src->where, i, S(part[side]));
+        NS_FAIL_IF(both < 0, NS_ERR_INPUT, "%s: model.merges[%zu]: '%.*s' + '%.*s' is not in the vocabulary",
+                   l->src->where, i, S(part[0]), S(part[1]));
+        ns_bpe_add_merge(m, (uint32_t)i, left, right, both);
+    }
+    return NS_OK;
+}
+
+static ns_status read_model(loader *l, const ns_json *model, ns_error *err)
+{
+    NS_TRY(check_model(l, model, err), "model");
+    ns_bpe *m = &l->t->bpe;
+    const char *w = l->src->where;
+    const ns_json *vocab = ns_json_get(model, "vocab"), *merges = ns_json_get(model, "merges");
+    NS_FAIL_IF(!vocab || vocab->type != NS_JSON_OBJECT, NS_ERR_INPUT, "%s: model.vocab is %s, expected an object", w,
+               type_name(vocab));
+    NS_FAIL_IF(!merges || merges->type != NS_JSON_ARRAY, NS_ERR_INPUT, "%s: model.merges is %s, expected an array", w,
+               type_name(merges));
+    NS_TRY(ns_bpe_init(m, vocab->n, merges->n, err), "model");
+    NS_TRY(read_vocab(l, vocab, err), "vocabulary");
+    NS_TRY(read_merges(l, merges, err), "merges");
+    NS_TRY(ns_bpe_seal(m, err), "model");
+    int missing = -1, mapped;
+    for (int b = 0; b < 256; b++)
+        if (m->byte_id[b] < 0) missing = b;
+    const ns_json *unk = ns_json_get(model, "unk_token");
+    if (missing < 0) return NS_OK; /* unk_token and byte_fallback can never act */
+    NS_FAIL_IF(flag(model, "byte_fallback"), NS_ERR_UNSUPPORTED,
+               "%s: model.byte_fallback with a vocabulary that lacks byte 0x%02x is not supported", w, missing);
+    if (is_set(unk) && unk->type == NS_JSON_STRING && unk->s.n) {
+        ns_buf_clear(&l->text);
+        NS_TRY(ns_tok_unmap(&l->text, unk->s, &mapped, err), "unk_token");
+        m->unk = mapped ? ns_bpe_find(m, l->text.data, l->text.len) : -1;
+        NS_FAIL_IF(m->unk < 0, NS_ERR_INPUT, "%s: model.unk_token '%.*s' is not in the vocabulary", w, S(unk->s));
+    }
+    return NS_OK;
+}
+
+/* ---- added tokens ---- */
+/* Id of a vocabulary entry spelled `s`, or -1. */
+static ns_status vocab_id(loader *l, ns_str s, int32_t *id, ns_error *err)
+{
+    const ns_tok *t = l->t;
+    int mapped;
+    ns_buf_clear(&l->text);
+    NS_TRY(ns_tok_unmap(&l->text, s, &mapped, err), "token");
+    *id = mapped ? ns_bpe_find(&t->bpe, l->text.data, l->text.len) : -1;
+    for (size_t i = 0; !mapped && i < t->n_literal; i++) {
+        ns_bpe_span v = t->bpe.span[t->literal[i]];
+        if (v.len == s.n && !memcmp(t->bpe.text + v.at, s.p, s.n)) *id = t->literal[i];
+    }
+    return NS_OK;
+}
+
+/* Adds the token, or updates the flags of one with the same text (later files win, as in transformers). */
+static ns_status add_token(loader *l, const ns_added *a, const char *where, ns_error *err)
+{
+    ns_added_set *set = &l->t->added;
+    int32_t in_vocab;
+    for (size_t i = 0; i < set->n; i++) {
+        ns_added *o = &set->v[i];
+        int same = o->content.n == a->content.n && !memcmp(o->content.p, a->content.p, a->content.n);
+        NS_FAIL_IF(same != (o->id == a->id), NS_ERR_MISMATCH,
+                   "%s: added token '%.*s' has id %d, but '%.*s' has id %d already", where, S(a->content), (int)a->id,
+                   S(o->content), (int)o->id);
+        if (same) {
+            ns_str keep = o->content;
+            *o = *a;
+            o->content = keep;
+            return NS_OK;
+        }
+    }
+    NS_TRY(vocab_id(l, a->content, &in_vocab, err), "added token");
+    NS_FAIL_IF(in_vocab >= 0 && in_vocab != a->id, NS_ERR_MISMATCH,
+               "%s: added token '%.*s' has id %d, but the vocabulary has it at %d", where, S(a->content), (int)a->id,
+               (int)in_vocab);
+    int taken = (size_t)a->id < l->t->bpe.n_ids && l->t->bpe.span[a->id].len != UINT32_MAX;
+    NS_FAIL_IF(in_vocab < 0 && taken, NS_ERR_MISMATCH,
+               "%s: added token '%.*s' has id %d, which is another token in the vocabulary", where, S(a->content),
+               (int)a->id);
+    NS_TRY(ns_grow((void **)&set->v, &set->cap, set->n + 1, sizeof *set->v, "tok.added", err), "added tokens");
+    ns_added *o = &set->v[set->n];
+    *o = *a;
+    o->content.p = ns_arena_strndup(&l->t->arena, a->content.p, a->content.n, err);
+    if (!o->content.p) return NS_ERR_MEMORY;
+    set->n++;
+    return NS_OK;
+}
+
+static ns_status read_added(loader *l, const ns_json *v, int32_t id, const char *where, ns_error *err)
+{
+    const ns_json *content = ns_json_get(v, "content");
+    NS_FAIL_IF(!content || content->type != NS_JSON_STRING || id < 0, NS_ERR_INPUT,
+               "%s: added token needs a string 'content' (found %s) and an integer id in 0..%d", where,
+               type_name(content), NS_BPE_MAX_IDS - 1);
+    if (!content->s.n) return NS_OK; /* the reference ignores an empty one */
+    ns_added a = {.id = id,
+                  .content = content->s,
+                  .single_word = (uint8_t)flag(v, "single_word"),
+                  .lstrip = (uint8_t)flag(v, "lstrip"),
+                  .rstrip = (uint8_t)flag(v, "rstrip"),
+                  .special = (uint8_t)flag(v, "special")};
+    const ns_json *norm = ns_json_get(v, "normalized");
+    a.normalized = is_set(norm) ? (uint8_t)(norm->b != 0) : !a.special;
+    return add_token(l, &a, where, err);
+}
+
+/* ---- tokenizer_config.json, special_tokens_map.json ---- */
+static const ns_json *token_text(const ns_json *v) /* "x" or {"content": "x"} */
+{
+    if (v && v->type == NS_JSON_OBJECT) v = ns_json_get(v, "content");
+    return v && v->type == NS_JSON_STRING ? v : NULL;
+}
+
+/* A token named by role is special even if no list says so. *id = its id, or -1 if the tokenizer does not have it. */
+static ns_status role_token(loader *l, ns_str s, int32_t *id, const char *where, ns_error *err)
+{
+    ns_added_set *set = &l->t->added;
+    for (size_t i = 0; i < set->n; i++)
+        if (set->v[i].content.n == s.n && !memcmp(set->v[i].content.p, s.p, s.n)) {
+            set->v[i].special = 1;
+            *id = set->v[i].id;
+            return NS_OK;
+        }
+    NS_TRY(vocab_id(l, s, id, err), "token");
+    if (*id < 0) return NS_OK;
+    ns_added a = {.id = *id, .content = s, .special = 1};
+    return add_token(l, &a, where, err);
+}
+
+/* bos_token and eos_token: *known tells that the file decides (also with null). */
+static ns_status read_role(loader *l, const ns_json *cfg, const char *key, const char *where, int32_t *id, int *known,
+                           ns_error *err)
+{
+    const ns_json *v = ns_json_get(cfg, key), *s = token_text(v);
+    if (*known || !v) return NS_OK;
+    *known = 1;
+    *id = -1;
+    if (!is_set(v)) return NS_OK;
+    NS_FAIL_IF(!s, NS_ERR_INPUT, "%s: %s is %s, expected a string or an object with 'content'", where, key,
+               type_name(v));
+    NS_TRY(role_token(l, s->s, id, where, err), "%s", key);
+    NS_FAIL_IF(*id < 0, NS_ERR_MISMATCH,
+               "%s: %s '%.*s' is not a token of %s: the two files belong to different tokenizers", where, key, S(s->s),
+               l->src->where);
+    return NS_OK;
+}
+
+static ns_status read_config(loader *l, const ns_json *cfg, const char *where, int32_t roles[2], int known[2],
+                             ns_error *err)
+{
+    const ns_json *more = ns_json_get(cfg, "added_tokens_decoder"),
+                  *list = ns_json_get(cfg, "additional_special_tokens");
+    for (size_t i = 0; more && more->type == NS_JSON_OBJECT && i < more->n; i++) {
+        ns_json number = {.type = NS_JSON_NUMBER, .s = more->keys[i]};
+        NS_TRY(read_added(l, &more->items[i], id_of(&number), where, err), "added_tokens_decoder '%.*s'",
+               S(more->keys[i]));
+    }
+    NS_TRY(read_role(l, cfg, "bos_token", where, &roles[0], &known[0], err), "BOS");
+    NS_TRY(read_role(l, cfg, "eos_token", where, &roles[1], &known[1], err), "EOS");
+    static const char *const others[] = {"pad_token", "unk_token", "sep_token", "cls_token", "mask_token"};
+    int32_t id;
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        const ns_json *s = token_text(ns_json_get(cfg, others[i]));
+        if (s) NS_TRY(role_token(l, s->s, &id, where, err), "%s", others[i]);
+    }
+    for (size_t i = 0; list && list->type == NS_JSON_ARRAY && i < list->n; i++) {
+        const ns_json *s = token_text(&list->items[i]);
+        if (s) NS_TRY(role_token(l, s->s, &id, where, err), "additional_special_tokens[%zu]", i);
+    }
+    return NS_OK;
+}
+
+/* ---- all together ---- */
+static ns_status finish(loader *l, ns_error *err)
+{
+    ns_tok *t = l->t;
+    NS_TRY(ns_added_seal(&t->added, t->nfc, err), "added tokens");
+    t->n_ids = (int64_t)t->bpe.n_ids;
+    if (t->added.n && t->added.v[t->added.n - 1].id >= t->n_ids) t->n_ids = t->added.v[t->added.n - 1].id + 1;
+    for (int side = 0; side < 2; side++) {
+        const ns_ids *ids = side ? &t->suffix : &t->prefix;
+        for (size_t i = 0; i < ids->n; i++) {
+            size_t k = (size_t)ids->v[i];
+            int ok = ns_added_by_id(&t->added, ids->v[i]) || (k < t->bpe.n_ids && t->bpe.span[k].len != UINT32_MAX);
+            NS_FAIL_IF(!ok, NS_ERR_INPUT, "%s: post-processor template uses id %d, which is no token", l->src->where,
+                       (int)ids->v[i]);
+        }
+    }
+    /* tokens("x y") against tokens("x") + tokens("y"). */
+    ns_ids whole = {0}, parts = {0};
+    ns_error ignored = NS_ERROR_INIT; /* a vocabulary without x, y or blank: byte-level text is space sensitive */
+    t->space_sensitive = 1;
+    if (ns_tok_encode(t, &whole, "x y", 3, 0, &ignored) == NS_OK &&
+        ns_tok_encode(t, &parts, "x", 1, 0, &ignored) == NS_OK &&
+        ns_tok_encode(t, &parts, "y", 1, 0, &ignored) == NS_OK)
+        t->space_sensitive = whole.n != parts.n || memcmp(whole.v, parts.v, whole.n * sizeof *whole.v) != 0;
+    ns_ids_free(&whole);
+    ns_ids_free(&parts);
+    NS_FAIL_IF(ignored.code == NS_ERR_MEMORY, NS_ERR_MEMORY, "out of memory while probing the tokenizer");
+    return NS_OK;
+}
+
+static ns_status build(loader *l, ns_error *err)
+{
+    const ns_tok_source *src = l->src;
+    ns_json *root = NULL;
+    NS_TRY(ns_json_parse(&root, &l->arena, src->json, src->json_n, src->where, 0, err), "read tokenizer");
+    NS_FAIL_IF(root->type != NS_JSON_OBJECT, NS_ERR_INPUT,
+               "%s: found %s, expected an object: is this a Hugging Face tokenizer.json?", src->where, type_name(root));
+    NS_TRY(read_normalizer(l, ns_json_get(root, "normalizer"), err), "tokenizer");
+    NS_TRY(read_pre_tokenizer(l, ns_json_get(root, "pre_tokenizer"), err), "tokenizer");
+    NS_FAIL_IF(!l->t->byte_level, NS_ERR_UNSUPPORTED,
+               "%s: the pre-tokenizer has no ByteLevel step: only byte-level BPE is supported", src->where);
+    NS_TRY(read_decoder(l, ns_json_get(root, "decoder"), err), "tokenizer");
+    NS_TRY(read_post_processor(l, ns_json_get(root, "post_processor"), err), "tokenizer");
+    NS_TRY(read_model(l, ns_json_get(root, "model"), err), "tokenizer");
+    const ns_json *added = ns_json_get(root, "added_tokens");
+    for (size_t i = 0; added && added->type == NS_JSON_ARRAY && i < added->n; i++)
+        NS_TRY(read_added(l, &added->items[i], id_of(ns_json_get(&added->items[i], "id")), src->where, err),
+               "added_tokens[%zu]", i);
+    int32_t roles[2] = {-1, -1};
+    int known[2] = {0, 0};
+    const char *const text[2] = {src->config, src->map}, *const where[2] = {src->config_where, src->map_where};
+    const size_t n[2] = {src->config_n, src->map_n};
+    for (int i = 0; i < 2; i++) {
+        ns_json *cfg = NULL;
+        if (!text[i]) continue;
+        NS_TRY(ns_json_parse(&cfg, &l->arena, text[i], n[i], where[i], 0, err), "read tokenizer");
+        NS_TRY(read_config(l, cfg, where[i], roles, known, err), "read tokenizer");
+    }
+    l->t->bos = known[0] ? roles[0] : l->t->prefix.n ? l->t->prefix.v[0] : -1;
+    l->t->eos = roles[1];
+    return finish(l, err);
+}
+
+ns_status ns_tok_build(ns_tok **out, const ns_tok_source *src, ns_error *err)
+{
+    loader l = {.src = src, .arena = NS_ARENA_INIT("tok.load")};
+    ns_status st = NS_OK;
+    l.arena.block_size = 1 << 20;
+    NS_CHECK(st, ns_alloc((void **)&l.t, sizeof *l.t, "tok", err), "tokenizer");
+    l.t->arena.label = "tok.added";
+    l.t->bos = l.t->eos = -1;
+    NS_CHECK(st, build(&l, err), "load tokenizer");
+    *out = l.t;
+    l.t = NULL;
+done:
+    ns_tok_free(&l.t);
+    ns_buf_free(&l.text);
+    ns_arena_free(&l.arena);
+    return st;
+}
+
+/* Reads dir/name if it exists; *text stays NULL otherwise. */
+static ns_status read_beside(ns_buf *file, ns_buf *path, const char *dir, size_t dir_n, const char *name, ns_error *err)
+{
+    ns_buf_clear(path);
+    NS_TRY(ns_buf_printf(path, err, "%.*s%s", (int)dir_n, dir, name), "path");
+    return ns_path_exists(path->data) ? ns_file_read(file, path->data, err) : NS_OK;
+}
+
+ns_status ns_tok_load(ns_tok **out, const char *path, ns_error *err)
+{
+    ns_buf main_path = {0}, names[2] = {{0}}, files[2] = {{0}};
+    ns_map json = {0};
+    ns_status st = NS_OK;
+    *out = NULL;
+    NS_CHECK(st, ns_buf_adds(&main_path, path, err), "path");
+    if (ns_path_is_dir(path)) {
+        while (main_path.len > 1 && main_path.data[main_path.len - 1] == '/') main_path.data[--main_path.len] = 0;
+        NS_CHECK(st, ns_buf_adds(&main_path, "/tokenizer.json", err), "path");
+        NS_BAIL_IF(
+            st, !ns_path_exists(main_path.data), NS_ERR_INPUT,
+            "%s has no tokenizer.json (SentencePiece .model and tiktoken files are not read: convert the tokenizer "
+            "with Hugging Face first)",
+            path);
+    }
+    const char *slash = strrchr(main_path.data, '/');
+    size_t dir_n = slash ? (size_t)(slash - main_path.data) + 1 : 0;
+    NS_CHECK(st, read_beside(&files[0], &names[0], main_path.data, dir_n, "tokenizer_config.json", err), "tokenizer");
+    NS_CHECK(st, read_beside(&files[1], &names[1], main_path.data, dir_n, "special_tokens_map.json", err), "tokenizer");
+    NS_CHECK(st, ns_map_open(&json, main_path.data, err), "tokenizer");
+    ns_tok_source src = {.json = (const char *)json.data,
+                         .json_n = json.size,
+                         .where = main_path.data,
+                         .config = files[0].data,
+                         .config_n = files[0].len,
+                         .config_where = names[0].data,
+                         .map = files[1].data,
+                         .map_n = files[1].len,
+                         .map_where = names[1].data};
+    NS_CHECK(st, ns_tok_build(out, &src, err), "tokenizer %s", path);
+done:
+    ns_map_close(&json);
+    ns_buf_free(&main_path);
+    for (int i = 0; i < 2; i++) {
+        ns_buf_free(&names[i]);
+        ns_buf_free(&files[i]);
+    }
+    return st;
+}
