@@ -1,0 +1,169 @@
+/* JSONL reader: one buffer, refilled from the file; a line is handed out in place. Lines end at LF, CRLF or a lone CR
+ * (data.md 0.1, "universal newlines"; a raw CR is never part of a JSON string). The buffer doubles when a line does not
+ * fit, so lines may be of any size. */
+#include "base/json.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "base/sys.h"
+
+enum { FIRST_BUF = 1 << 20, MAX_DIGITS = 24 };
+
+struct ns_jsonl {
+    int fd, is_stdin, at_end, trailing_blank_ok;
+    char *buf;
+    size_t cap, pos, len; /* unread bytes: buf[pos..len) */
+    size_t no_lf;         /* buf[pos..no_lf) holds no LF */
+    uint64_t line_no, consumed;
+    char *where;
+    size_t where_head; /* length of "path:" */
+};
+
+ns_status ns_jsonl_open(ns_jsonl **out, const char *path, ns_error *err)
+{
+    ns_status st = NS_OK;
+    ns_jsonl *r = NULL;
+    *out = NULL;
+    int is_stdin = strcmp(path, "-") == 0;
+    const char *name = is_stdin ? "standard input" : path;
+    size_t n = strlen(name);
+    NS_CHECK(st, ns_alloc((void **)&r, sizeof *r, "jsonl", err), "open '%s'", path);
+    r->fd = -1;
+    r->is_stdin = is_stdin;
+    NS_CHECK(st, ns_alloc((void **)&r->where, n + MAX_DIGITS, "jsonl.where", err), "open '%s'", path);
+    NS_CHECK(st, ns_alloc((void **)&r->buf, FIRST_BUF, "jsonl.buffer", err), "open '%s'", path);
+    r->cap = FIRST_BUF;
+    memcpy(r->where, name, n);
+    r->where[n] = ':';
+    r->where_head = n + 1;
+    r->fd = is_stdin ? STDIN_FILENO : ns_sys_open(path, O_RDONLY, 0);
+    NS_SYS_BAIL_IF(st, r->fd < 0, "open", path);
+    *out = r;
+    return NS_OK;
+done:
+    ns_jsonl_close(&r);
+    return st;
+}
+
+void ns_jsonl_allow_trailing_blank(ns_jsonl *r)
+{
+    r->trailing_blank_ok = 1;
+}
+
+/* Reads more behind the unread bytes. */
+static ns_status refill(ns_jsonl *r, ns_error *err)
+{
+    if (r->pos > 0) {
+        memmove(r->buf, r->buf + r->pos, r->len - r->pos);
+        r->no_lf = r->no_lf > r->pos ? r->no_lf - r->pos : 0;
+        r->len -= r->pos;
+        r->pos = 0;
+    }
+    if (r->len == r->cap)
+        NS_TRY(ns_grow((void **)&r->buf, &r->cap, r->cap + 1, 1, "jsonl.buffer", err), "line %llu is very long",
+               (unsigned long long)r->line_no + 1);
+    ssize_t k = ns_sys_read(r->fd, r->buf + r->len, r->cap - r->len);
+    if (k < 0) {
+        r->where[r->where_head - 1] = 0;
+        ns_status st = ns_sys_error(err, "read", r->where);
+        r->where[r->where_head - 1] = ':';
+        return st;
+    }
+    if (k == 0) r->at_end = 1;
+    r->len += (size_t)k;
+    return NS_OK;
+}
+
+static void write_where(ns_jsonl *r)
+{
+    char digits[MAX_DIGITS];
+    int n = 0;
+    for (uint64_t v = r->line_no; v > 0; v /= 10) digits[n++] = (char)('0' + v % 10);
+    char *o = r->where + r->where_head;
+    while (n > 0) *o++ = digits[--n];
+    *o = 0;
+}
+
+/* The next line as it is; *line NULL at the end. */
+static ns_status raw_line(ns_jsonl *r, const char **line, size_t *n, ns_error *err)
+{
+    for (;;) {
+        const char *begin = r->buf + r->pos, *end = r->buf + r->len;
+        size_t from = r->no_lf > r->pos ? r->no_lf : r->pos;
+        const char *lf = memchr(r->buf + from, '\n', r->len - from);
+        r->no_lf = lf ? (size_t)(lf - r->buf) : r->len;
+        const char *stop = lf ? lf : end;
+        const char *cr = memchr(begin, '\r', (size_t)(stop - begin));
+        size_t skip = 1;
+        if (cr && (cr + 1 < end || r->at_end)) { /* with the byte after it in sight */
+            if (cr + 1 == lf) skip = 2;
+            stop = cr;
+        } else if (!lf) {
+            if (!r->at_end) {
+                NS_TRY(refill(r, err), "%s", "");
+                continue;
+            }
+            skip = 0;
+            if (begin == end) {
+                *line = NULL;
+                *n = 0;
+                return NS_OK;
+            }
+        }
+        *line = begin;
+        *n = (size_t)(stop - begin);
+        r->pos = (size_t)(stop - r->buf) + skip;
+        r->consumed += *n + skip;
+        r->line_no++;
+        return NS_OK;
+    }
+}
+
+static int is_blank(const char *p, size_t n)
+{
+    size_t i = 0;
+    while (i < n && (p[i] == ' ' || p[i] == '\t')) i++;
+    return i == n;
+}
+
+ns_status ns_jsonl_next_line(ns_jsonl *r, const char **line, size_t *n, const char **where, ns_error *err)
+{
+    uint64_t blank = 0;
+    NS_TRY(raw_line(r, line, n, err), "%s", "");
+    while (*line && is_blank(*line, *n) && r->trailing_blank_ok) {
+        if (!blank) blank = r->line_no;
+        NS_TRY(raw_line(r, line, n, err), "%s", "");
+    }
+    if (!*line) return NS_OK;
+    if (!blank && is_blank(*line, *n)) blank = r->line_no;
+    if (blank) r->line_no = blank;
+    write_where(r);
+    if (where) *where = r->where;
+    NS_FAIL_IF(blank, NS_ERR_INPUT, "%s: found a blank line, expected a JSON value: remove the line", r->where);
+    return NS_OK;
+}
+
+uint64_t ns_jsonl_line_no(const ns_jsonl *r)
+{
+    return r->line_no;
+}
+
+uint64_t ns_jsonl_bytes(const ns_jsonl *r)
+{
+    return r->consumed;
+}
+
+void ns_jsonl_close(ns_jsonl **pr)
+{
+    ns_jsonl *r = *pr;
+    if (!r) return;
+    if (r->fd >= 0 && !r->is_stdin) ns_sys_close(r->fd);
+    ns_free(r->buf);
+    ns_free(r->where);
+    ns_free(r);
+    *pr = NULL;
+}
