@@ -363,6 +363,7 @@ static int64_t n_segments(const cas *c)
     while (c->cu[n + 1] >= 0) n++;
     return n;
 }
+/* Backward chains three products and an exponential: four times the length. */
 static void attn_setup(prob *p)
 {
     const cas *c = p->c;
@@ -384,8 +385,9 @@ static void attn_setup(prob *p)
     in(p, "dout", c->dt, c->T * qw, 1, NULL);
     out(p, "out", c->dt, c->T * qw, FWD, (double)len, "dout")->inner = 1;
     out(p, "lse", NS_DTYPE_F32, c->nh * c->T, FWD, (double)c->hd, NULL);
-    out(p, "dqkv", c->dt, n, BWD, (double)len, NULL)->inner = 1;
-    if (c->flag & 2) out(p, "dkv", c->dt, find(p, "kv")->n, BWD, (double)len, NULL)->inner = 1; /* rows between stay */
+    out(p, "dqkv", c->dt, n, BWD, 4 * (double)(len + c->hd), NULL)->inner = 1;
+    if (c->flag & 2)
+        out(p, "dkv", c->dt, find(p, "kv")->n, BWD, 4 * (double)(len + c->hd), NULL)->inner = 1; /* rows between stay */
 }
 static ns_attn_args attn_args(prob *p)
 {

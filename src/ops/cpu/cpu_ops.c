@@ -4,12 +4,111 @@
 
 #include "ops/cpu/cpu.h"
 
+/* ---- level f32: plain C on rows over the pool, matrix work as f32 tiles ---- */
+static void f32_norm_fwd(ns_exec *x, const ns_norm_args *a)
+{
+    ns_cpu_norm_fwd(x, a, ns_ref_norm_fwd);
+}
+static void f32_norm_bwd(ns_exec *x, const ns_norm_bwd_args *a)
+{
+    ns_cpu_norm_bwd(x, a, ns_ref_norm_bwd);
+}
+static void f32_rope(ns_exec *x, const ns_rope_args *a)
+{
+    ns_cpu_rope(x, a, ns_ref_rope);
+}
+static void f32_attn_fwd(ns_exec *x, const ns_attn_args *a)
+{
+    ns_cpu_attn_fwd(x, a, &ns_cpu_vec_plain);
+}
+static void f32_attn_bwd(ns_exec *x, const ns_attn_args *a)
+{
+    ns_cpu_attn_bwd(x, a, &ns_cpu_vec_plain);
+}
+static void f32_act_fwd(ns_exec *x, const ns_act_args *a)
+{
+    ns_cpu_act(x, a, ns_ref_act_fwd);
+}
+static void f32_act_bwd(ns_exec *x, const ns_act_args *a)
+{
+    ns_cpu_act(x, a, ns_ref_act_bwd);
+}
+static void f32_head(ns_exec *x, const ns_head_args *a)
+{
+    ns_cpu_head(x, a, &ns_cpu_head_f32, &ns_cpu_vec_plain);
+}
+static void f32_dropout(ns_exec *x, const ns_dropout_args *a)
+{
+    ns_cpu_dropout(x, a, ns_ref_dropout);
+}
+static void f32_add(ns_exec *x, const ns_add_args *a)
+{
+    ns_cpu_add(x, a, ns_ref_add);
+}
+static void f32_grad_sumsq(ns_exec *x, const ns_opt_args *a)
+{
+    ns_cpu_grad_sumsq(x, a, ns_cpu_sumsq);
+}
+static void f32_adamw(ns_exec *x, const ns_opt_args *a)
+{
+    ns_cpu_adamw(x, a, ns_ref_adamw);
+}
+
+static int64_t f32_work_bytes(const ns_exec *x, int64_t T, int64_t max_len, int64_t C, int64_t F, int64_t V,
+                              int64_t n_heads, int64_t head_dim)
+{
+    int workers = ns_threads_count(x->pool);
+    int64_t need = ns_cpu_linear_work(workers) + ns_cpu_head_shared(T, C, V);
+    (void)F;
+    need = ns_cpu_max(need, ns_cpu_rows_work(ns_cpu_max(C, n_heads * head_dim)));
+    return ns_cpu_up(ns_cpu_max(need, ns_cpu_attn_work(workers, T, max_len, head_dim)), 64);
+}
+
+static void use_f32(ns_ops *o)
+{
+    o->name = "cpu-f32";
+    o->embed_fwd = ns_cpu_embed_fwd;
+    o->embed_bwd = ns_cpu_embed_bwd;
+    o->norm_fwd = f32_norm_fwd;
+    o->norm_bwd = f32_norm_bwd;
+    o->linear_fwd = ns_cpu_linear_fwd;
+    o->linear_dgrad = ns_cpu_linear_dgrad;
+    o->linear_wgrad = ns_cpu_linear_wgrad;
+    o->rope = f32_rope;
+    o->attn_fwd = f32_attn_fwd;
+    o->attn_bwd = f32_attn_bwd;
+    o->act_fwd = f32_act_fwd;
+    o->act_bwd = f32_act_bwd;
+    o->head = f32_head;
+    o->dropout = f32_dropout;
+    o->add = f32_add;
+    o->zero = ns_cpu_zero;
+    o->grad_sumsq = f32_grad_sumsq;
+    o->adamw = f32_adamw;
+    o->work_bytes = f32_work_bytes;
+}
+
+static const char *const level_names[] = {"ref", "f32", "avx512", "amx"};
+enum { N_LEVELS = 4 };
+
+/* Best level of this machine. */
+static ns_cpu_level best_level(void)
+{
+    return NS_CPU_F32;
+}
+
 ns_status ns_ops_cpu(ns_ops *out, const char *level, ns_error *err)
 {
     const char *env = getenv("NS_ISA");
-    if (!level || !*level || !strcmp(level, "auto")) level = env && *env ? env : "ref";
+    if (!level || !*level || !strcmp(level, "auto")) level = env && *env ? env : "auto";
+    int best = (int)best_level(), want = strcmp(level, "auto") ? -1 : best;
+    for (int i = 0; i < N_LEVELS; i++)
+        if (!strcmp(level, level_names[i])) want = i;
+    NS_FAIL_IF(want < 0, NS_ERR_CONFIG, "CPU level '%s' is unknown: auto, ref, f32, avx512 or amx", level);
+    NS_FAIL_IF(want > best, NS_ERR_UNSUPPORTED, "CPU level '%s' is not available on this machine: the best is %s",
+               level, level_names[best]);
     *out = ns_ops_ref;
     out->name = "cpu-ref";
-    NS_FAIL_IF(strcmp(level, "ref") != 0, NS_ERR_UNSUPPORTED, "CPU level '%s' is not available here: take ref", level);
+    if (want >= NS_CPU_F32) use_f32(out);
     return NS_OK;
 }

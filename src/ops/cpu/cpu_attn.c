@@ -1,0 +1,239 @@
+/* Attention in blocks of f32 (FlashAttention-2, Dao 2023): forward by (segment, head, QB query rows) with a running maximum
+ * over blocks of KB keys; backward by (segment, kv head), which owns dk and dv of its keys, so that nothing is shared. */
+#include "ops/cpu/cpu.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { QB = 64, KB = 256 };
+
+static int64_t fwd_per(int64_t hd)
+{
+    return (2 * QB * hd + 2 * KB * hd + QB * KB + 2 * QB) * 4;
+}
+static int64_t bwd_per(int64_t max_kv, int64_t hd)
+{
+    return (3 * QB * hd + 2 * KB * hd + 2 * QB * KB + 2 * max_kv * hd) * 4;
+}
+
+int64_t ns_cpu_attn_work(int workers, int64_t T, int64_t max_len, int64_t hd)
+{
+    return ns_cpu_up((T + 2) * 4, 64) + workers * ns_cpu_up(ns_cpu_max(fwd_per(hd), bwd_per(max_len, hd)), 64);
+}
+
+int64_t ns_cpu_attn_blocks(const ns_attn_args *a, int64_t block, int32_t *first)
+{
+    int64_t n = 0;
+    for (int64_t s = 0; s < a->n_seg; s++) {
+        first[s] = (int32_t)n;
+        n += (a->cu_q[s + 1] - a->cu_q[s] + block - 1) / block;
+    }
+    first[a->n_seg] = (int32_t)n;
+    return n;
+}
+
+int64_t ns_cpu_attn_find(const ns_attn_args *a, const int32_t *first, int64_t i)
+{
+    int64_t lo = 0, hi = a->n_seg; /* first[lo] <= i < first[hi] */
+    while (hi - lo > 1) {
+        int64_t mid = (lo + hi) / 2;
+        if (first[mid] <= i)
+            lo = mid;
+        else
+            hi = mid;
+    }
+    return lo; /* empty segments have no block: the last with first <= i owns it */
+}
+
+static void zero_rows(void *p, ns_dtype dt, int64_t t0, int64_t T, int64_t stride, int64_t cols)
+{
+    int64_t e = (int64_t)ns_dtype_size(dt);
+    for (int64_t t = t0; p && t < T; t++) memset((char *)p + t * stride * e, 0, (size_t)(cols * e));
+}
+
+void ns_cpu_attn_zero_tail(ns_exec *x, const ns_attn_args *a, int backward)
+{
+    int64_t live = a->n_seg > 0 ? a->cu_q[a->n_seg] : 0, q = a->n_heads * a->head_dim, kv = a->n_kv * a->head_dim;
+    (void)x;
+    if (!backward) {
+        zero_rows(a->out, a->dt, live, a->T, q, q);
+        for (int64_t h = 0; a->lse && h < a->n_heads; h++)
+            for (int64_t t = live; t < a->T; t++) a->lse[h * a->T + t] = 0;
+        return;
+    }
+    zero_rows(a->dq, a->dt, live, a->T, a->q_stride, q);
+    if (a->kv_start) return;
+    zero_rows(a->dk, a->dt, live, a->T, a->k_stride, kv);
+    zero_rows(a->dv, a->dt, live, a->T, a->v_stride, kv);
+}
+
+typedef struct job {
+    const ns_attn_args *a;
+    const ns_cpu_vec *v;
+    ns_cpu_scratch scratch;
+    const int32_t *first;
+} job;
+
+/* f32 rows [r0, r0 + n) of one head: a view when they are f32, else converted into buf. */
+static const float *rows(const job *j, const void *p, int64_t stride, int64_t r0, int64_t n, int64_t head, float *buf,
+                         int64_t *ld)
+{
+    int64_t hd = j->a->head_dim;
+    if (j->a->dt == NS_DTYPE_F32) {
+        *ld = stride;
+        return (const float *)p + r0 * stride + head * hd;
+    }
+    *ld = hd;
+    for (int64_t r = 0; r < n; r++)
+        j->v->to_f32(buf + r * hd, (const uint16_t *)p + (r0 + r) * stride + head * hd, j->a->dt, hd);
+    return buf;
+}
+
+/* Key blocks that some of the query rows [i0, i0 + n) see: [*lo, *hi). */
+static void key_range(const ns_attn_args *a, const ns_cpu_seg *g, int64_t i0, int64_t n, int64_t *lo, int64_t *hi)
+{
+    int64_t ignore;
+    ns_cpu_visible(a, g, i0, lo, &ignore);
+    ns_cpu_visible(a, g, i0 + n - 1, &ignore, hi);
+}
+
+static void *out_row(const ns_attn_args *a, void *p, int64_t t, int64_t h)
+{
+    return (char *)p + (t * a->n_heads + h) * a->head_dim * (int64_t)ns_dtype_size(a->dt);
+}
+
+/* One block of keys folded into the running rows: o, top, sum. s: [n, nk] raw products. */
+static void fold(const job *j, const ns_cpu_seg *g, int64_t i0, int64_t n, int64_t k0, int64_t nk, float *s, float *o,
+                 float *top, float *sum)
+{
+    const ns_attn_args *a = j->a;
+    for (int64_t i = 0; i < n; i++) {
+        int64_t lo, hi;
+        float *row = s + i * nk;
+        ns_cpu_visible(a, g, i0 + i, &lo, &hi);
+        lo = ns_cpu_min(ns_cpu_max(lo - k0, 0), nk), hi = ns_cpu_max(lo, ns_cpu_min(hi - k0, nk));
+        memset(row, 0, (size_t)lo * 4);
+        memset(row + hi, 0, (size_t)(nk - hi) * 4);
+        if (hi == lo) continue;
+        float m = j->v->score_max(row + lo, hi - lo, a->scale, a->softcap);
+        if (m <= top[i]) m = top[i];
+        float shrink = sum[i] > 0 ? expf(top[i] - m) : 0;
+        sum[i] = sum[i] * shrink + j->v->exp_sum(row + lo, hi - lo, m);
+        top[i] = m;
+        if (shrink != 1)
+            for (int64_t d = 0; d < a->head_dim; d++) o[i * a->head_dim + d] *= shrink;
+    }
+}
+
+static void fwd_tile(void *arg, int t, int worker)
+{
+    const job *j = arg;
+    const ns_attn_args *a = j->a;
+    int64_t hd = a->head_dim, h = t % a->n_heads, block = t / a->n_heads, seg = ns_cpu_attn_find(a, j->first, block);
+    ns_cpu_seg g = ns_cpu_segment(a, seg);
+    int64_t i0 = (block - j->first[seg]) * QB, n = ns_cpu_min(QB, g.nq - i0), kv = h / (a->n_heads / a->n_kv), lo, hi;
+    float *qb = ns_cpu_mine(&j->scratch, worker), *o = qb + QB * hd, *kb = o + QB * hd, *vb = kb + KB * hd;
+    float *s = vb + KB * hd, *top = s + QB * KB, *sum = top + QB;
+    int64_t ldq, ldk, ldv;
+    const float *q = rows(j, a->q, a->q_stride, g.q0 + i0, n, h, qb, &ldq);
+    memset(o, 0, (size_t)(n * hd) * 4);
+    for (int64_t i = 0; i < n; i++) top[i] = -INFINITY, sum[i] = 0;
+    key_range(a, &g, i0, n, &lo, &hi);
+    for (int64_t k0 = lo; k0 < hi; k0 += KB) {
+        int64_t nk = ns_cpu_min(KB, hi - k0);
+        const float *k = rows(j, a->k, a->k_stride, g.k0 + k0, nk, kv, kb, &ldk);
+        const float *v = rows(j, a->v, a->v_stride, g.k0 + k0, nk, kv, vb, &ldv);
+        ns_cpu_sgemm(0, 1, n, nk, hd, 1, q, ldq, k, ldk, 0, s, nk);
+        fold(j, &g, i0, n, k0, nk, s, o, top, sum);
+        ns_cpu_sgemm(0, 0, n, hd, nk, 1, s, nk, v, ldv, 1, o, hd);
+    }
+    for (int64_t i = 0; i < n; i++) {
+        int64_t row = g.q0 + i0 + i;
+        j->v->from_f32(out_row(a, a->out, row, h), a->dt, o + i * hd, hd, sum[i] > 0 ? 1 / sum[i] : 0);
+        if (a->lse) a->lse[h * a->T + row] = sum[i] > 0 ? top[i] + logf(sum[i]) : -INFINITY;
+    }
+}
+
+void ns_cpu_attn_fwd(ns_exec *x, const ns_attn_args *a, const ns_cpu_vec *v)
+{
+    job j = {.a = a, .v = v};
+    if (!ns_cpu_get_scratch(&j.scratch, x, (a->n_seg + 1) * 4, fwd_per(a->head_dim), "attn_fwd")) return;
+    j.first = (int32_t *)j.scratch.shared;
+    int64_t n = ns_cpu_attn_blocks(a, QB, (int32_t *)j.scratch.shared);
+    ns_parallel_for(x->pool, (int)(n * a->n_heads), fwd_tile, &j);
+    ns_cpu_attn_zero_tail(x, a, 0);
+}
+
+typedef struct bwd_bufs {
+    float *q, *dout, *dq, *k, *v, *s, *dp, *dk, *dv;
+} bwd_bufs;
+
+/* p and ds of rows [i0, i0+n) against keys [k0, k0+nk), in place of q.k and dout.v; zero where masked. */
+static void grads(const job *j, const ns_cpu_seg *g, int64_t i0, int64_t n, int64_t k0, int64_t nk, int64_t h, float *s,
+                  float *dp)
+{
+    const ns_attn_args *a = j->a;
+    for (int64_t i = 0; i < n; i++) {
+        int64_t lo, hi, row = g->q0 + i0 + i;
+        ns_cpu_visible(a, g, i0 + i, &lo, &hi);
+        lo = ns_cpu_min(ns_cpu_max(lo - k0, 0), nk), hi = ns_cpu_max(lo, ns_cpu_min(hi - k0, nk));
+        float D =
+            j->v->dot(out_row(a, (void *)(uintptr_t)a->dout, row, h), out_row(a, a->out, row, h), a->dt, a->head_dim);
+        float *sr = s + i * nk, *dr = dp + i * nk;
+        memset(sr, 0, (size_t)lo * 4), memset(sr + hi, 0, (size_t)(nk - hi) * 4);
+        memset(dr, 0, (size_t)lo * 4), memset(dr + hi, 0, (size_t)(nk - hi) * 4);
+        if (hi > lo) j->v->attn_grad(sr + lo, dr + lo, hi - lo, a->scale, a->softcap, a->lse[h * a->T + row], D);
+    }
+}
+
+/* QB query rows of one head against all keys they see. */
+static void bwd_block(const job *j, const ns_cpu_seg *g, int64_t i0, int64_t h, const bwd_bufs *b)
+{
+    const ns_attn_args *a = j->a;
+    int64_t hd = a->head_dim, n = ns_cpu_min(QB, g->nq - i0), kv = h / (a->n_heads / a->n_kv), lo, hi;
+    int64_t ldq, ldk, ldv, ldo;
+    const float *q = rows(j, a->q, a->q_stride, g->q0 + i0, n, h, b->q, &ldq);
+    const float *dout = rows(j, a->dout, a->n_heads * hd, g->q0 + i0, n, h, b->dout, &ldo);
+    memset(b->dq, 0, (size_t)(n * hd) * 4);
+    key_range(a, g, i0, n, &lo, &hi);
+    for (int64_t k0 = lo; k0 < hi; k0 += KB) {
+        int64_t nk = ns_cpu_min(KB, hi - k0);
+        const float *k = rows(j, a->k, a->k_stride, g->k0 + k0, nk, kv, b->k, &ldk);
+        const float *v = rows(j, a->v, a->v_stride, g->k0 + k0, nk, kv, b->v, &ldv);
+        ns_cpu_sgemm(0, 1, n, nk, hd, 1, q, ldq, k, ldk, 0, b->s, nk);
+        ns_cpu_sgemm(0, 1, n, nk, hd, 1, dout, ldo, v, ldv, 0, b->dp, nk);
+        grads(j, g, i0, n, k0, nk, h, b->s, b->dp);
+        ns_cpu_sgemm(1, 0, nk, hd, n, 1, b->s, nk, dout, ldo, 1, b->dv + k0 * hd, hd);
+        ns_cpu_sgemm(1, 0, nk, hd, n, 1, b->dp, nk, q, ldq, 1, b->dk + k0 * hd, hd);
+        ns_cpu_sgemm(0, 0, n, hd, nk, 1, b->dp, nk, k, ldk, 1, b->dq, hd);
+    }
+    int64_t e = (int64_t)ns_dtype_size(a->dt);
+    for (int64_t i = 0; i < n; i++)
+        j->v->from_f32((char *)a->dq + ((g->q0 + i0 + i) * a->q_stride + h * hd) * e, a->dt, b->dq + i * hd, hd, 1);
+}
+
+static void bwd_tile(void *arg, int t, int worker)
+{
+    const job *j = arg;
+    const ns_attn_args *a = j->a;
+    ns_cpu_seg g = ns_cpu_segment(a, t / a->n_kv);
+    int64_t hd = a->head_dim, kv = t % a->n_kv, group = a->n_heads / a->n_kv, e = (int64_t)ns_dtype_size(a->dt);
+    float *m = ns_cpu_mine(&j->scratch, worker);
+    bwd_bufs b = {.q = m, .dout = m + QB * hd, .dq = m + 2 * QB * hd, .k = m + 3 * QB * hd};
+    b.v = b.k + KB * hd, b.s = b.v + KB * hd, b.dp = b.s + QB * KB, b.dk = b.dp + QB * KB, b.dv = b.dk + g.nk * hd;
+    memset(b.dk, 0, (size_t)(2 * g.nk * hd) * 4);
+    for (int64_t h = kv * group; h < (kv + 1) * group; h++)
+        for (int64_t i0 = 0; i0 < g.nq; i0 += QB) bwd_block(j, &g, i0, h, &b);
+    for (int64_t k = 0; k < g.nk; k++) {
+        j->v->from_f32((char *)a->dk + ((g.k0 + k) * a->k_stride + kv * hd) * e, a->dt, b.dk + k * hd, hd, 1);
+        j->v->from_f32((char *)a->dv + ((g.k0 + k) * a->v_stride + kv * hd) * e, a->dt, b.dv + k * hd, hd, 1);
+    }
+}
+
+void ns_cpu_attn_bwd(ns_exec *x, const ns_attn_args *a, const ns_cpu_vec *v)
+{
+    job j = {.a = a, .v = v};
+    if (!ns_cpu_get_scratch(&j.scratch, x, 0, bwd_per(a->max_kv, a->head_dim), "attn_bwd")) return;
+    ns_parallel_for(x->pool, (int)(a->n_seg * a->n_kv), bwd_tile, &j);
+    ns_cpu_attn_zero_tail(x, a, 1);
+}
