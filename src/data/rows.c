@@ -1,0 +1,428 @@
+/* SFT rows: a JSONL file -> ns_examples (rows.h).
+ *
+ *   mapped file ─lines─▶ tiles of 256 rows ─parse, tokenise (all threads)─▶ per-tile ids ─join in file order─▶ counts, hash
+ *
+ * Invariants: the result does not depend on the number of threads or on timing: tiles are cut by row number and joined in
+ * order, and of several bad rows the first in the file is reported. Nothing is dropped: truncated, empty, duplicate and
+ * target-less rows are kept, counted and named in the log. */
+#include "data/rows.h"
+
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "data/rows_internal.h"
+
+enum { TILE_ROWS = 256, TILES_A_ROUND = 64, MAX_ROW_IDS = 1 << 28 };
+
+typedef struct tile_out {
+    ns_row_out row;
+    int64_t *len;    /* ids of each row */
+    int32_t *answer; /* answer_start of each row */
+    uint64_t *key;   /* [2 per row] content hash */
+    int64_t n_truncated, n_empty, n_short_field, n_double_bos;
+    ns_error err;
+} tile_out;
+
+typedef struct loader {
+    const char *path;
+    const ns_tok *tok;
+    ns_rows_options o;
+    ns_rows_template tmpl;
+    const ns_chat_layout *layout; /* NULL: template rows */
+    ns_chat_form form;
+    ns_map map;
+    const char **line; /* [n+1] starts of lines; line[i+1] - 1 is the newline */
+    size_t *line_len, line_cap, line_len_cap;
+    int64_t n;
+    tile_out *tile; /* of one round */
+    int64_t first_tile;
+    atomic_int_fast64_t first_bad; /* lowest tile that failed: later ones need not run */
+} loader;
+
+const char *ns_json_type_text(const ns_json *v)
+{
+    if (!v) return "missing";
+    switch (v->type) {
+    case NS_JSON_NULL: return "null";
+    case NS_JSON_BOOL: return "true or false";
+    case NS_JSON_NUMBER: return "a number";
+    case NS_JSON_STRING: return "text";
+    case NS_JSON_ARRAY: return "a list";
+    case NS_JSON_OBJECT: return "an object";
+    }
+    return "unknown";
+}
+
+const char *ns_rows_keys(const ns_json *row, char *buf, size_t n)
+{
+    size_t at = 0;
+    buf[0] = 0;
+    for (size_t i = 0; row->type == NS_JSON_OBJECT && i < row->n && at + 40 < n; i++)
+        at += (size_t)snprintf(buf + at, n - at, "%s%.*s", i ? ", " : "",
+                               (int)(row->keys[i].n < 30 ? row->keys[i].n : 30), row->keys[i].p);
+    return buf[0] ? buf : "no keys";
+}
+
+/* splitmix64 finaliser: every input bit reaches every output bit */
+static uint64_t mix(uint64_t x)
+{
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+    return x ^ (x >> 31);
+}
+
+static void hash_row(uint64_t key[2], const int32_t *ids, const uint8_t *mask, int64_t n, int32_t answer)
+{
+    uint64_t a = mix((uint64_t)n), b = mix(~(uint64_t)answer);
+    for (int64_t i = 0; i < n; i++) {
+        uint64_t v = (uint64_t)(uint32_t)ids[i] | (uint64_t)(mask ? mask[i] : 0) << 32;
+        a = mix(a ^ v);
+        b = mix(b + (v ^ 0x9e3779b97f4a7c15u));
+    }
+    key[0] = a;
+    key[1] = b;
+}
+
+/* ---- lines ---- */
+static ns_status find_lines(loader *l, ns_error *err)
+{
+    const char *p = (const char *)l->map.data, *end = p + l->map.size;
+    if (end - p >= 3 && !memcmp(p, "\xef\xbb\xbf", 3)) p += 3;     /* a byte-order mark is not a row */
+    while (end > p && (end[-1] == '\n' || end[-1] == '\r')) end--; /* trailing empty lines are no rows */
+    NS_FAIL_IF(p == end, NS_ERR_INPUT, "%s: no rows: the file has %zu bytes and no JSON line", l->path, l->map.size);
+    while (p < end) {
+        const char *nl = memchr(p, '\n', (size_t)(end - p)), *stop = nl ? nl : end;
+        size_t n = (size_t)(stop - p);
+        if (n && p[n - 1] == '\r') n--;
+        NS_FAIL_IF(n == 0, NS_ERR_INPUT, "%s:%" PRId64 ": blank line, expected one JSON object a line: delete the line",
+                   l->path, l->n + 1);
+        NS_TRY(ns_grow((void **)&l->line, &l->line_cap, (size_t)l->n + 1, sizeof *l->line, "rows.lines", err), "lines");
+        NS_TRY(
+            ns_grow((void **)&l->line_len, &l->line_len_cap, (size_t)l->n + 1, sizeof *l->line_len, "rows.lines", err),
+            "lines");
+        l->line[l->n] = p;
+        l->line_len[l->n++] = n;
+        p = nl ? nl + 1 : end;
+    }
+    return NS_OK;
+}
+
+static ns_status parse_row(const loader *l, ns_json **row, ns_arena *a, int64_t i, char *where, size_t where_size,
+                           ns_error *err)
+{
+    snprintf(where, where_size, "%s:%" PRId64, l->path, i + 1);
+    NS_TRY(ns_json_parse(row, a, l->line[i], l->line_len[i], where, 0, err), "read row");
+    NS_FAIL_IF((*row)->type != NS_JSON_OBJECT, NS_ERR_INPUT, "%s: the row is %s, expected an object", where,
+               ns_json_type_text(*row));
+    return NS_OK;
+}
+
+/* ---- format ---- */
+static int is_text(const ns_json *row, const char *key)
+{
+    const ns_json *v = ns_json_get(row, key);
+    return v && v->type == NS_JSON_STRING;
+}
+
+static int is_list(const ns_json *row, const char *key)
+{
+    const ns_json *v = ns_json_get(row, key);
+    return v && v->type == NS_JSON_ARRAY;
+}
+
+/* Alpaca rows also have input and output. What tells them from prepared rows that kept an `instruction` key: there the
+ * input is the whole prompt, instruction included. */
+static int is_alpaca(const ns_json *row)
+{
+    if (!is_text(row, "instruction") || !is_text(row, "output")) return 0;
+    if (!is_text(row, "input")) return 1;
+    ns_str in = ns_json_get(row, "input")->s, what = ns_json_get(row, "instruction")->s;
+    return what.n == 0 || !in.n || !memmem(in.p, in.n, what.p, what.n);
+}
+
+static ns_status detect(loader *l, ns_examples *out, ns_error *err)
+{
+    ns_arena a = NS_ARENA_INIT("rows.first");
+    ns_json *row;
+    ns_status st = NS_OK;
+    char where[4200], keys[256];
+    const char *name = NULL;
+    int standard = !strcmp(l->o.prompt_template, "{input}{output}");
+    NS_CHECK(st, ns_rows_template_init(&l->tmpl, &l->o, ns_tok_space_sensitive(l->tok), err), "prompt template");
+    NS_CHECK(st, parse_row(l, &row, &a, 0, where, sizeof where, err), "first row");
+    int chat = 1;
+    if (standard && is_alpaca(row))
+        name = "alpaca", l->form = NS_CHAT_ALPACA;
+    else if (ns_rows_template_fits(&l->tmpl, row))
+        name = standard ? "input/output" : "template", chat = 0;
+    else if (is_list(row, "messages"))
+        name = "messages", l->form = NS_CHAT_MESSAGES;
+    else if (is_list(row, "conversations"))
+        name = "sharegpt", l->form = NS_CHAT_SHAREGPT;
+    else if (is_list(row, "prompt") && is_list(row, "completion"))
+        name = "prompt/completion", l->form = NS_CHAT_PROMPT_COMPLETION;
+    else if (is_text(row, "prompt") && is_text(row, "completion")) {
+        name = "prompt/completion", chat = 0;
+        l->o.prompt_template = "{prompt}{completion}";
+        l->o.label_key = "completion";
+        l->o.truncation_field = "prompt";
+        ns_rows_template_free(&l->tmpl);
+        NS_CHECK(st, ns_rows_template_init(&l->tmpl, &l->o, ns_tok_space_sensitive(l->tok), err), "prompt template");
+    }
+    NS_BAIL_IF(st, !name, NS_ERR_INPUT,
+               "%s: the row has %s; expected the fields of prompt_template '%s', or prompt and completion, instruction "
+               "and output (alpaca), conversations (sharegpt) or messages: set prompt_template and label_key (for "
+               "example '{question}{answer}' and answer), or run ns prepare first",
+               where, ns_rows_keys(row, keys, sizeof keys), l->o.prompt_template);
+    if (chat) NS_CHECK(st, ns_chat_layout_find(&l->layout, l->tok, l->form, err), "%s", where);
+    snprintf(out->format, sizeof out->format, "%s", name);
+done:
+    ns_arena_free(&a);
+    return st;
+}
+
+/* ---- tiles ---- */
+static ns_status row_to_ids(loader *l, tile_out *t, ns_arena *a, int64_t i, int64_t k, ns_error *err)
+{
+    ns_json *row;
+    char where[4200];
+    size_t begin = t->row.ids.n;
+    NS_TRY(parse_row(l, &row, a, i, where, sizeof where, err), "format %s", l->layout ? "chat" : "template");
+    t->row.truncated = t->row.empty = t->row.short_field = 0;
+    if (l->layout)
+        NS_TRY(ns_rows_chat(&t->row, l->form, l->layout, &l->o, l->tok, row, where, err), "row");
+    else
+        NS_TRY(ns_rows_text(&t->row, &l->tmpl, &l->o, l->tok, row, where, err), "row");
+    size_t n = t->row.ids.n - begin;
+    NS_FAIL_IF(n > MAX_ROW_IDS, NS_ERR_INPUT, "%s: the row has %zu tokens, more than %d", where, n, MAX_ROW_IDS);
+    const int32_t *ids = t->row.ids.v + begin;
+    t->len[k] = (int64_t)n;
+    t->answer[k] = t->row.answer_start;
+    t->n_truncated += t->row.truncated;
+    t->n_empty += t->row.empty;
+    t->n_short_field += t->row.short_field;
+    int32_t bos = l->o.bos_id >= 0 ? l->o.bos_id : ns_tok_bos(l->tok);
+    t->n_double_bos += n > 1 && bos >= 0 && ids[0] == bos && ids[1] == bos;
+    hash_row(t->key + 2 * k, ids, l->layout ? t->row.mask + begin : NULL, (int64_t)n, t->row.answer_start);
+    return NS_OK;
+}
+
+static void run_tile(void *arg, int index, int worker)
+{
+    (void)worker;
+    loader *l = arg;
+    tile_out *t = &l->tile[index];
+    int64_t tile = l->first_tile + index, from = tile * TILE_ROWS;
+    int64_t rows = l->n - from < TILE_ROWS ? l->n - from : TILE_ROWS;
+    if (tile > atomic_load(&l->first_bad)) return;
+    ns_error *err = &t->err;
+    ns_status st = NS_OK;
+    ns_arena a = NS_ARENA_INIT("rows.tile");
+    NS_CHECK(st, ns_alloc((void **)&t->len, TILE_ROWS * sizeof *t->len, "rows.tile", err), "tile");
+    NS_CHECK(st, ns_alloc((void **)&t->answer, TILE_ROWS * sizeof *t->answer, "rows.tile", err), "tile");
+    NS_CHECK(st, ns_alloc((void **)&t->key, TILE_ROWS * 2 * sizeof *t->key, "rows.tile", err), "tile");
+    NS_CHECK(st, ns_alloc((void **)&t->row.piece, NS_ROWS_MAX_PIECES * sizeof *t->row.piece, "rows.tile", err), "tile");
+    for (int64_t k = 0; k < rows; k++) {
+        ns_arena_mark m = ns_arena_save(&a);
+        NS_CHECK(st, row_to_ids(l, t, &a, from + k, k, err), "tokenise");
+        ns_arena_rollback(&a, m);
+    }
+done:
+    ns_arena_free(&a);
+    if (st != NS_OK) {
+        int_fast64_t seen = atomic_load(&l->first_bad);
+        while (tile < seen && !atomic_compare_exchange_weak(&l->first_bad, &seen, tile)) {
+        }
+    }
+}
+
+static void free_tile(tile_out *t)
+{
+    ns_ids_free(&t->row.ids);
+    ns_free(t->row.mask);
+    for (int i = 0; t->row.piece && i < NS_ROWS_MAX_PIECES; i++) ns_ids_free(&t->row.piece[i]);
+    ns_free(t->row.piece);
+    ns_free(t->len);
+    ns_free(t->answer);
+    ns_free(t->key);
+    memset(t, 0, sizeof *t);
+}
+
+/* ---- joining, in file order ---- */
+typedef struct joined {
+    size_t ids_cap, mask_cap;
+    uint64_t *key; /* [2n] */
+    int64_t n, n_short_field, n_double_bos;
+} joined;
+
+static ns_status join_tile(joined *j, ns_examples *out, const loader *l, const tile_out *t, int64_t rows, ns_error *err)
+{
+    size_t at = (size_t)out->start[j->n], n = t->row.ids.n;
+    NS_TRY(ns_grow((void **)&out->ids, &j->ids_cap, at + n, sizeof *out->ids, "rows.ids", err), "ids");
+    if (n) memcpy(out->ids + at, t->row.ids.v, n * sizeof *out->ids);
+    if (l->layout) {
+        NS_TRY(ns_grow((void **)&out->mask, &j->mask_cap, at + n, 1, "rows.mask", err), "mask");
+        if (n) memcpy(out->mask + at, t->row.mask, n);
+    }
+    for (int64_t k = 0; k < rows; k++) {
+        int64_t len = t->len[k], e = j->n++;
+        out->start[e + 1] = out->start[e] + len;
+        out->answer_start[e] = t->answer[k];
+        memcpy(j->key + 2 * e, t->key + 2 * k, 2 * sizeof *j->key);
+        if (len > out->longest) out->longest = len;
+        int64_t targets = 0;
+        if (l->layout)
+            for (int64_t q = 1; q < len; q++) targets += out->mask[out->start[e] + q];
+        else if (len > 1)
+            targets = len - (t->answer[k] > 1 ? t->answer[k] : 1);
+        if (targets < 0) targets = 0;
+        out->n_targets += targets;
+        out->n_all_masked += targets == 0;
+    }
+    out->n_truncated += t->n_truncated;
+    out->n_empty += t->n_empty;
+    j->n_short_field += t->n_short_field;
+    j->n_double_bos += t->n_double_bos;
+    return NS_OK;
+}
+
+/* Rows whose ids, mask and answer start equal an earlier row's (128-bit content hash). */
+static ns_status count_duplicates(ns_examples *out, const uint64_t *key, ns_error *err)
+{
+    size_t cap = 16;
+    while (cap < (size_t)out->n * 2) cap *= 2;
+    int64_t *slot = NULL; /* row + 1 */
+    NS_TRY(ns_alloc((void **)&slot, cap * sizeof *slot, "rows.duplicates", err), "duplicates");
+    for (int64_t i = 0; i < out->n; i++) {
+        size_t h = (size_t)key[2 * i] & (cap - 1);
+        while (slot[h] && memcmp(key + 2 * (slot[h] - 1), key + 2 * i, 2 * sizeof *key)) h = (h + 1) & (cap - 1);
+        if (slot[h])
+            out->n_duplicate++;
+        else
+            slot[h] = i + 1;
+    }
+    ns_free(slot);
+    return NS_OK;
+}
+
+static ns_status tokenise_all(loader *l, ns_examples *out, ns_threads *pool, joined *j, ns_error *err)
+{
+    ns_status st = NS_OK;
+    int64_t n_tiles = (l->n + TILE_ROWS - 1) / TILE_ROWS;
+    ns_progress *progress = ns_progress_begin("tokenise", (double)l->n, "rows");
+    atomic_store(&l->first_bad, INT64_MAX);
+    NS_CHECK(st, ns_alloc((void **)&l->tile, TILES_A_ROUND * sizeof *l->tile, "rows.tiles", err), "tiles");
+    NS_CHECK(st, ns_alloc((void **)&out->start, (size_t)(l->n + 1) * sizeof *out->start, "rows.start", err), "start");
+    NS_CHECK(st, ns_alloc((void **)&out->answer_start, (size_t)l->n * sizeof *out->answer_start, "rows.answer", err),
+             "answer");
+    NS_CHECK(st, ns_alloc((void **)&j->key, (size_t)l->n * 2 * sizeof *j->key, "rows.keys", err), "keys");
+    for (l->first_tile = 0; l->first_tile < n_tiles; l->first_tile += TILES_A_ROUND) {
+        int64_t left = n_tiles - l->first_tile;
+        int round = (int)(left < TILES_A_ROUND ? left : TILES_A_ROUND);
+        ns_parallel_for(pool, round, run_tile, l);
+        for (int i = 0; i < round; i++) {
+            tile_out *t = &l->tile[i];
+            if (t->err.code != NS_OK) { /* first in file order */
+                if (err) *err = t->err;
+                st = t->err.code;
+                goto done;
+            }
+            int64_t rest = l->n - (l->first_tile + i) * TILE_ROWS;
+            NS_CHECK(st, join_tile(j, out, l, t, rest < TILE_ROWS ? rest : TILE_ROWS, err), "%s", l->path);
+            free_tile(t);
+        }
+        ns_progress_set(progress, (double)j->n, NULL);
+    }
+    out->n = l->n;
+done:
+    for (int i = 0; l->tile && i < TILES_A_ROUND; i++) free_tile(&l->tile[i]);
+    ns_progress_end(&progress, NULL);
+    return st;
+}
+
+static ns_status check_options(ns_rows_options *o, const ns_tok *tok, ns_error *err)
+{
+    NS_FAIL_IF(o->max_seq_length < 2, NS_ERR_CONFIG, "max_seq_length %" PRId64 " leaves nothing to predict: at least 2",
+               o->max_seq_length);
+    NS_FAIL_IF(o->max_seq_length > MAX_ROW_IDS, NS_ERR_CONFIG, "max_seq_length %" PRId64 " is more than %d",
+               o->max_seq_length, MAX_ROW_IDS);
+    o->add_bos = !!o->add_bos, o->add_eos = !!o->add_eos, o->add_sep = !!o->add_sep;
+    if (o->bos_id < 0) o->bos_id = ns_tok_bos(tok);
+    if (o->eos_id < 0) o->eos_id = ns_tok_eos(tok);
+    NS_FAIL_IF(o->add_bos && o->bos_id < 0, NS_ERR_CONFIG, "add_bos is set and the tokenizer has no BOS token");
+    NS_FAIL_IF(o->add_eos && o->eos_id < 0, NS_ERR_CONFIG, "add_eos is set and the tokenizer has no EOS token");
+    NS_FAIL_IF(o->add_sep && o->sep_id < 0, NS_ERR_CONFIG, "add_sep is set without a sep_id");
+    return NS_OK;
+}
+
+static void report(const ns_examples *out, const loader *l, const joined *j)
+{
+    NS_INFO("%s: %" PRId64 " rows, format %s%s%s, %" PRId64 " tokens, %" PRId64 " targets, longest row %" PRId64,
+            l->path, out->n, out->format, l->layout ? ", layout " : "", l->layout ? l->layout->name : "",
+            out->start[out->n], out->n_targets, out->longest);
+    if (out->n_truncated)
+        NS_WARN("%s: %" PRId64 " of %" PRId64 " rows are longer than max_seq_length %" PRId64 " and were cut (%s)",
+                l->path, out->n_truncated, out->n, l->o.max_seq_length,
+                l->layout ? (l->o.truncate_left ? "their beginning" : "their end")
+                          : (l->o.truncate_left ? "the beginning of the truncation field, then of the row"
+                                                : "the end of the truncation field, assistant header included, then of "
+                                                  "the row"));
+    if (j->n_short_field)
+        NS_WARN("%s: in %" PRId64 " of them %s is not long enough to truncate", l->path, j->n_short_field,
+                l->o.truncation_field);
+    if (out->n_all_masked)
+        NS_WARN("%s: %" PRId64 " rows have no trained token: they cost time and teach nothing", l->path,
+                out->n_all_masked);
+    if (out->n_empty) NS_WARN("%s: %" PRId64 " rows have an empty answer", l->path, out->n_empty);
+    if (out->n_duplicate) NS_WARN("%s: %" PRId64 " rows repeat an earlier row", l->path, out->n_duplicate);
+    if (j->n_double_bos)
+        NS_WARN("%s: %" PRId64 " rows begin with two BOS tokens: the text has one, set add_bos=false", l->path,
+                j->n_double_bos);
+}
+
+static void hash_all(ns_examples *out, const uint64_t *key)
+{
+    uint64_t h = mix((uint64_t)out->n);
+    for (int64_t i = 0; i < 2 * out->n; i++) h = mix(h ^ key[i]);
+    snprintf(out->hash, sizeof out->hash, "%016" PRIx64, h);
+}
+
+ns_status ns_rows_load(ns_examples *out, const char *path, const ns_tok *tok, const ns_rows_options *o,
+                       ns_threads *pool, ns_error *err)
+{
+    loader l = {.path = path, .tok = tok, .o = *o};
+    joined j = {0};
+    ns_status st = NS_OK;
+    memset(out, 0, sizeof *out);
+    NS_CHECK(st, check_options(&l.o, tok, err), "%s", path);
+    NS_CHECK(st, ns_map_open(&l.map, path, err), "training data");
+    NS_CHECK(st, find_lines(&l, err), "training data");
+    NS_CHECK(st, detect(&l, out, err), "training data");
+    NS_CHECK(st, tokenise_all(&l, out, pool, &j, err), "training data");
+    NS_CHECK(st, count_duplicates(out, j.key, err), "training data");
+    hash_all(out, j.key);
+    report(out, &l, &j);
+done:
+    if (st != NS_OK) ns_examples_free(out);
+    ns_free(j.key);
+    ns_free(l.tile);
+    ns_free(l.line);
+    ns_free(l.line_len);
+    ns_rows_template_free(&l.tmpl);
+    ns_map_close(&l.map);
+    return st;
+}
+
+void ns_examples_free(ns_examples *ex)
+{
+    if (!ex) return;
+    ns_free(ex->start);
+    ns_free(ex->ids);
+    ns_free(ex->answer_start);
+    ns_free(ex->mask);
+    memset(ex, 0, sizeof *ex);
+}
