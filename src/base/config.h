@@ -32,7 +32,7 @@ typedef struct ns_node {
     int64_t i;     /* BOOL, INT */
     double f;      /* FLOAT (also set for INT) */
     const char *s; /* STRING: NUL-terminated; other scalars: text as written */
-    size_t n;      /* LIST, MAP: children */
+    size_t n;      /* LIST, MAP: children; STRING: bytes (a YAML "\0" can put a NUL inside) */
     struct ns_node **items;
     const char **keys;      /* MAP */
     const char *origin;     /* where the value came from */

@@ -7,7 +7,10 @@
  *     };
  * Two spellings in one table: `flag` rows are `--name` options; all others are configuration keys written `++key=value`
  * (also `key=value`, `+key=value`, `~key`) or in a YAML file named by --config-name/--config-path. A key row's field is filled
- * from the resolved configuration tree. Types are checked and bounds enforced before the verb starts; an unknown key or flag is
+ * from the resolved configuration tree. A default is YAML text and may contain ${...}; the default of a STRING row is taken
+ * literally unless it starts with a quote or is null. Order, later wins: defaults, the YAML file, the words from left to
+ * right. Every verb also understands --help/-h, --json, --quiet, --config-name/-cn, --config-path/-cp, --config-dir/-cd
+ * and -- (the rest is positional). Types are checked and bounds enforced before the verb starts; an unknown key or flag is
  * an error with a suggestion. NS_OPT_COMPAT rows are accepted for compatibility and not acted on: using one with a
  * value other than its default logs one line at start-up that says so (`compat_note`). */
 #ifndef NS_BASE_OPTIONS_H
@@ -26,7 +29,7 @@ typedef enum ns_opt_type {
     NS_OPT_FLOAT,  /* double field */
     NS_OPT_STRING, /* const char * field (owned by the parsed options); NULL for null */
     NS_OPT_LIST,   /* ns_opt_list field: list, or a single scalar as a list of one */
-    NS_OPT_NODE    /* const ns_node * field: anything (maps, int-or-float values) */
+    NS_OPT_NODE    /* const ns_node * field: anything (maps, int-or-float values); NULL for null or absent */
 } ns_opt_type;
 
 typedef struct ns_opt_list {
@@ -66,8 +69,13 @@ typedef struct ns_verb {
     const char *examples; /* lines, shown by --help */
     const ns_option *options;
     size_t n_options, options_size;
-    int allow_positional;                    /* words that are neither flags nor overrides are kept */
+    int allow_positional;                    /* 1: words that are neither flags nor overrides are kept; 2: the first
+                                                such word ends the options and everything from it on is kept */
     int (*run)(void *options, ns_parsed *p); /* exit code; prints its own errors through cli.h */
+    const char *const *builtin_configs;      /* name, YAML text, name, YAML text, ..., NULL: found by --config-name */
+    const char *default_config;              /* read when no --config-name is given; NULL: none */
+    int open_config;    /* 1: a YAML file may define keys of its own (for ${...}); else they must be in the table */
+    int keep_overrides; /* 1: key=value words are not applied but kept in order in p->overrides (pipeline verbs) */
 } ns_verb;
 
 /* The result of parsing: owns every string that the options struct points to. */
@@ -76,6 +84,8 @@ struct ns_parsed {
     void *options; /* options_size bytes, filled */
     const char **positional;
     size_t n_positional;
+    const char **overrides; /* keep_overrides verbs only */
+    size_t n_overrides;
     int help, json, quiet; /* --help/-h, --json, --quiet are understood by every verb */
     char **argv_copy;      /* the words as typed, for run.json and resume commands */
     int argc;

@@ -1,12 +1,30 @@
-/* The command line: ns.c finds the verb; each verb is one file that defines `const ns_verb ns_verb_<name>` and adds itself
- * to the list in verbs.h. Only this folder prints and exits. */
+/* The command line: ns.c finds the verb; each verb is one file that defines `const ns_verb ns_verb_<name>`, whose name stands
+ * in the list verbs.h. Only this folder prints and exits.
+ *
+ *     static int run(void *options, ns_parsed *p)
+ *     {
+ *         const thing_options *o = options;
+ *         ns_error err = NS_ERROR_INIT;
+ *         if (ns_thing(o->input, &err) != NS_OK) return ns_cli_fail("thing", &err);
+ *         return 0;
+ *     }
+ *     const ns_verb ns_verb_thing = {.name = "thing", .group = "data", .summary = "...", .options = opts, ..., .run = run}; */
 #ifndef NS_CLI_CLI_H
 #define NS_CLI_CLI_H
+
+#include <stddef.h>
 
 #include "base/error.h"
 #include "base/options.h"
 
-/* Prints "ns <verb>: outer: inner: leaf" to stderr and returns the exit code of the status. */
+/* Prints "ns <verb>: outer: inner: leaf" to stderr, and a hint line where one helps; returns the exit code of the status. */
 int ns_cli_fail(const char *verb, const ns_error *err);
+
+/* All verbs in this program, in help order; *n of them. */
+const ns_verb *const *ns_cli_verbs(size_t *n);
+/* The verb of that name (dashes count as underscores), or NULL. */
+const ns_verb *ns_cli_find(const char *name);
+/* "ns 0.1.0 (GNU 12.2.0, x86_64)" */
+const char *ns_cli_version(void);
 
 #endif

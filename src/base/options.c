@@ -1,0 +1,559 @@
+/* Command line and configuration -> filled options struct. Steps: sort the words (flags, overrides, positional); put every
+ * row's default into the tree; overlay the YAML file; apply the overrides in order; refuse unknown keys; fill the fields.
+ * Nothing of a verb runs before all of it has been checked. */
+#include "base/options.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/log.h"
+#include "base/options_priv.h"
+
+typedef struct parser {
+    ns_parsed *out;
+    const ns_verb *verb;
+    ns_config *c;
+    const char *const *argv;
+    int argc, at;
+    ns_node **flag_values; /* per row: what the command line gave, or NULL */
+    const char **overrides;
+    size_t n_overrides;
+    const char *config_name, *config_path, *config_dir;
+    int has_keys; /* the table has configuration rows */
+} parser;
+
+/* ---- words ---- */
+static int same_name(const char *a, const char *b) /* '-' and '_' are the same in flag names */
+{
+    for (; *a && *b; a++, b++)
+        if (*a != *b && !((*a == '-' || *a == '_') && (*b == '-' || *b == '_'))) return 0;
+    return *a == *b;
+}
+
+static const ns_option *find_flag(const parser *s, const char *name, char short_name)
+{
+    for (size_t i = 0; i < s->verb->n_options; i++) {
+        const ns_option *o = &s->verb->options[i];
+        if (!o->flag) continue;
+        if (short_name ? o->short_name == short_name : same_name(o->key, name)) return o;
+    }
+    return NULL;
+}
+
+static int starts_override(const parser *s, const char *w)
+{
+    if (*w == '+' || *w == '~') return 1;
+    size_t n = 0;
+    if (!(isalpha((unsigned char)*w) || *w == '_')) return 0;
+    while (w[n] && (isalnum((unsigned char)w[n]) || strchr("_-.[]", w[n]))) n++;
+    return w[n] == '=' && (s->has_keys || s->verb->keep_overrides);
+}
+
+static ns_status unknown_flag(const parser *s, const char *word, const char *name, ns_error *err)
+{
+    static const char *const common[] = {"--help",        "--json",        "--quiet",
+                                         "--config-name", "--config-path", "--config-dir"};
+    size_t n_common = sizeof common / sizeof common[0], n = 0;
+    char hint[512];
+    for (size_t i = 0; i < s->verb->n_options; i++)
+        NS_FAIL_IF(!s->verb->options[i].flag && strcmp(s->verb->options[i].key, name) == 0, NS_ERR_CONFIG,
+                   "%s: '%s' is a configuration key: write ++%s=VALUE", word, name, name);
+    const char **names = ns_arena_alloc(&s->c->arena, (s->verb->n_options + n_common) * sizeof *names, err);
+    CFG_NEED(names);
+    for (size_t i = 0; i < s->verb->n_options; i++) {
+        if (!s->verb->options[i].flag || s->verb->options[i].flags & NS_OPT_HIDDEN) continue;
+        names[n] = ns_arena_printf(&s->c->arena, err, "--%s", s->verb->options[i].key);
+        CFG_NEED(names[n]);
+        n++;
+    }
+    for (size_t i = 0; i < n_common; i++) names[n++] = common[i];
+    const char *full = ns_arena_printf(&s->c->arena, err, "--%s", name);
+    CFG_NEED(full);
+    NS_FAIL(NS_ERR_CONFIG, "unknown option %s%s", word, cfg_suggest(hint, sizeof hint, full, names, n));
+}
+
+/* The value of an option: after '=', or the next word. */
+static ns_status take_value(parser *s, const char *shown, const char *inline_value, const char **value, ns_error *err)
+{
+    if (inline_value) {
+        *value = inline_value;
+        return NS_OK;
+    }
+    const char *next = s->at + 1 < s->argc ? s->argv[s->at + 1] : NULL;
+    int looks_like_option = next && next[0] == '-' && next[1] && !isdigit((unsigned char)next[1]) && next[1] != '.';
+    NS_FAIL_IF(!next || looks_like_option, NS_ERR_CONFIG, "%s needs a value: write %s=VALUE%s%s", shown, shown,
+               next ? "; found the option " : "", next ? next : "");
+    *value = next;
+    s->at++;
+    return NS_OK;
+}
+
+static ns_status set_flag(parser *s, const ns_option *o, const char *text, ns_error *err)
+{
+    size_t row = (size_t)(o - s->verb->options);
+    const char *origin = ns_arena_printf(&s->c->arena, err, "--%s", o->key);
+    ns_node *n = origin ? cfg_string(s->c, text, strlen(text), origin, err) : NULL;
+    CFG_NEED(n);
+    if (o->type == NS_OPT_NODE) {
+        CFG_TRY(cfg_parse_value(s->c, o->key, text, origin, &n, err));
+    } else if (o->type != NS_OPT_STRING && o->type != NS_OPT_LIST) {
+        CFG_TRY(cfg_type_hydra(s->c, n, err));
+    }
+    if (o->type != NS_OPT_LIST) {
+        s->flag_values[row] = n;
+        return NS_OK;
+    }
+    if (!s->flag_values[row]) s->flag_values[row] = cfg_new(s->c, NS_NODE_LIST, origin, err);
+    CFG_NEED(s->flag_values[row]);
+    return cfg_append(s->c, s->flag_values[row], NULL, n, err);
+}
+
+/* `--input_prefixes a b`: a list option also takes the words after its first value, where words have no other meaning. */
+static ns_status take_more(parser *s, const ns_option *o, ns_error *err)
+{
+    while (o->type == NS_OPT_LIST && !s->verb->allow_positional && s->at + 1 < s->argc) {
+        const char *next = s->argv[s->at + 1];
+        if (next[0] == '-' || starts_override(s, next)) break;
+        s->at++;
+        CFG_TRY(set_flag(s, o, next, err));
+    }
+    return NS_OK;
+}
+
+/* --help, --json, --quiet, --config-*. *done: the word was one of them. */
+static ns_status common_flag(parser *s, const char *word, const char *name, const char *inline_value, int *done,
+                             ns_error *err)
+{
+    const char **target = NULL;
+    *done = 1;
+    if (strcmp(name, "help") == 0)
+        s->out->help = 1;
+    else if (strcmp(name, "json") == 0)
+        s->out->json = 1;
+    else if (strcmp(name, "quiet") == 0)
+        s->out->quiet = 1;
+    else if (same_name(name, "config-name") || strcmp(name, "cn") == 0)
+        target = &s->config_name;
+    else if (same_name(name, "config-path") || strcmp(name, "cp") == 0)
+        target = &s->config_path;
+    else if (same_name(name, "config-dir") || strcmp(name, "cd") == 0)
+        target = &s->config_dir;
+    else
+        *done = 0;
+    if (!target) {
+        NS_FAIL_IF(*done && inline_value, NS_ERR_CONFIG, "%s: --%s takes no value", word, name);
+        return NS_OK;
+    }
+    return take_value(s, word, inline_value, target, err);
+}
+
+static ns_status long_flag(parser *s, const char *word, ns_error *err)
+{
+    const char *eq = strchr(word, '=');
+    char name[256];
+    size_t n = eq ? (size_t)(eq - word) : strlen(word);
+    NS_FAIL_IF(n >= sizeof name, NS_ERR_CONFIG, "unknown option %.60s...", word);
+    memcpy(name, word, n);
+    name[n] = 0;
+    const char *inline_value = eq ? eq + 1 : NULL, *value = NULL;
+    const ns_option *o = find_flag(s, name + 2, 0);
+    int done = 0;
+    if (!o) CFG_TRY(common_flag(s, name, name + 2, inline_value, &done, err));
+    if (done) return NS_OK;
+    if (!o && strncmp(name, "--no", 4) == 0 && (name[4] == '-' || name[4] == '_')) {
+        o = find_flag(s, name + 5, 0);
+        if (o && o->type == NS_OPT_BOOL && !inline_value) return set_flag(s, o, "false", err);
+        NS_FAIL_IF(o && o->type == NS_OPT_BOOL, NS_ERR_CONFIG, "%s takes no value", name);
+        o = NULL;
+    }
+    if (!o) return unknown_flag(s, name, name + 2, err);
+    if (o->type == NS_OPT_BOOL) return set_flag(s, o, inline_value ? inline_value : "true", err);
+    CFG_TRY(take_value(s, name, inline_value, &value, err));
+    CFG_TRY(set_flag(s, o, value, err));
+    return take_more(s, o, err);
+}
+
+static ns_status short_flag(parser *s, const char *word, ns_error *err)
+{
+    const ns_option *o = find_flag(s, NULL, word[1]);
+    const char *value = NULL;
+    char shown[3] = {'-', word[1], 0};
+    int done = 0;
+    if (!o) {
+        if (strcmp(word, "-h") == 0) s->out->help = done = 1;
+        char two[3] = {word[1], word[1] ? word[2] : 0, 0}; /* -cn NAME, -cn=NAME */
+        const char *after = word[1] && word[2] ? word + 3 : "";
+        if (!done && word[1] == 'c' && (*after == 0 || *after == '=') && two[1])
+            CFG_TRY(common_flag(s, word, two, *after ? after + 1 : NULL, &done, err));
+        NS_FAIL_IF(!done, NS_ERR_CONFIG, "unknown option %s (see `ns %s --help`)", word, s->verb->name);
+        return NS_OK;
+    }
+    NS_FAIL_IF(o->type == NS_OPT_BOOL && word[2], NS_ERR_CONFIG, "%s: -%c takes no value", word, word[1]);
+    if (o->type == NS_OPT_BOOL) return set_flag(s, o, "true", err);
+    const char *attached = word[2] == '=' ? word + 3 : word[2] ? word + 2 : NULL;
+    CFG_TRY(take_value(s, shown, attached, &value, err));
+    CFG_TRY(set_flag(s, o, value, err));
+    return take_more(s, o, err);
+}
+
+static ns_status plain_word(parser *s, const char *word, int *rest, ns_error *err)
+{
+    ns_parsed *out = s->out;
+    if (!*rest && starts_override(s, word) && (s->has_keys || s->verb->keep_overrides)) {
+        if (s->verb->keep_overrides)
+            out->overrides[out->n_overrides++] = word;
+        else
+            s->overrides[s->n_overrides++] = word;
+        return NS_OK;
+    }
+    if (!s->verb->allow_positional) {
+        NS_FAIL_IF(*word == '+' || *word == '~', NS_ERR_CONFIG, "'%s': ns %s has no configuration keys", word,
+                   s->verb->name);
+        NS_FAIL(NS_ERR_CONFIG, "'%s' is not an option%s", word,
+                s->has_keys ? ": settings are written key=value, options --name value" : " of this command");
+    }
+    out->positional[out->n_positional++] = word;
+    if (s->verb->allow_positional == 2) *rest = 1;
+    return NS_OK;
+}
+
+static ns_status sort_words(parser *s, ns_error *err)
+{
+    int rest = 0;
+    for (s->at = 0; s->at < s->argc && !s->out->help; s->at++) {
+        const char *w = s->argv[s->at];
+        if (rest)
+            CFG_TRY(plain_word(s, w, &rest, err));
+        else if (strcmp(w, "--") == 0)
+            rest = 1;
+        else if (w[0] == '-' && w[1] == '-')
+            CFG_TRY(long_flag(s, w, err));
+        else if (w[0] == '-' && w[1] && !isdigit((unsigned char)w[1]))
+            CFG_TRY(short_flag(s, w, err));
+        else
+            CFG_TRY(plain_word(s, w, &rest, err));
+    }
+    return NS_OK;
+}
+
+/* ---- the tree ---- */
+static ns_status put_defaults(parser *s, ns_error *err)
+{
+    for (size_t i = 0; i < s->verb->n_options; i++) {
+        const ns_option *o = &s->verb->options[i];
+        if (o->flag) continue;
+        ns_node *n = NULL;
+        const ns_node *there = NULL;
+        CFG_TRY(opt_default(s->c, o, &n, err));
+        CFG_TRY(cfg_find(s->c, o->key, &there, err));
+        if (!n && there && there->type == NS_NODE_MAP) continue; /* rows below it came first */
+        const char *text = !n && (o->flags & NS_OPT_REQUIRED) ? "???" : "null";
+        if (n)
+            NS_TRY(cfg_assign(s->c, o->key, n, CFG_ORIGIN_DEFAULT, err), "default of %s", o->key);
+        else
+            NS_TRY(ns_config_set(s->c, o->key, text, CFG_ORIGIN_DEFAULT, err), "default of %s", o->key);
+    }
+    return NS_OK;
+}
+
+static int is_file(const char *path)
+{
+    struct stat sb;
+    return stat(path, &sb) == 0 && !S_ISDIR(sb.st_mode);
+}
+
+/* DIR/NAME, DIR/NAME.yaml, DIR/NAME.yml; *found NULL if none is a file. */
+static ns_status look_in(parser *s, const char *dir, const char *name, const char **found, ns_error *err)
+{
+    static const char *const ends[] = {"", ".yaml", ".yml"};
+    for (size_t i = 0; i < 3 && !*found; i++) {
+        const char *path = dir && name[0] != '/' ? ns_arena_printf(&s->c->arena, err, "%s/%s%s", dir, name, ends[i])
+                                                 : ns_arena_printf(&s->c->arena, err, "%s%s", name, ends[i]);
+        CFG_NEED(path);
+        if (is_file(path)) *found = path;
+    }
+    return NS_OK;
+}
+
+static const char *builtin_text(const ns_verb *v, const char *name)
+{
+    for (const char *const *b = v->builtin_configs; b && b[0]; b += 2) {
+        size_t n = strlen(b[0]);
+        if (strncmp(b[0], name, n) == 0 && (name[n] == 0 || strcmp(name + n, ".yaml") == 0)) return b[1];
+    }
+    return NULL;
+}
+
+static ns_status fail_no_config(parser *s, const char *name, ns_error *err)
+{
+    ns_buf known = {0};
+    ns_status st = NS_OK;
+    for (const char *const *b = s->verb->builtin_configs; st == NS_OK && b && b[0]; b += 2)
+        st = ns_buf_printf(&known, err, "%s%s", known.len ? ", " : "; built in: ", b[0]);
+    if (st == NS_OK)
+        st = ns_error_set(err, NS_ERR_CONFIG, __FILE__, __LINE__,
+                          "there is no configuration '%s' (also not with .yaml) in %s%s%s%s", name,
+                          s->config_path ? s->config_path : "the current folder", s->config_dir ? " or " : "",
+                          s->config_dir ? s->config_dir : "", known.data ? known.data : "");
+    ns_buf_free(&known);
+    return st;
+}
+
+/* Settings of Hydra itself that documented files carry; they configure nothing here. */
+static ns_status drop_hydra_keys(parser *s, ns_error *err)
+{
+    const ns_node *defaults = ns_node_get(s->c->root, "defaults");
+    for (size_t i = 0; defaults && defaults->type == NS_NODE_LIST && i < defaults->n; i++)
+        NS_FAIL_IF(defaults->items[i]->type != NS_NODE_STRING || strcmp(defaults->items[i]->s, "_self_") != 0,
+                   NS_ERR_UNSUPPORTED,
+                   "%s: 'defaults' that include other files are not supported: write the settings here",
+                   defaults->items[i]->origin);
+    if (defaults) cfg_remove(s->c->root, "defaults");
+    if (ns_node_get(s->c->root, "hydra")) cfg_remove(s->c->root, "hydra");
+    return NS_OK;
+}
+
+static ns_status read_files(parser *s, ns_error *err)
+{
+    const char *name = s->config_name ? s->config_name : s->verb->default_config, *found = NULL;
+    NS_FAIL_IF(!name && (s->config_path || s->config_dir), NS_ERR_CONFIG,
+               "--config-path and --config-dir say where to look: add --config-name=NAME");
+    if (!name) return NS_OK;
+    if (s->config_name || s->config_path || s->config_dir) {
+        if (s->config_path) CFG_TRY(look_in(s, s->config_path, name, &found, err));
+        if (!found && s->config_dir) CFG_TRY(look_in(s, s->config_dir, name, &found, err));
+        if (!found && !s->config_path) CFG_TRY(look_in(s, NULL, name, &found, err));
+    }
+    if (found) {
+        NS_TRY(ns_config_load_yaml(s->c, found, err), "configuration %s", name);
+    } else {
+        const char *text = builtin_text(s->verb, name);
+        if (!text) return fail_no_config(s, name, err);
+        NS_TRY(ns_config_parse_yaml(s->c, text, strlen(text), name, err), "built-in configuration");
+    }
+    return drop_hydra_keys(s, err);
+}
+
+/* ---- known and unknown keys ---- */
+enum { KEY_UNKNOWN, KEY_ROW, KEY_GROUP, KEY_INSIDE }; /* a row; a map of rows; below a row that takes anything */
+
+static int classify(const parser *s, const char *key)
+{
+    size_t n = strlen(key);
+    int kind = KEY_UNKNOWN;
+    for (size_t i = 0; i < s->verb->n_options; i++) {
+        const ns_option *o = &s->verb->options[i];
+        size_t m = strlen(o->key);
+        if (o->flag) continue;
+        if (n == m && memcmp(key, o->key, n) == 0) return KEY_ROW;
+        if (m > n && o->key[n] == '.' && memcmp(key, o->key, n) == 0) kind = KEY_GROUP;
+        int takes_children = o->type == NS_OPT_NODE || o->type == NS_OPT_LIST;
+        if (n > m && takes_children && (key[m] == '.' || key[m] == '[') && memcmp(key, o->key, m) == 0)
+            return KEY_INSIDE;
+    }
+    return kind;
+}
+
+static ns_status fail_unknown(parser *s, const char *where, const char *key, size_t more, ns_error *err)
+{
+    char hint[512], others[64] = "";
+    size_t n = 0;
+    const char **names = ns_arena_alloc(&s->c->arena, (s->verb->n_options + 1) * sizeof *names, err);
+    CFG_NEED(names);
+    for (size_t i = 0; i < s->verb->n_options; i++)
+        if (!s->verb->options[i].flag) names[n++] = s->verb->options[i].key;
+    cfg_suggest(hint, sizeof hint, key, names, n);
+    if (!*hint && find_flag(s, key, 0)) snprintf(hint, sizeof hint, "; did you mean the option --%s?", key);
+    if (more) snprintf(others, sizeof others, " (%zu more unknown keys follow)", more);
+    NS_FAIL(NS_ERR_CONFIG, "%s: unknown key '%s'%s%s", where, key, hint, others);
+}
+
+/* May this override create or change its key? Keys that a YAML file defined are known when the verb allows them. */
+static ns_status check_override(parser *s, const char *word, ns_error *err)
+{
+    if (*word == '~') return NS_OK;
+    const char *from = word + strspn(word, "+"), *eq = strchr(from, '=');
+    if (!eq || eq == from) return NS_OK; /* malformed: the configuration says how */
+    char *key = ns_arena_strndup(&s->c->arena, from, (size_t)(eq - from), err);
+    const char *where = ns_arena_printf(&s->c->arena, err, "override %.160s", word);
+    CFG_NEED(key && where ? key : NULL);
+    if (classify(s, key) != KEY_UNKNOWN) return NS_OK;
+    if (s->verb->open_config) {
+        const ns_node *n = NULL;
+        CFG_TRY(cfg_find(s->c, key, &n, err));
+        if (n) return NS_OK;
+        for (char *dot = strrchr(key, '.'); dot && !n; dot = strrchr(key, '.')) {
+            *dot = 0;
+            CFG_TRY(cfg_find(s->c, key, &n, err));
+        }
+        if (n && classify(s, key) == KEY_UNKNOWN) return NS_OK; /* inside of a map that the file defined */
+        key = ns_arena_strndup(&s->c->arena, from, (size_t)(eq - from), err);
+        CFG_NEED(key);
+    }
+    return fail_unknown(s, where, key, 0, err);
+}
+
+typedef struct unknown_keys {
+    const char *first, *origin;
+    size_t n;
+} unknown_keys;
+
+static ns_status scan_tree(parser *s, const ns_node *map, const char *prefix, unknown_keys *u, ns_error *err)
+{
+    for (size_t i = 0; i < map->n; i++) {
+        const ns_node *n = map->items[i];
+        const char *key = ns_arena_printf(&s->c->arena, err, "%s%s%s", prefix, *prefix ? "." : "", map->keys[i]);
+        CFG_NEED(key);
+        int kind = classify(s, key);
+        NS_FAIL_IF(kind == KEY_GROUP && n->type != NS_NODE_MAP && n->type != NS_NODE_NULL, NS_ERR_CONFIG,
+                   "%s: '%s' is a group of settings and cannot be the %s '%.60s'", n->origin, key,
+                   ns_node_type_name(n->type), n->s ? n->s : "");
+        if (kind == KEY_GROUP && n->type == NS_NODE_MAP) CFG_TRY(scan_tree(s, n, key, u, err));
+        if (kind != KEY_UNKNOWN || s->verb->open_config) continue;
+        if (!u->n++) u->first = key, u->origin = n->origin;
+    }
+    return NS_OK;
+}
+
+static ns_status check_keys(parser *s, ns_error *err)
+{
+    unknown_keys u = {0};
+    if (!s->has_keys) return NS_OK;
+    CFG_TRY(scan_tree(s, s->c->root, "", &u, err));
+    return u.n ? fail_unknown(s, u.origin, u.first, u.n - 1, err) : NS_OK;
+}
+
+/* ---- filling ---- */
+static ns_status fail_missing(parser *s, ns_buf *list, ns_error *err)
+{
+    ns_error_set(err, NS_ERR_CONFIG, __FILE__, __LINE__, "missing: %s (see `ns %s --help`)", list->data, s->verb->name);
+    return NS_ERR_CONFIG;
+}
+
+static int is_required_and_missing(parser *s, size_t row)
+{
+    const ns_option *o = &s->verb->options[row];
+    const ns_node *n = NULL;
+    if (!(o->flags & NS_OPT_REQUIRED)) return 0;
+    if (o->flag) return !s->flag_values[row] && !o->def;
+    ns_error ignored = NS_ERROR_INIT;
+    if (cfg_find(s->c, o->key, &n, &ignored) != NS_OK) return 0;
+    return !n ? !o->def : n->type == NS_NODE_STRING && strcmp(n->s, "???") == 0;
+}
+
+/* All missing settings in one message. */
+static ns_status check_required(parser *s, ns_error *err)
+{
+    ns_buf list = {0};
+    ns_status st = NS_OK;
+    for (size_t i = 0; st == NS_OK && i < s->verb->n_options; i++) {
+        const ns_option *o = &s->verb->options[i];
+        if (!is_required_and_missing(s, i)) continue;
+        st = ns_buf_printf(&list, err, "%s%s%s%s%s%s%s", list.len ? ", " : "", o->flag ? "--" : "++", o->key,
+                           o->flag ? "" : "=...", o->help ? " (" : "", o->help ? o->help : "", o->help ? ")" : "");
+    }
+    if (st == NS_OK && list.len) st = fail_missing(s, &list, err);
+    ns_buf_free(&list);
+    return st;
+}
+
+static ns_status note_compat(parser *s, const ns_option *o, const ns_node *n, ns_error *err)
+{
+    ns_node *def = NULL;
+    const ns_node null_node = {.type = NS_NODE_NULL};
+    CFG_TRY(opt_default(s->c, o, &def, err));
+    if (def && cfg_has_interpolation(def)) return NS_OK; /* follows another setting: cannot tell */
+    if (cfg_equal(n ? n : &null_node, def ? def : &null_node)) return NS_OK;
+    ns_buf text = {0};
+    ns_status st = n ? cfg_to_text(n, &text, err) : NS_OK;
+    if (st == NS_OK)
+        NS_WARN("%s%s=%s is accepted for compatibility and changes nothing%s%s", o->flag ? "--" : "", o->key,
+                text.data ? text.data : "", o->compat_note ? ": " : "", o->compat_note ? o->compat_note : "");
+    ns_buf_free(&text);
+    return st;
+}
+
+static ns_status fill_row(parser *s, size_t row, ns_error *err)
+{
+    const ns_option *o = &s->verb->options[row];
+    const ns_node *n = NULL;
+    ns_node *def = NULL;
+    if (o->flag) {
+        n = s->flag_values[row];
+    } else {
+        CFG_TRY(ns_config_get(s->c, o->key, &n, err));
+    }
+    if (!n) { /* not given, or deleted with ~key */
+        CFG_TRY(opt_default(s->c, o, &def, err));
+        n = def;
+        if (!o->flag && o->flags & NS_OPT_NULLABLE) n = NULL;
+        if (n && cfg_has_interpolation(n)) { /* as if it were written in its place again */
+            NS_TRY(cfg_assign(s->c, o->key, def, CFG_ORIGIN_DEFAULT, err), "default of %s", o->key);
+            CFG_TRY(ns_config_get(s->c, o->key, &n, err));
+        }
+    }
+    CFG_TRY(opt_fill(s->out, o, n, err));
+    return o->flags & NS_OPT_COMPAT ? note_compat(s, o, n, err) : NS_OK;
+}
+
+/* ---- public ---- */
+static ns_status prepare(parser *s, int argc, const char *const *argv, ns_error *err)
+{
+    ns_arena *a = &s->c->arena;
+    size_t n = (size_t)argc;
+    char **copy = ns_arena_alloc(a, (n + 1) * sizeof *copy, err);
+    CFG_NEED(copy);
+    for (size_t i = 0; i < n; i++) {
+        copy[i] = ns_arena_strdup(a, argv[i], err);
+        CFG_NEED(copy[i]);
+    }
+    s->out->argv_copy = copy;
+    s->out->argc = argc;
+    s->argv = (const char *const *)copy;
+    s->argc = argc;
+    s->out->positional = ns_arena_alloc(a, (n + 1) * sizeof(char *), err);
+    s->out->overrides = ns_arena_alloc(a, (n + 1) * sizeof(char *), err);
+    s->overrides = ns_arena_alloc(a, (n + 1) * sizeof(char *), err);
+    s->flag_values = ns_arena_alloc(a, (s->verb->n_options + 1) * sizeof *s->flag_values, err);
+    s->out->options = ns_arena_alloc(a, s->verb->options_size + 1, err);
+    CFG_NEED(s->out->positional && s->out->overrides && s->overrides && s->flag_values ? s->out->options : NULL);
+    for (size_t i = 0; i < s->verb->n_options; i++) s->has_keys |= !s->verb->options[i].flag;
+    return NS_OK;
+}
+
+static ns_status parse_all(parser *s, ns_error *err)
+{
+    CFG_TRY(sort_words(s, err));
+    if (s->out->help) return NS_OK; /* nothing else matters */
+    CFG_TRY(put_defaults(s, err));
+    CFG_TRY(read_files(s, err));
+    for (size_t i = 0; i < s->n_overrides; i++) {
+        CFG_TRY(check_override(s, s->overrides[i], err));
+        CFG_TRY(ns_config_override(s->c, s->overrides[i], err));
+    }
+    CFG_TRY(check_keys(s, err));
+    CFG_TRY(check_required(s, err));
+    for (size_t i = 0; i < s->verb->n_options; i++) CFG_TRY(fill_row(s, i, err));
+    return NS_OK;
+}
+
+ns_status ns_options_parse(ns_parsed *out, const ns_verb *v, int argc, const char *const *argv, ns_error *err)
+{
+    parser s = {.out = out, .verb = v};
+    memset(out, 0, sizeof *out);
+    CFG_TRY(ns_config_new(&out->config, err));
+    s.c = out->config;
+    ns_status st = prepare(&s, argc, argv, err);
+    if (st == NS_OK) st = parse_all(&s, err);
+    if (st != NS_OK) ns_parsed_free(out);
+    return st;
+}
+
+void ns_parsed_free(ns_parsed *p)
+{
+    if (!p) return;
+    ns_config_free(&p->config); /* its arena holds everything else */
+    memset(p, 0, sizeof *p);
+}

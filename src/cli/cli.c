@@ -1,0 +1,62 @@
+/* The verb list, and how failures are printed. */
+#include "cli/cli.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define NS_VERB(name) extern const ns_verb ns_verb_##name __attribute__((weak));
+#include "cli/verbs.h"
+#undef NS_VERB
+
+const ns_verb *const *ns_cli_verbs(size_t *n)
+{
+#define NS_VERB(name) &ns_verb_##name,
+    static const ns_verb *const listed[] = {
+#include "cli/verbs.h"
+    };
+#undef NS_VERB
+    static const ns_verb *present[sizeof listed / sizeof listed[0]];
+    *n = 0;
+    for (size_t i = 0; i < sizeof listed / sizeof listed[0]; i++)
+        if (listed[i]) present[(*n)++] = listed[i];
+    return present;
+}
+
+static int same_word(const char *a, const char *b)
+{
+    for (; *a && *b; a++, b++)
+        if (*a != *b && !(*a == '-' && *b == '_') && !(*a == '_' && *b == '-')) return 0;
+    return *a == *b;
+}
+
+const ns_verb *ns_cli_find(const char *name)
+{
+    size_t n = 0;
+    const ns_verb *const *v = ns_cli_verbs(&n);
+    for (size_t i = 0; i < n; i++)
+        if (same_word(v[i]->name, name)) return v[i];
+    return NULL;
+}
+
+const char *ns_cli_version(void)
+{
+#if defined(__x86_64__)
+    return "ns " NS_VERSION " (" NS_BUILD_INFO ", x86_64)";
+#elif defined(__aarch64__)
+    return "ns " NS_VERSION " (" NS_BUILD_INFO ", aarch64)";
+#else
+    return "ns " NS_VERSION " (" NS_BUILD_INFO ")";
+#endif
+}
+
+int ns_cli_fail(const char *verb, const ns_error *err)
+{
+    char text[NS_ERROR_CTX_MAX * 122 + sizeof err->msg];
+    fflush(stdout);
+    fprintf(stderr, "ns%s%s: %s\n", verb && *verb ? " " : "", verb ? verb : "", ns_error_text(err, text, sizeof text));
+    if (err->code == NS_ERR_CONFIG && verb && *verb && !strstr(text, "--help`"))
+        fprintf(stderr, "  `ns %s --help` lists every setting with its default and range.\n", verb);
+    if (err->code == NS_ERR_INTERNAL)
+        fprintf(stderr, "  This is a bug in ns: please report the command line and the line above.\n");
+    return ns_status_exit_code(err->code);
+}
