@@ -176,8 +176,9 @@ static ns_status read_rope(ns_arch *a, const source *s, ns_error *err)
 {
     char t[64];
     const ns_json *par = field(s, "rope_parameters"), *scal = field(s, "rope_scaling");
-    const char *key = par ? "rope_parameters" : "rope_scaling";
-    const ns_json *r = par ? par : scal;
+    if (scal && scal->type == NS_JSON_OBJECT && scal->n == 0) scal = NULL;
+    const char *key = scal ? "rope_scaling" : "rope_parameters"; /* with both, transformers takes rope_scaling */
+    const ns_json *r = scal ? scal : par;
     NS_FAIL_IF(r && r->type != NS_JSON_OBJECT, NS_ERR_INPUT, "%s: \"%s\" is %s, expected an object or null", s->where,
                key, text_of(r, t));
     a->rope = NS_ROPE_PLAIN;
@@ -222,7 +223,7 @@ static ns_status read_window(ns_arch *a, const source *s, ns_error *err)
 {
     int64_t w, from;
     int use, qwen = a->family == NS_FAMILY_QWEN2 || a->family == NS_FAMILY_QWEN3;
-    int64_t absent = a->family == NS_FAMILY_MISTRAL && !ns_json_get(s->c, "sliding_window") ? 4096 : 0; /* null: none */
+    int64_t absent = a->family != NS_FAMILY_LLAMA && !ns_json_get(s->c, "sliding_window") ? 4096 : 0; /* null: none */
     NS_TRY(get_int(s, "sliding_window", absent, 0, 1 << 30, &w, err), "%s", "");
     NS_TRY(get_bool(s, "use_sliding_window", !qwen, &use, err), "%s", "");
     if (a->family == NS_FAMILY_LLAMA) return NS_OK; /* its class has no window */
