@@ -25,6 +25,16 @@ NS_MUST_USE ns_status ns_model_write(const char *dir, const ns_param_table *t, n
 NS_MUST_USE ns_status ns_model_init_values(const ns_param_table *t, int param, uint64_t seed, float *data,
                                            ns_error *err);
 
+/* Publishes a new model with random weights at `out` (ns init): config_path names a config.json or a folder with one. */
+typedef struct ns_model_init_args {
+    const char *config_path, *out;
+    const char *tokenizer_dir; /* NULL: none */
+    ns_dtype dt;               /* F32, BF16 or F16 */
+    uint64_t seed;
+    int replace; /* 1: an existing model at `out` is replaced in one step; 0: it is an error */
+} ns_model_init_args;
+NS_MUST_USE ns_status ns_model_init(const ns_model_init_args *a, int64_t *n_params, ns_error *err);
+
 /* ---- averaging (ns average): fp32 accumulation, one tensor in memory ---- */
 typedef struct ns_average_report {
     int n_used;

@@ -1,0 +1,192 @@
+/* Reading, writing and initialising models in Hugging Face layout: one storage parameter in memory at a time. The folder that
+ * ns_model_write fills is complete for any loader: config.json, weights, generation_config.json, tokenizer files. */
+#include "ckpt/model_io.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "base/rng.h"
+#include "ckpt/model_source.h"
+#include "ckpt/path.h"
+
+ns_status ns_model_read(const char *dir, const ns_param_table *t, ns_param_put_fn put, void *user, ns_error *err)
+{
+    ns_model_source s;
+    float *data = NULL;
+    ns_status st = NS_OK;
+    NS_TRY(ns_model_source_open(&s, dir, t, err), "%s", "");
+    NS_CHECK(st, ns_alloc((void **)&data, (size_t)ns_param_table_largest(t) * sizeof *data, "model.scratch", err),
+             "read model");
+    for (int i = 0; i < t->n_params; i++) {
+        NS_CHECK(st, ns_model_source_read(&s, i, data, err), "read %s", t->params[i].name);
+        NS_CHECK(st, put(user, i, data, err), "load %s", t->params[i].name);
+    }
+done:
+    ns_free(data);
+    ns_model_source_close(&s);
+    return st;
+}
+
+/* ---- writing ---- */
+
+static ns_status write_text(const char *dir, const char *name, const char *p, size_t n, ns_error *err)
+{
+    char path[4096];
+    ns_file *f = NULL;
+    ns_status st = NS_OK;
+    NS_CHECK(st, ns_path(path, sizeof path, err, "%s/%s", dir, name), "%s", "");
+    NS_CHECK(st, ns_file_create(&f, path, err), "write %s", name);
+    NS_CHECK(st, ns_file_write(f, p, n, err), "write %s", name);
+    NS_CHECK(st, ns_file_close(&f, err), "write %s", name);
+done:
+    ns_file_abort(&f);
+    return st;
+}
+
+static ns_status copy_if_there(int *copied, const char *dir, const char *from, const char *name, ns_error *err)
+{
+    char path[4096];
+    ns_buf b = {0};
+    *copied = 0;
+    NS_TRY(ns_path(path, sizeof path, err, "%s/%s", from, name), "%s", "");
+    if (!ns_path_exists(path)) return NS_OK;
+    ns_status st = ns_file_read(&b, path, err);
+    if (st == NS_OK) st = write_text(dir, name, b.data ? b.data : "", b.len, err);
+    ns_buf_free(&b);
+    *copied = st == NS_OK;
+    return st;
+}
+
+/* The tokenizer's folder is usually the model that training started from: its config.json is the base whose other keys
+ * (pad_token_id, use_cache ...) are kept, if it is of the same family. */
+static ns_status write_config(const char *dir, const ns_arch *a, const char *from, ns_error *err)
+{
+    ns_arena arena = NS_ARENA_INIT("model.config");
+    ns_json *base = NULL;
+    ns_buf b = {0};
+    ns_status st = NS_OK;
+    char path[4096];
+    ns_arch other;
+    NS_CHECK(st, ns_path(path, sizeof path, err, "%s/config.json", from ? from : ""), "%s", "");
+    ns_error ignored = NS_ERROR_INIT; /* a base that we cannot read is no base */
+    if (from && ns_path_exists(path) && ns_json_read_file(&base, &arena, path, &ignored) == NS_OK &&
+        (ns_arch_from_json(&other, base, path, &ignored) != NS_OK || other.family != a->family)) {
+        base = NULL;
+    }
+    NS_CHECK(st, ns_arch_write_json(&b, a, base, err), "write config.json");
+    NS_CHECK(st, write_text(dir, "config.json", b.data, b.len, err), "%s", "");
+done:
+    ns_buf_free(&b);
+    ns_arena_free(&arena);
+    return st;
+}
+
+static ns_status write_generation_config(const char *dir, const ns_arch *a, ns_error *err)
+{
+    ns_buf b = {0};
+    ns_status st = NS_OK;
+    NS_CHECK(st, ns_buf_adds(&b, "{\n  \"_from_model_config\": true", err), "%s", "");
+    if (a->bos >= 0) NS_CHECK(st, ns_buf_printf(&b, err, ",\n  \"bos_token_id\": %lld", (long long)a->bos), "%s", "");
+    if (a->n_eos == 1)
+        NS_CHECK(st, ns_buf_printf(&b, err, ",\n  \"eos_token_id\": %lld", (long long)a->eos[0]), "%s", "");
+    if (a->n_eos > 1) {
+        for (int i = 0; i < a->n_eos; i++) {
+            NS_CHECK(st, ns_buf_printf(&b, err, "%s%lld", i ? ", " : ",\n  \"eos_token_id\": [", (long long)a->eos[i]),
+                     "%s", "");
+        }
+        NS_CHECK(st, ns_buf_addc(&b, ']', err), "%s", "");
+    }
+    NS_CHECK(st, ns_buf_adds(&b, "\n}\n", err), "%s", "");
+    NS_CHECK(st, write_text(dir, "generation_config.json", b.data, b.len, err), "%s", "");
+done:
+    ns_buf_free(&b);
+    return st;
+}
+
+static ns_status write_side_files(const char *dir, const ns_arch *a, const char *from, ns_error *err)
+{
+    static const char *const files[] = {
+        "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model", "vocab.json",
+        "merges.txt",     "added_tokens.json",     "chat_template.jinja"};
+    int copied = 0;
+    NS_TRY(write_config(dir, a, from, err), "%s", "");
+    if (from) NS_TRY(copy_if_there(&copied, dir, from, "generation_config.json", err), "copy files of %s", from);
+    if (!copied) NS_TRY(write_generation_config(dir, a, err), "%s", "");
+    for (size_t i = 0; from && i < sizeof files / sizeof files[0]; i++) {
+        NS_TRY(copy_if_there(&copied, dir, from, files[i], err), "copy files of %s", from);
+    }
+    return NS_OK;
+}
+
+/* The views of a parameter follow each other in declaration order, so its rows are written in one run of pieces. */
+static ns_status write_values(ns_st_writer *w, ns_dtype dt, const float *data, int64_t n, ns_error *err)
+{
+    enum { PIECE = 16384 };
+    double piece[PIECE * sizeof(float) / sizeof(double)]; /* aligned for any element type up to 4 bytes */
+    if (dt == NS_DTYPE_F32) return ns_st_write(w, data, n * (int64_t)sizeof *data, err);
+    for (int64_t i = 0; i < n; i += PIECE) {
+        int64_t k = n - i < PIECE ? n - i : PIECE;
+        ns_from_f32(piece, dt, data + i, (size_t)k);
+        NS_TRY(ns_st_write(w, piece, k * (int64_t)ns_dtype_size(dt), err), "%s", "");
+    }
+    return NS_OK;
+}
+
+ns_status ns_model_write(const char *dir, const ns_param_table *t, ns_dtype dt, int64_t max_shard_bytes,
+                         const char *tokenizer_dir, ns_param_get_fn get, void *user, ns_error *err)
+{
+    ns_st_writer *w = NULL;
+    float *data = NULL;
+    ns_status st = NS_OK;
+    ns_arch a = *t->arch;
+    a.dt = dt;
+    NS_FAIL_IF(dt != NS_DTYPE_F32 && dt != NS_DTYPE_BF16 && dt != NS_DTYPE_F16, NS_ERR_UNSUPPORTED,
+               "%s: cannot write model weights as %s (use F32, BF16 or F16)", dir, ns_dtype_name(dt));
+    NS_CHECK(st, write_side_files(dir, &a, tokenizer_dir, err), "write model");
+    NS_CHECK(st, ns_alloc((void **)&data, (size_t)ns_param_table_largest(t) * sizeof *data, "model.scratch", err),
+             "write model");
+    NS_CHECK(st, ns_st_writer_new(&w, dir, "model", max_shard_bytes, err), "write model");
+    for (int v = 0; v < t->n_views; v++) {
+        int64_t shape[2] = {t->views[v].rows, t->params[t->views[v].param].cols};
+        NS_CHECK(st, ns_st_declare(w, t->views[v].name, dt, shape, t->views[v].nd, err), "write model");
+    }
+    for (int i = 0; i < t->n_params; i++) {
+        NS_CHECK(st, get(user, i, data, err), "get %s", t->params[i].name);
+        NS_CHECK(st, write_values(w, dt, data, t->params[i].rows * t->params[i].cols, err), "write model");
+    }
+    NS_CHECK(st, ns_st_writer_close(&w, err), "write model");
+done:
+    ns_st_writer_abort(&w);
+    ns_free(data);
+    return st;
+}
+
+/* ---- initial values ---- */
+
+ns_status ns_model_init_values(const ns_param_table *t, int param, uint64_t seed, float *data, ns_error *err)
+{
+    NS_FAIL_IF(param < 0 || param >= t->n_params, NS_ERR_INTERNAL, "no parameter %d", param);
+    const ns_param *p = &t->params[param];
+    int64_t n = p->rows * p->cols;
+    double std = t->arch->init_std;
+    switch (p->kind) {
+    case NS_P_ATTN_NORM:
+    case NS_P_MLP_NORM:
+    case NS_P_FINAL_NORM:
+    case NS_P_Q_NORM:
+    case NS_P_K_NORM:
+        for (int64_t i = 0; i < n; i++) data[i] = t->arch->norm_plus_one ? 0.0f : 1.0f;
+        return NS_OK;
+    case NS_P_QKV_BIAS:
+    case NS_P_O_BIAS: memset(data, 0, (size_t)n * sizeof *data); return NS_OK;
+    case NS_P_O:
+    case NS_P_DOWN: std /= sqrt(2.0 * (double)t->arch->L); break; /* 2 L branches add to the stream (GPT-2) */
+    default: break;
+    }
+    ns_philox_key key = {{(uint32_t)seed, (uint32_t)(seed >> 32)}};
+    for (int64_t i = 0; i < n; i++) data[i] = (float)(std * ns_philox_normal(key, (uint64_t)param, (uint64_t)i));
+    return NS_OK;
+}

@@ -1,0 +1,95 @@
+/* `ns init`: a model with random weights from a config.json, to train from scratch or to try things on. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "ckpt/model_io.h"
+#include "cli/cli.h"
+
+typedef struct init_options {
+    const char *config, *output, *tokenizer, *dtype;
+    int64_t seed;
+    int force;
+} init_options;
+
+#define AT(field) offsetof(init_options, field)
+static const ns_option opts[] = {
+    {.key = "config",
+     .flag = 1,
+     .short_name = 'c',
+     .type = NS_OPT_STRING,
+     .at = AT(config),
+     .flags = NS_OPT_REQUIRED,
+     .help = "config.json of the architecture, or a folder that holds one"},
+    {.key = "output",
+     .flag = 1,
+     .short_name = 'o',
+     .type = NS_OPT_STRING,
+     .at = AT(output),
+     .flags = NS_OPT_REQUIRED,
+     .help = "model folder to make"},
+    {.key = "tokenizer",
+     .flag = 1,
+     .type = NS_OPT_STRING,
+     .at = AT(tokenizer),
+     .help = "folder whose tokenizer files are copied into the model"},
+    {.key = "dtype",
+     .flag = 1,
+     .type = NS_OPT_STRING,
+     .at = AT(dtype),
+     .def = "bf16",
+     .choices = "bf16|f32|f16",
+     .help = "type of the stored weights"},
+    {.key = "seed",
+     .flag = 1,
+     .type = NS_OPT_INT,
+     .at = AT(seed),
+     .def = "1234",
+     .min = 0,
+     .max = 9007199254740992.0,
+     .help = "seed of the random weights; the same seed gives the same bytes anywhere"},
+    {.key = "force",
+     .flag = 1,
+     .type = NS_OPT_BOOL,
+     .at = AT(force),
+     .def = "false",
+     .help = "replace an existing model at --output"},
+};
+
+static int run(void *options, ns_parsed *p)
+{
+    const init_options *o = options;
+    ns_error err = NS_ERROR_INIT;
+    ns_dtype dt = o->dtype[0] == 'b' ? NS_DTYPE_BF16 : o->dtype[1] == '3' ? NS_DTYPE_F32 : NS_DTYPE_F16;
+    ns_model_init_args a = {.config_path = o->config,
+                            .out = o->output,
+                            .tokenizer_dir = o->tokenizer,
+                            .dt = dt,
+                            .seed = (uint64_t)o->seed,
+                            .replace = o->force};
+    int64_t n = 0;
+    if (ns_model_init(&a, &n, &err) != NS_OK) return ns_cli_fail("init", &err);
+    if (p->json) {
+        ns_buf b = {0};
+        if (ns_json_write_str(&b, (ns_str){o->output, strlen(o->output)}, NS_JSON_UTF8, &err) != NS_OK)
+            return ns_cli_fail("init", &err);
+        printf("{\"output\": %s, \"parameters\": %lld, \"dtype\": \"%s\", \"seed\": %lld}\n", b.data, (long long)n,
+               ns_dtype_name(dt), (long long)o->seed);
+        ns_buf_free(&b);
+    } else if (!p->quiet) {
+        printf("%s: %lld parameters, %s, seed %lld\n", o->output, (long long)n, ns_dtype_name(dt), (long long)o->seed);
+    }
+    return 0;
+}
+
+const ns_verb ns_verb_init = {
+    .name = "init",
+    .group = "models",
+    .summary = "make a model with random weights from a config.json",
+    .usage = "ns init --config config.json --output DIR [--tokenizer DIR] [--seed N] [--dtype bf16|f32|f16]",
+    .examples = "ns init --config tiny/config.json --output models/tiny --tokenizer models/Llama-3.2-1B --seed 7",
+    .options = opts,
+    .n_options = sizeof opts / sizeof opts[0],
+    .options_size = sizeof(init_options),
+    .run = run,
+};

@@ -1,0 +1,119 @@
+/* `ns show`: what a model folder or safetensors file holds: names, types, shapes; for a checkpoint also where it stands. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "ckpt/checkpoint.h"
+#include "cli/cli.h"
+
+typedef struct show_options {
+    const char *model;
+} show_options;
+
+static const ns_option opts[] = {
+    {.key = "model",
+     .flag = 1,
+     .short_name = 'm',
+     .type = NS_OPT_STRING,
+     .at = offsetof(show_options, model),
+     .help = "model folder, checkpoint or .safetensors file"},
+};
+
+static ns_status add_shape(ns_buf *b, const ns_st_tensor *t, const char *comma, ns_error *err)
+{
+    NS_TRY(ns_buf_addc(b, '[', err), "%s", "");
+    for (int i = 0; i < t->nd; i++) {
+        NS_TRY(ns_buf_printf(b, err, "%s%lld", i ? comma : "", (long long)t->shape[i]), "%s", "");
+    }
+    return ns_buf_addc(b, ']', err);
+}
+
+static ns_status as_json(ns_buf *b, const ns_st *st, int64_t n, int64_t bytes, const ns_ckpt_state *state,
+                         ns_error *err)
+{
+    NS_TRY(ns_buf_printf(b, err, "{\"parameters\": %lld, \"bytes\": %lld", (long long)n, (long long)bytes), "%s", "");
+    if (state) {
+        NS_TRY(ns_buf_printf(b, err, ", \"step\": %lld, \"consumed_samples\": %lld, \"epoch\": %lld",
+                             (long long)state->step, (long long)state->consumed_samples, (long long)state->epoch),
+               "%s", "");
+    }
+    NS_TRY(ns_buf_adds(b, ", \"tensors\": [", err), "%s", "");
+    for (int i = 0; i < ns_st_count(st); i++) {
+        const ns_st_tensor *t = ns_st_at(st, i);
+        NS_TRY(ns_buf_adds(b, i ? ",\n  {\"name\": " : "\n  {\"name\": ", err), "%s", "");
+        NS_TRY(ns_json_write_str(b, (ns_str){t->name, strlen(t->name)}, NS_JSON_UTF8, err), "%s", "");
+        NS_TRY(ns_buf_printf(b, err, ", \"dtype\": \"%s\", \"shape\": ", ns_dtype_name(t->dt)), "%s", "");
+        NS_TRY(add_shape(b, t, ", ", err), "%s", "");
+        NS_TRY(ns_buf_addc(b, '}', err), "%s", "");
+    }
+    return ns_buf_adds(b, "\n]}\n", err);
+}
+
+static ns_status as_text(ns_buf *b, const ns_st *st, int64_t n, int64_t bytes, const ns_ckpt_state *state,
+                         ns_error *err)
+{
+    int width = 4;
+    for (int i = 0; i < ns_st_count(st); i++) {
+        int k = (int)strlen(ns_st_at(st, i)->name);
+        if (k > width && k <= 80) width = k;
+    }
+    for (int i = 0; i < ns_st_count(st); i++) {
+        const ns_st_tensor *t = ns_st_at(st, i);
+        NS_TRY(ns_buf_printf(b, err, "%-*s  %-7s ", width, t->name, ns_dtype_name(t->dt)), "%s", "");
+        NS_TRY(add_shape(b, t, ",", err), "%s", "");
+        NS_TRY(ns_buf_addc(b, '\n', err), "%s", "");
+    }
+    if (state) {
+        NS_TRY(ns_buf_printf(b, err, "checkpoint: step %lld, %lld samples, epoch %lld\n", (long long)state->step,
+                             (long long)state->consumed_samples, (long long)state->epoch),
+               "%s", "");
+    }
+    return ns_buf_printf(b, err, "%d tensors, %lld parameters, %lld bytes\n", ns_st_count(st), (long long)n,
+                         (long long)bytes);
+}
+
+static ns_status show(ns_buf *b, const char *path, int json, ns_error *err)
+{
+    char state_path[4096];
+    ns_st *st = NULL;
+    ns_ckpt_state state;
+    int64_t n = 0, bytes = 0;
+    NS_TRY(ns_st_open(&st, path, err), "%s", "");
+    for (int i = 0; i < ns_st_count(st); i++) {
+        n += ns_st_at(st, i)->n;
+        bytes += ns_st_at(st, i)->n * (int64_t)ns_dtype_size(ns_st_at(st, i)->dt);
+    }
+    int k = snprintf(state_path, sizeof state_path, "%s/state.json", path);
+    int is_ckpt = k > 0 && k < (int)sizeof state_path && ns_path_exists(state_path);
+    ns_status s = is_ckpt ? ns_ckpt_read_state(&state, path, err) : NS_OK;
+    if (s == NS_OK) s = (json ? as_json : as_text)(b, st, n, bytes, is_ckpt ? &state : NULL, err);
+    ns_st_close(&st);
+    return s;
+}
+
+static int run(void *options, ns_parsed *p)
+{
+    const show_options *o = options;
+    ns_error err = NS_ERROR_INIT;
+    ns_buf b = {0};
+    const char *path = o->model ? o->model : p->n_positional == 1 ? p->positional[0] : NULL;
+    ns_status st = path ? show(&b, path, p->json, &err)
+                        : ns_error_set(&err, NS_ERR_CONFIG, __FILE__, __LINE__, "give one model folder or file");
+    if (st == NS_OK) fputs(b.data, stdout);
+    ns_buf_free(&b);
+    return st == NS_OK ? 0 : ns_cli_fail("show", &err);
+}
+
+const ns_verb ns_verb_show = {
+    .name = "show",
+    .group = "models",
+    .summary = "list the tensors of a model, checkpoint or safetensors file",
+    .usage = "ns show MODEL [--json]",
+    .examples = "ns show models/Llama-3.2-1B",
+    .options = opts,
+    .n_options = sizeof opts / sizeof opts[0],
+    .options_size = sizeof(show_options),
+    .allow_positional = 1,
+    .run = run,
+};
