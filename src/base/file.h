@@ -44,6 +44,9 @@ void ns_file_abort(ns_file **f);
 /* Published directories (checkpoints, models). */
 NS_MUST_USE ns_status ns_dir_begin(char *tmp, size_t tmp_size, const char *parent, const char *name, ns_error *err);
 NS_MUST_USE ns_status ns_dir_publish(const char *tmp, const char *parent, const char *name, ns_error *err);
+/* Takes the folder `sub` out of a published directory: DONE is replaced by one without its files, then they are removed.
+ * The directory is complete at every moment. No such folder is fine. */
+NS_MUST_USE ns_status ns_dir_drop(const char *path, const char *sub, ns_error *err);
 /* Checks DONE. Returns 1 complete, 0 not complete. With `deep` also compares checksums (err says what differs). */
 int ns_dir_is_done(const char *path, int deep, ns_error *err);
 

@@ -1,0 +1,256 @@
+/* Saving checkpoints and finding the last one. Flow of a save (state diagram: checkpoint.h):
+ *
+ *     write .name.tmp, publish as name       the training run can be averaged over it
+ *     link name to .name-last.tmp, rename    a resume finds it
+ *     retire other -last, then evict         only now does anything older go
+ *
+ * Invariant: from the first save on, a complete -last exists at every instant. What follows the publication is housekeeping:
+ * if it fails the checkpoint is safe and training goes on, so it warns and does not fail the save. */
+#include "ckpt/checkpoint.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/sys.h"
+#include "ckpt/ckpt_state.h"
+#include "ckpt/model_source.h"
+#include "ckpt/scan.h"
+#include "ckpt/path.h"
+
+static const char *const states[3] = {"main", "m", "v"};
+static const char optimizer_file[] = "rank00000.safetensors"; /* one writer for now; readers take any number */
+
+static ns_status write_file(const char *dir, const char *name, const ns_buf *b, ns_error *err)
+{
+    char path[4096];
+    ns_file *f = NULL;
+    ns_status st = NS_OK;
+    NS_CHECK(st, ns_path(path, sizeof path, err, "%s/%s", dir, name), "%s", "");
+    NS_CHECK(st, ns_file_create(&f, path, err), "write %s", name);
+    NS_CHECK(st, ns_file_write(f, b->data, b->len, err), "write %s", name);
+    NS_CHECK(st, ns_file_close(&f, err), "write %s", name);
+done:
+    ns_file_abort(&f);
+    return st;
+}
+
+/* ---- optimiser state: one range per tensor, main, m, v of a parameter side by side ---- */
+
+static ns_status write_optimizer_index(const char *dir, const ns_param_table *t, ns_error *err)
+{
+    ns_buf b = {0};
+    ns_status st = NS_OK;
+    NS_CHECK(st, ns_buf_adds(&b, "{\"format\": 1, \"tensors\": {", err), "%s", "");
+    for (int k = 0; k < 3 * t->n_params; k++) {
+        const ns_param *p = &t->params[k / 3];
+        NS_CHECK(st,
+                 ns_buf_printf(&b, err, "%s\n  \"%s/%s\": [{\"off\": 0, \"len\": %lld, \"file\": \"%s\"}]",
+                               k ? "," : "", states[k % 3], p->name, (long long)(p->rows * p->cols), optimizer_file),
+                 "%s", "");
+    }
+    NS_CHECK(st, ns_buf_adds(&b, "\n}}\n", err), "%s", "");
+    NS_CHECK(st, write_file(dir, "index.json", &b, err), "%s", "");
+done:
+    ns_buf_free(&b);
+    return st;
+}
+
+static ns_status write_optimizer(const char *ckpt, const ns_ckpt_save_args *a, ns_error *err)
+{
+    const ns_param_table *t = a->table;
+    ns_st_writer *w = NULL;
+    float *data = NULL;
+    char dir[4096], name[96];
+    ns_status st = NS_OK;
+    int64_t most = ns_param_table_largest(t);
+    NS_CHECK(st, ns_path(dir, sizeof dir, err, "%s/optimizer", ckpt), "%s", "");
+    NS_CHECK(st, ns_mkdirs(dir, err), "save optimiser state");
+    NS_CHECK(st, ns_alloc((void **)&data, 3 * (size_t)most * sizeof *data, "ckpt.optimizer", err),
+             "save optimiser state");
+    NS_CHECK(st, ns_st_writer_new(&w, dir, "rank00000", 0, err), "save optimiser state");
+    for (int k = 0; k < 3 * t->n_params; k++) {
+        int64_t n = t->params[k / 3].rows * t->params[k / 3].cols;
+        snprintf(name, sizeof name, "%s/%s@0:%lld", states[k % 3], t->params[k / 3].name, (long long)n);
+        NS_CHECK(st, ns_st_declare(w, name, NS_DTYPE_F32, &n, 1, err), "save optimiser state");
+    }
+    for (int i = 0; i < t->n_params; i++) {
+        int64_t n = t->params[i].rows * t->params[i].cols;
+        NS_CHECK(st, a->get_opt(a->user, i, data, data + n, data + 2 * n, err), "get optimiser state of %s",
+                 t->params[i].name);
+        NS_CHECK(st, ns_st_write(w, data, 3 * n * (int64_t)sizeof *data, err), "save optimiser state");
+    }
+    NS_CHECK(st, ns_st_writer_close(&w, err), "save optimiser state");
+    NS_CHECK(st, write_optimizer_index(dir, t, err), "save optimiser state");
+done:
+    ns_st_writer_abort(&w);
+    ns_free(data);
+    return st;
+}
+
+static ns_status write_all(const char *tmp, const ns_ckpt_save_args *a, ns_error *err)
+{
+    ns_buf b = {0};
+    ns_status st = NS_OK;
+    int64_t shard = (int64_t)5 * 1000 * 1000 * 1000;
+    NS_CHECK(st, ns_model_write(tmp, a->table, a->dt, shard, a->tokenizer_dir, a->get_model, a->user, err), "%s", "");
+    NS_CHECK(st, write_optimizer(tmp, a, err), "%s", "");
+    NS_CHECK(st, ns_ckpt_state_json(&b, a->state, a->table->hash, err), "%s", "");
+    NS_CHECK(st, write_file(tmp, "state.json", &b, err), "%s", "");
+done:
+    ns_buf_free(&b);
+    return st;
+}
+
+/* ---- publishing ---- */
+
+static ns_status publish(const ns_ckpt_save_args *a, const char *name, ns_error *err)
+{
+    char tmp[4096];
+    NS_TRY(ns_dir_begin(tmp, sizeof tmp, a->dir, name, err), "save checkpoint %s", name);
+    ns_status st = write_all(tmp, a, err);
+    if (st == NS_OK) st = ns_dir_publish(tmp, a->dir, name, err);
+    if (st == NS_OK) return NS_OK;
+    ns_error_frame(err, __FILE__, __LINE__, "save checkpoint %s/%s", a->dir, name);
+    if (ns_remove_tree(tmp, NULL) != NS_OK) NS_WARN("cannot remove '%s'; the next start will", tmp);
+    return st;
+}
+
+/* Links name to name-last. ns_link_tree links DONE last of all, so the copy is complete and need not be read again; only
+ * replacing a -last of the same name (a run that saved this step before) goes through the swap of ns_dir_publish. */
+static ns_status publish_last(const ns_ckpt_save_args *a, const char *last, ns_error *err)
+{
+    char from[4096], tmp[4096], to[4096];
+    NS_TRY(ns_path(from, sizeof from, err, "%s/%s", a->dir, a->name), "%s", "");
+    NS_TRY(ns_path(tmp, sizeof tmp, err, "%s/.%s.tmp", a->dir, last), "%s", "");
+    NS_TRY(ns_path(to, sizeof to, err, "%s/%s", a->dir, last), "%s", "");
+    NS_TRY(ns_remove_tree(tmp, err), "publish '%s'", to);
+    ns_status st = ns_link_tree(from, tmp, err);
+    if (st == NS_OK && ns_path_exists(to)) {
+        st = ns_dir_publish(tmp, a->dir, last, err);
+    } else if (st == NS_OK) {
+        if (ns_sys_rename(tmp, to) != 0) st = ns_sys_error(err, "rename the new folder to", to);
+        if (st == NS_OK) st = ns_fsync_dir(a->dir, err);
+    }
+    if (st != NS_OK) {
+        ns_error_frame(err, __FILE__, __LINE__, "publish '%s'", to);
+        if (ns_remove_tree(tmp, NULL) != NS_OK) NS_WARN("cannot remove '%s'; the next start will", tmp);
+    }
+    return st;
+}
+
+/* ---- housekeeping ---- */
+
+static ns_status retire_old_last(const ns_ckpt_save_args *a, const char *keep, const ns_ckpt_entry *e, size_t n,
+                                 ns_error *err)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (!e[i].is_last || strcmp(e[i].name, keep) == 0) continue;
+        NS_TRY(ns_ckpt_retire(a->dir, e[i].name, err), "remove the older '%s'", e[i].name);
+    }
+    return NS_OK;
+}
+
+/* 1 if x should go before y: no loss is worst, then the higher loss, then the older. */
+static int is_worse(const ns_ckpt_state *x, const ns_ckpt_state *y)
+{
+    if (isnan(x->val_loss) != isnan(y->val_loss)) return isnan(x->val_loss);
+    if (!isnan(x->val_loss) && x->val_loss != y->val_loss) return x->val_loss > y->val_loss;
+    return x->step < y->step;
+}
+
+/* Keeps the save_top_k best named checkpoints. The one just saved always stays. Recorded first, then removed. */
+static ns_status evict(const ns_ckpt_save_args *a, ns_ckpt_entry *e, size_t n, ns_error *err)
+{
+    size_t named = 0;
+    for (size_t i = 0; i < n; i++) named += !e[i].is_last;
+    for (; a->save_top_k > 0 && named > (size_t)a->save_top_k; named--) {
+        ns_ckpt_entry *worst = NULL;
+        for (size_t i = 0; i < n; i++) {
+            if (e[i].is_last || !e[i].name[0] || strcmp(e[i].name, a->name) == 0) continue;
+            if (!worst || is_worse(&e[i].state, &worst->state)) worst = &e[i];
+        }
+        if (!worst) return NS_OK;
+        NS_INFO("save_top_k %d: removes checkpoint %s (val_loss %g)", a->save_top_k, worst->name,
+                worst->state.val_loss);
+        NS_TRY(ns_ckpt_evicted_add(a->dir, worst, err), "evict '%s'", worst->name);
+        NS_TRY(ns_ckpt_retire(a->dir, worst->name, err), "evict '%s'", worst->name);
+        worst->name = "";
+    }
+    return NS_OK;
+}
+
+/* Optimiser state stays with the last keep_optimizer named checkpoints (and always with -last). Entries are sorted by step. */
+static ns_status drop_optimizer(const ns_ckpt_save_args *a, const ns_ckpt_entry *e, size_t n, ns_error *err)
+{
+    int seen = 0;
+    char path[4096];
+    for (size_t i = n; i-- > 0;) {
+        if (e[i].is_last || !e[i].name[0]) continue;
+        if (++seen <= a->keep_optimizer || a->keep_optimizer < 0) continue;
+        NS_TRY(ns_path(path, sizeof path, err, "%s/%s", a->dir, e[i].name), "%s", "");
+        NS_TRY(ns_dir_drop(path, "optimizer", err), "drop the optimiser state of '%s'", e[i].name);
+    }
+    return NS_OK;
+}
+
+static ns_status tidy(const ns_ckpt_save_args *a, const char *last, ns_error *err)
+{
+    ns_arena arena = NS_ARENA_INIT("ckpt.tidy");
+    ns_ckpt_entry *e;
+    size_t n;
+    ns_status st = NS_OK;
+    NS_CHECK(st, ns_ckpt_scan(&e, &n, a->dir, &arena, err), "%s", "");
+    NS_CHECK(st, retire_old_last(a, last, e, n, err), "%s", "");
+    NS_CHECK(st, evict(a, e, n, err), "%s", "");
+    NS_CHECK(st, drop_optimizer(a, e, n, err), "%s", "");
+done:
+    ns_arena_free(&arena);
+    return st;
+}
+
+ns_status ns_ckpt_save(const ns_ckpt_save_args *a, ns_error *err)
+{
+    char last[300], text[1200];
+    size_t n = strlen(a->name);
+    NS_FAIL_IF(n == 0 || n > 250 || a->name[0] == '.' || strchr(a->name, '/') ||
+                   (n >= 5 && strcmp(a->name + n - 5, "-last") == 0),
+               NS_ERR_CONFIG, "'%s' cannot name a checkpoint (1 to 250 bytes, no '/', not hidden, not ending in -last)",
+               a->name);
+    snprintf(last, sizeof last, "%s-last", a->name);
+    NS_TRY(ns_mkdirs(a->dir, err), "save checkpoint");
+    if (a->keep_named && a->save_top_k != 0) {
+        NS_TRY(publish(a, a->name, err), "%s", "");
+        NS_TRY(publish_last(a, last, err), "%s", "");
+    } else {
+        NS_TRY(publish(a, last, err), "%s", "");
+    }
+    ns_error later = NS_ERROR_INIT;
+    if (tidy(a, last, &later) != NS_OK) {
+        NS_WARN("checkpoint %s is saved, but tidying up failed: %s", a->name, ns_error_text(&later, text, sizeof text));
+    }
+    return NS_OK;
+}
+
+ns_status ns_ckpt_find_last(char *path, size_t path_size, const char *dir, ns_error *err)
+{
+    ns_arena arena = NS_ARENA_INIT("ckpt.find");
+    ns_ckpt_entry *e;
+    size_t n;
+    ns_status st = NS_OK;
+    path[0] = 0;
+    NS_CHECK(st, ns_ckpt_clean(dir, err), "%s", "");
+    NS_CHECK(st, ns_ckpt_scan(&e, &n, dir, &arena, err), "look for a checkpoint in '%s'", dir);
+    for (size_t i = n; i-- > 0;) { /* sorted by step: the first from behind is the newest */
+        if (!e[i].is_last) continue;
+        int k = snprintf(path, path_size, "%s/%s", dir, e[i].name);
+        NS_BAIL_IF(st, k < 0 || (size_t)k >= path_size, NS_ERR_INPUT, "path is too long: '%s/%s'", dir, e[i].name);
+        break;
+    }
+done:
+    ns_arena_free(&arena);
+    return st;
+}
