@@ -60,6 +60,17 @@ static void arena_rolls_back(void **state)
     assert_int_equal(y[50], 0);
     assert_string_equal(s, "keep");
     ns_arena_free(&a);
+    m = ns_arena_save(&a); /* back to empty: the first block stays, zeroed, and free still frees all */
+    x = ns_arena_alloc(&a, 100, &err);
+    memset(x, 7, 100);
+    ns_arena_alloc(&a, 200000, &err);
+    ns_arena_rollback(&a, m);
+    uint64_t calls = ns_mem_get_stats().n_alloc;
+    y = ns_arena_alloc(&a, 100, &err);
+    assert_ptr_equal(x, y);
+    assert_int_equal(y[0] | y[99], 0);
+    assert_int_equal(ns_mem_get_stats().n_alloc, calls);
+    ns_arena_free(&a);
     assert_int_equal(ns_mem_get_stats().bytes_now, before);
 }
 

@@ -9,16 +9,12 @@
  * lets a shallow copy of a node see that somebody else has taken the slot after its last child, and copy the block. */
 #include "base/json.h"
 
-#include <errno.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#if defined(__SSE2__)
-#include <emmintrin.h>
-#endif
 
 #include "base/file.h"
+#include "base/json_scan.h"
 
 enum { MAX_DEPTH = 512, LOCAL_KIDS = 48, LINEAR_KEYS = 16 };
 
@@ -78,23 +74,6 @@ static int utf8_len(const unsigned char *p, const unsigned char *end)
     if (c < 0xF0) return (c == 0xE0 && p[1] < 0xA0) || (c == 0xED && p[1] > 0x9F) ? 0 : 3;
     if (left < 4 || (p[3] & 0xC0) != 0x80 || (c == 0xF0 && p[1] < 0x90) || (c == 0xF4 && p[1] > 0x8F)) return 0;
     return 4;
-}
-
-/* First byte at or after p that is a quote, a backslash, a control character or not ASCII. */
-static const char *skip_plain(const char *p, const char *end)
-{
-#if defined(__SSE2__)
-    const __m128i quote = _mm_set1_epi8('"'), slash = _mm_set1_epi8('\\'), ctrl = _mm_set1_epi8(0x1f);
-    for (; end - p >= 16; p += 16) {
-        __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
-        __m128i hit = _mm_or_si128(_mm_cmpeq_epi8(v, quote), _mm_cmpeq_epi8(v, slash));
-        hit = _mm_or_si128(hit, _mm_cmpeq_epi8(_mm_max_epu8(v, ctrl), ctrl));
-        int mask = _mm_movemask_epi8(_mm_or_si128(hit, v)); /* the top bit of v itself: not ASCII */
-        if (mask) return p + __builtin_ctz((unsigned)mask);
-    }
-#endif
-    while (p < end && (unsigned char)*p >= 0x20 && (unsigned char)*p < 0x80 && *p != '"' && *p != '\\') p++;
-    return p;
 }
 
 static int hex4(const char *p, const char *end)
@@ -217,7 +196,7 @@ static ns_status parse_string(parser *ps, ns_str *out)
     const char *begin = ps->p;
     size_t shrink = 0;
     for (;;) {
-        ps->p = skip_plain(ps->p, ps->end);
+        ps->p = ns_json_skip_plain(ps->p, ps->end, 0);
         if (ps->p >= ps->end) return bad(ps, "\" at the end of the string");
         unsigned char c = (unsigned char)*ps->p;
         if (c == '"') break;

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json_scan.h"
+
 /* ---- doubles ---- */
 
 /* Shortest digits that read back as x > 0, as "d.ddde[+-]dd". */
@@ -116,45 +118,61 @@ static int read_char(const unsigned char *p, size_t left, size_t *n)
     return v < least[extra] || v > 0x10FFFF ? -1 : v;
 }
 
-static ns_status write_char(ns_buf *out, int c, const unsigned char *p, size_t n, int style, ns_error *err)
+enum { LONGEST = 12 }; /* bytes of one escaped character: \\ud83d\\ude00 */
+
+static char *put_u(char *o, unsigned c)
 {
-    static const char names[] = "btn.fr"; /* 8, 9, 10, (11), 12, 13 */
-    if (c == '"' || c == '\\') return ns_buf_printf(out, err, "\\%c", c);
-    if (c >= 8 && c <= 13 && c != 11) return ns_buf_printf(out, err, "\\%c", names[c - 8]);
-    if (c >= 0x20 && (style == NS_JSON_UTF8 || c < 0x7f)) {
-        NS_FAIL_IF(c >= 0xD800 && c <= 0xDFFF, NS_ERR_INPUT,
-                   "half of a surrogate pair (\\u%04x) cannot be written as UTF-8: remove it from the input", c);
-        return ns_buf_add(out, p, n, err);
-    }
-    if (c >= 0x10000)
-        return ns_buf_printf(out, err, "\\u%04x\\u%04x", 0xD800 + ((c - 0x10000) >> 10),
-                             0xDC00 + ((c - 0x10000) & 0x3FF));
-    return ns_buf_printf(out, err, "\\u%04x", c);
+    static const char hex[] = "0123456789abcdef";
+    *o++ = '\\';
+    *o++ = 'u';
+    for (int shift = 12; shift >= 0; shift -= 4) *o++ = hex[c >> shift & 15];
+    return o;
 }
 
-static int is_plain(unsigned char c)
+/* The character c, spelled p[0..n), in the given style; o has room for LONGEST bytes. NULL: the style cannot write it. */
+static char *put_char(char *o, int c, const unsigned char *p, size_t n, int style)
 {
-    return c >= 0x20 && c < 0x7f && c != '"' && c != '\\';
+    static const char names[] = "btn.fr"; /* 8, 9, 10, (11), 12, 13 */
+    if (c == '"' || c == '\\' || (c >= 8 && c <= 13 && c != 11)) {
+        *o++ = '\\';
+        *o++ = c < 32 ? names[c - 8] : (char)c;
+        return o;
+    }
+    if (c >= 0x20 && (style == NS_JSON_UTF8 || c < 0x7f)) {
+        if (c >= 0xD800 && c <= 0xDFFF) return NULL;
+        memcpy(o, p, n);
+        return o + n;
+    }
+    if (c < 0x10000) return put_u(o, (unsigned)c);
+    unsigned u = (unsigned)c - 0x10000;
+    return put_u(put_u(o, 0xD800 + (u >> 10)), 0xDC00 + (u & 0x3FF));
 }
 
 ns_status ns_json_write_str(ns_buf *out, ns_str s, int style, ns_error *err)
 {
-    const unsigned char *p = (const unsigned char *)s.p, *end = p + s.n;
-    NS_TRY(ns_buf_reserve(out, s.n + 2, err), "write a string");
-    NS_TRY(ns_buf_addc(out, '"', err), "%s", "");
+    const char *p = s.p, *end = s.p + s.n;
+    NS_TRY(ns_buf_reserve(out, s.n + 2 + LONGEST, err), "write a string");
+    out->data[out->len++] = '"';
     while (p < end) {
-        const unsigned char *q = p;
-        while (q < end && is_plain(*q)) q++;
-        if (q > p) NS_TRY(ns_buf_add(out, p, (size_t)(q - p), err), "write a string");
+        const char *q = ns_json_skip_plain(p, end, 1);
+        size_t plain = (size_t)(q - p), n = 0;
+        if (out->cap - out->len < plain + 2 + LONGEST)
+            NS_TRY(ns_buf_reserve(out, (size_t)(end - p) + 2 + LONGEST, err), "write a string");
+        memcpy(out->data + out->len, p, plain);
+        out->len += plain;
         if (q == end) break;
-        size_t n = 0;
-        int c = read_char(q, (size_t)(end - q), &n);
-        NS_FAIL_IF(c < 0, NS_ERR_INPUT, "string to write: byte %zu (0x%02x) is not UTF-8",
-                   (size_t)(q - (const unsigned char *)s.p), *q);
-        NS_TRY(write_char(out, c, q, n, style, err), "write a string");
+        const unsigned char *at = (const unsigned char *)q;
+        int c = read_char(at, (size_t)(end - q), &n);
+        NS_FAIL_IF(c < 0, NS_ERR_INPUT, "string to write: byte %zu (0x%02x) is not UTF-8", (size_t)(q - s.p), *at);
+        char *o = put_char(out->data + out->len, c, at, n, style);
+        NS_FAIL_IF(!o, NS_ERR_INPUT,
+                   "half of a surrogate pair (\\u%04x) cannot be written as UTF-8: remove it from the input", c);
+        out->len = (size_t)(o - out->data);
         p = q + n;
     }
-    return ns_buf_addc(out, '"', err);
+    out->data[out->len++] = '"';
+    out->data[out->len] = 0;
+    return NS_OK;
 }
 
 /* ---- values ---- */

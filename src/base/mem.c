@@ -182,9 +182,10 @@ ns_arena_mark ns_arena_save(const ns_arena *a)
     return m;
 }
 
+/* A rollback to the empty arena keeps the first block: an arena used row by row would else allocate a block per row. */
 void ns_arena_rollback(ns_arena *a, ns_arena_mark m)
 {
-    while (a->head && a->head != m.block) {
+    while (a->head && a->head != m.block && (a->head->prev || m.block)) {
         struct ns_arena_block *b = a->head;
         a->head = b->prev;
         ns_free(b);
@@ -197,6 +198,9 @@ void ns_arena_rollback(ns_arena *a, ns_arena_mark m)
 
 void ns_arena_free(ns_arena *a)
 {
-    ns_arena_mark none = {NULL, 0};
-    ns_arena_rollback(a, none);
+    while (a->head) {
+        struct ns_arena_block *b = a->head;
+        a->head = b->prev;
+        ns_free(b);
+    }
 }

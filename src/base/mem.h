@@ -62,7 +62,7 @@ char *ns_arena_strndup(ns_arena *a, const char *s, size_t n, ns_error *err);
 char *ns_arena_strdup(ns_arena *a, const char *s, ns_error *err);
 char *ns_arena_printf(ns_arena *a, ns_error *err, const char *fmt, ...) NS_PRINTF(3, 4);
 ns_arena_mark ns_arena_save(const ns_arena *a);
-void ns_arena_rollback(ns_arena *a, ns_arena_mark m); /* frees everything allocated since the mark */
+void ns_arena_rollback(ns_arena *a, ns_arena_mark m); /* frees what was allocated since the mark (one block may stay) */
 void ns_arena_free(ns_arena *a);                      /* frees all; the arena may be used again */
 
 #endif
