@@ -3,8 +3,9 @@
  * Buffers come from a space (ops/space.h) by the same calls in the same order when planning and when running. `slot` is an
  * in-flight micro-batch; saved activations exist per (layer, slot). Inference passes no slot (saved = NULL).
  *
- *     ns_model m; ns_model_layout(&m, arch, table, space, &opt, err);       // weights, grads, activations: takes buffers
- *     ns_model_forward(&m, x, batch, slot);  ns_model_backward(&m, x, batch, slot);
+ *     ns_model_layout(&m, arch, table, space, ops, &opt, err);        // weights, grads, activations: takes buffers
+ *     ns_model_set_batch(&m, batch);
+ *     ns_model_forward(&m, x, slot);  ns_model_loss(&m, x, NULL, 1);  ns_model_backward(&m, x, slot);
  *
  * Activation gradients assign; parameter gradients accumulate (ns_weight.grad); zero them per step. */
 #ifndef NS_MODEL_MODEL_H
@@ -16,64 +17,81 @@
 #include "tensor/batch.h"
 
 typedef struct ns_model_options {
-    ns_dtype dt;                       /* activation and weight type: BF16 or F32 */
-    int64_t T_cap, S_cap;              /* geometry of a micro-batch */
-    int64_t max_len;                   /* longest segment (rope table size) */
-    int n_slots;                       /* micro-batches in flight; 1 without pipeline */
-    int train;                         /* 1: gradients and saved activations; 0: forward only */
-    int recompute;                     /* 0 none, 1 full: keep only each block's input */
+    ns_dtype dt;          /* activation and weight type: BF16 or F32 */
+    int64_t T_cap, S_cap; /* geometry of a micro-batch */
+    int64_t max_len;      /* longest segment (rope table size) */
+    int n_slots;          /* micro-batches in flight; 1 without pipeline */
+    int train;            /* 1: gradients, optimiser state, saved activations; 0: forward only */
+    int recompute;        /* 0 none, 1 full: keep only each block's input */
     float hidden_dropout, ffn_dropout; /* attention dropout: refused until the op has it */
+    int64_t kv_rows;      /* inference: rows of the key/value cache of each layer; 0 = no cache */
 } ns_model_options;
 
-typedef struct ns_block_acts { /* saved for backward, per (layer, slot) */
-    void *h0;                  /* [T,C] residual stream entering attn norm */
-    void *n1;
-    float *rstd1; /* [T,C] normed input of qkv */
-    void *qkv;    /* [T,(nh+2g)*hd] after rope */
-    void *att;
-    float *lse; /* [T,nh*hd], [nh,T] */
-    void *h1;   /* [T,C] residual stream entering mlp norm */
-    void *n2;
-    float *rstd2; /* [T,C] */
-    void *gu;     /* [T,2F] */
-    void *act;    /* [T,F] */
-    void *qk_pre;
-    float *q_rstd, *k_rstd; /* Qwen3 only: qkv before the head norms */
+typedef struct ns_block_acts { /* saved for backward, per (layer, slot); shared between layers in inference */
+    void *h0;                  /* [T,C] residual stream entering the attention norm */
+    void *n1;                  /* [T,C] its norm */
+    float *rstd1;              /* [T] */
+    void *qkv;                 /* [T,(nh+2g)*hd], q and k rotated */
+    void *att;                 /* [T,nh*hd] */
+    float *lse;                /* [nh,T] */
+    void *h1;                  /* [T,C] residual stream entering the mlp norm */
+    void *n2;                  /* [T,C] its norm */
+    float *rstd2;              /* [T] */
+    void *gu;                  /* [T,2F] gate | up */
+    void *act;                 /* [T,F] */
 } ns_block_acts;
 
 typedef struct ns_model {
     ns_arch arch;
     const ns_param_table *table;
     ns_model_options opt;
-    ns_weight *w;             /* [n_params] by storage parameter index */
-    int16_t **rem;            /* [n_params] bf16 remainders (training, bf16) */
-    float **adam_m, **adam_v; /* [n_params] */
-    float *rope;              /* [max_len, hd/2, 2] */
-    ns_block_acts *acts;      /* [L * n_slots] */
-    void *x0, *hL, *nL;
-    float *rstdL;                               /* embedding out [T,C]; final stream, its norm */
-    void *delta;                                /* [T,C] output of attention or mlp before it joins the stream */
-    void *dh, *dtmp, *dqkv, *datt, *dgu, *dact; /* backward work, shared by all layers */
-    struct ns_batch batch;                      /* device copy of the batch arrays */
+    ns_weight *w;                /* [n_params] by storage parameter index */
+    int16_t **rem;               /* [n_params] bf16 remainders; entries NULL for f32 */
+    float **adam_m, **adam_v;    /* [n_params] */
+    float *rope;                 /* [max_len, hd/2, 2] */
+    ns_block_acts *acts;         /* [n_slots * L] */
+    void *x0, *hL, *nL;          /* [T,C] embedding out; final stream; its norm */
+    float *rstdL;                /* [T] */
+    void *delta;                 /* [T,C] output of attention or mlp before it joins the stream */
+    void *dh, *dtmp;             /* [T,C] gradient of the stream; of a norm's output */
+    void *dqkv, *datt, *dgu, *dact;
+    void *last_x, *last_y;       /* [S_cap,C], [S_cap,vocab_rows]: rows whose logits are wanted */
+    void **k_cache, **v_cache;   /* [L] of [kv_rows, g*hd] */
+    int32_t *kv_row, *kv_start, *kv_len; /* cache row of each token [T]; per segment [S_cap] */
+    ns_batch batch;              /* device copy of the batch arrays */
     ns_step *step;
+    void *work;                  /* scratch for ns_exec.work */
+    int64_t work_bytes;
     ns_opt_item *items;
-    int n_items;
+    int64_t n_items;
     ns_arena arena;
 } ns_model;
 
-NS_MUST_USE ns_status ns_model_layout(ns_model *m, const ns_arch *a, const ns_param_table *t, ns_space *s,
-                                      const ns_ops *ops, const ns_model_options *o, ns_error *err);
+/* Takes every buffer of the model from `s`. `ops` is the back-end that will run (it decides panels and scratch), also while
+ * planning. Call it once before ns_space_fit and once after ns_space_bind, each time on a fresh (zeroed or freed) struct.
+ * The rope table is filled by ns_model_start. Err: NS_ERR_UNSUPPORTED names what the architecture needs and is missing. */
+NS_MUST_USE ns_status ns_model_layout(ns_model *m, const ns_arch *a, const ns_param_table *t, ns_space *s, const ns_ops *ops,
+                                      const ns_model_options *o, ns_error *err);
+/* After bind: constant tables. Weights are the caller's to fill (ns_model_put_param), then ns_model_prepare. */
+void ns_model_start(ns_model *m);
 void ns_model_free(ns_model *m);
 
-void ns_model_forward(ns_model *m, ns_exec *x, int slot); /* embedding .. final norm; batch already in m->batch */
-void ns_model_loss(ns_model *m, ns_exec *x, float *logp, int with_grad); /* tail: loss_sum, and d(final norm out) */
-void ns_model_backward(ns_model *m, ns_exec *x, int slot);
+/* Values of one storage parameter as f32 [rows, cols]. put splits into bf16 + remainder (remainder 0 if `exact_bf16` values
+ * are given); get returns the main value (main=1) or the model value (bf16 rounded). */
+void ns_model_put_param(ns_model *m, int param, const float *data);
+void ns_model_get_param(const ns_model *m, int param, float *data, int main_value);
+
+/* Copies a batch into the model's arrays (device upload). */
+void ns_model_set_batch(ns_model *m, const ns_batch *b);
+void ns_model_forward(ns_model *m, ns_exec *x, int slot);                /* embedding .. final norm */
+void ns_model_loss(ns_model *m, ns_exec *x, float *logp, int with_grad); /* tail: step->loss_sum, and d(final norm out) */
+void ns_model_backward(ns_model *m, ns_exec *x, int slot);               /* after ns_model_loss(with_grad) */
 void ns_block_forward(ns_model *m, ns_exec *x, int l, int slot);
 void ns_block_backward(ns_model *m, ns_exec *x, int l, int slot);
-/* After the weights changed (load, optimiser step). */
-void ns_model_prepare(ns_model *m, ns_exec *x);
+void ns_model_prepare(ns_model *m, ns_exec *x);   /* after the weights changed (load, optimiser step) */
 void ns_model_zero_grad(ns_model *m, ns_exec *x);
-/* Logits of the last token of each live segment, f32 [n_seg, V] in host memory (CPU back-ends): inference and tests. */
-void ns_model_last_logits(ns_model *m, ns_exec *x, float *out);
+void ns_model_update(ns_model *m, ns_exec *x);    /* sumsq, clip, adamw, prepare: lr, t, ... are in step */
+/* Logits of the given token rows, f32 out[n, vocab] (host; CPU back-ends). After ns_model_forward. */
+void ns_model_logits(ns_model *m, ns_exec *x, const int32_t *rows, int64_t n, float *out);
 
 #endif

@@ -1,0 +1,44 @@
+/* A model that runs: architecture + back-end + memory, by plan-then-allocate (doc/plan.md). Training, inference and `ns plan`
+ * open the same engine.
+ *
+ *     ns_engine e;
+ *     NS_TRY(ns_engine_plan(&e, &arch, &opt, isa, err), "plan");        // layout, recorded step, offsets: no memory yet
+ *     ... print ns_plan_table(ns_space_plan(e.space)), refuse if e.total_bytes does not fit ...
+ *     NS_TRY(ns_engine_start(&e, n_threads, err), "start");             // one allocation, real pointers, thread pool
+ *     NS_TRY(ns_model_read(dir, &e.table, ns_engine_put, &e, err), "read model");
+ *     ns_engine_loaded(&e);                                             // prepares panels
+ *     ns_engine_free(&e);                                                                                            */
+#ifndef NS_MODEL_ENGINE_H
+#define NS_MODEL_ENGINE_H
+
+#include "model/model.h"
+
+typedef struct ns_engine {
+    ns_arch arch;
+    ns_param_table table;
+    ns_ops ops;
+    ns_model_options opt;
+    ns_space *space;
+    ns_model model;
+    ns_exec exec;
+    ns_threads *pool;
+    void *memory;
+    int64_t total_bytes;
+    ns_plan_totals totals; /* flops and bytes of one micro-batch forward+backward (or forward) and, in training, one update */
+    double step_flops;     /* of the forward+backward part alone: per micro-batch */
+    ns_arena arena;
+} ns_engine;
+
+/* isa: NULL or "auto" picks by machine and NS_ISA. */
+NS_MUST_USE ns_status ns_engine_plan(ns_engine *e, const ns_arch *a, const ns_model_options *o, const char *isa, ns_error *err);
+NS_MUST_USE ns_status ns_engine_start(ns_engine *e, int n_threads, ns_error *err);
+void ns_engine_loaded(ns_engine *e);
+void ns_engine_free(ns_engine *e);
+/* ns_param_put_fn / ns_param_get_fn shapes, user = ns_engine*: model values (bf16 rounded) or main values. */
+ns_status ns_engine_put(void *engine, int param, const float *data, ns_error *err);
+ns_status ns_engine_get(void *engine, int param, float *data, ns_error *err);
+/* ns_opt_get_fn / ns_opt_put_fn shapes. */
+ns_status ns_engine_get_opt(void *engine, int param, float *main, float *m, float *v, ns_error *err);
+ns_status ns_engine_put_opt(void *engine, int param, const float *main, const float *m, const float *v, ns_error *err);
+
+#endif

@@ -1,0 +1,219 @@
+/* Buffers of the model: the same calls in the same order when planning and when running (ops/space.h). Labels are
+ * "<group>.<name>"; the plan table sums by group: weights, grads, optim, acts, work, batch. */
+#include <stdio.h>
+#include <string.h>
+
+#include "model/model.h"
+
+static void *take(ns_space *s, const char *group, const char *name, int64_t bytes, ns_life life)
+{
+    char label[64];
+    snprintf(label, sizeof label, "%s.%s", group, name);
+    return ns_space_take(s, label, bytes, life);
+}
+
+static ns_status check_supported(const ns_arch *a, const ns_model_options *o, ns_error *err)
+{
+    NS_FAIL_IF(a->qk_norm, NS_ERR_UNSUPPORTED, "q/k norm (Qwen3) is not in the engine yet; Llama, Mistral, Qwen2.5 are");
+    NS_FAIL_IF(a->n_experts, NS_ERR_UNSUPPORTED, "mixture of experts (%d experts) is not supported", a->n_experts);
+    NS_FAIL_IF(a->o_bias || a->mlp_bias, NS_ERR_UNSUPPORTED, "bias in attention output or mlp is not supported");
+    NS_FAIL_IF(o->dt != NS_DTYPE_F32 && o->dt != NS_DTYPE_BF16, NS_ERR_UNSUPPORTED, "compute type %s: use BF16 or F32",
+               ns_dtype_name(o->dt));
+    NS_FAIL_IF(o->T_cap < 1 || o->S_cap < 1 || o->n_slots < 1, NS_ERR_INTERNAL, "bad micro-batch geometry");
+    return NS_OK;
+}
+
+/* Weights, gradients, optimiser state, prepared panels of each storage parameter. */
+static ns_status layout_params(ns_model *m, ns_space *s, const ns_ops *ops, ns_error *err)
+{
+    const ns_param_table *t = m->table;
+    size_t n = (size_t)t->n_params;
+    m->w = ns_arena_alloc(&m->arena, n * sizeof *m->w, err);
+    m->rem = ns_arena_alloc(&m->arena, n * sizeof *m->rem, err);
+    m->adam_m = ns_arena_alloc(&m->arena, n * sizeof *m->adam_m, err);
+    m->adam_v = ns_arena_alloc(&m->arena, n * sizeof *m->adam_v, err);
+    m->items = ns_arena_alloc(&m->arena, n * sizeof *m->items, err);
+    if (!m->w || !m->rem || !m->adam_m || !m->adam_v || !m->items) return NS_ERR_MEMORY;
+    int64_t es = (int64_t)ns_dtype_size(m->opt.dt);
+    for (int i = 0; i < t->n_params; i++) {
+        const ns_param *p = &t->params[i];
+        int64_t ne = p->rows * p->cols;
+        ns_weight *w = &m->w[i];
+        *w = (ns_weight){.name = p->name, .rows = p->rows, .cols = p->cols, .dt = m->opt.dt};
+        w->data = take(s, "weights", p->name, ne * es, NS_LIFE_RUN);
+        if (p->cols > 1 && p->kind != NS_P_EMBED) {
+            int64_t fwd = 0, dx = 0;
+            ops->prepare_bytes(w, &fwd, &dx);
+            w->panels_fwd = take(s, "panels", p->name, fwd, NS_LIFE_RUN);
+            w->panels_dx = m->opt.train ? take(s, "panels", p->name, dx, NS_LIFE_RUN) : NULL;
+        }
+        if (!m->opt.train || !p->trainable) continue;
+        w->grad = take(s, "grads", p->name, ne * 4, NS_LIFE_RUN);
+        m->rem[i] = m->opt.dt == NS_DTYPE_BF16 ? take(s, "optim", p->name, ne * 2, NS_LIFE_RUN) : NULL;
+        m->adam_m[i] = take(s, "optim", p->name, ne * 4, NS_LIFE_RUN);
+        m->adam_v[i] = take(s, "optim", p->name, ne * 4, NS_LIFE_RUN);
+        m->items[m->n_items++] = (ns_opt_item){.n = ne, .dt = m->opt.dt, .w = w->data, .rem = m->rem[i], .grad = w->grad,
+                                               .m = m->adam_m[i], .v = m->adam_v[i], .decay = p->decays};
+    }
+    if (m->arch.tied) { /* the head is the embedding: its panels belong to that parameter */
+        ns_weight *w = &m->w[ns_param_find(t, NS_P_EMBED, -1)];
+        int64_t fwd = 0, dx = 0;
+        ops->prepare_bytes(w, &fwd, &dx);
+        w->panels_fwd = take(s, "panels", w->name, fwd, NS_LIFE_RUN);
+        w->panels_dx = m->opt.train ? take(s, "panels", w->name, dx, NS_LIFE_RUN) : NULL;
+    }
+    return NS_OK;
+}
+
+/* One block's activations. `keep_h0` only: the rest is shared (inference, full recomputation). */
+static void take_acts(ns_model *m, ns_space *s, ns_block_acts *b, int own_h0, int own_rest, const ns_block_acts *shared)
+{
+    const ns_arch *a = &m->arch;
+    int64_t T = m->opt.T_cap, es = (int64_t)ns_dtype_size(m->opt.dt), f = m->opt.train ? 4 : 0;
+    void *h0 = own_h0 ? take(s, "acts", "h0", T * a->C * es, NS_LIFE_STEP) : (shared ? shared->h0 : NULL);
+    if (!own_rest && shared) {
+        *b = *shared;
+        b->h0 = h0;
+        return;
+    }
+    b->h0 = h0;
+    b->n1 = take(s, "acts", "n1", T * a->C * es, NS_LIFE_STEP);
+    b->rstd1 = take(s, "acts", "rstd1", T * f, NS_LIFE_STEP);
+    b->qkv = take(s, "acts", "qkv", T * (a->n_heads + 2 * a->n_kv) * a->head_dim * es, NS_LIFE_STEP);
+    b->att = take(s, "acts", "att", T * a->n_heads * a->head_dim * es, NS_LIFE_STEP);
+    b->lse = take(s, "acts", "lse", T * a->n_heads * f, NS_LIFE_STEP);
+    b->h1 = take(s, "acts", "h1", T * a->C * es, NS_LIFE_STEP);
+    b->n2 = take(s, "acts", "n2", T * a->C * es, NS_LIFE_STEP);
+    b->rstd2 = take(s, "acts", "rstd2", T * f, NS_LIFE_STEP);
+    b->gu = take(s, "acts", "gu", T * 2 * a->F * es, NS_LIFE_STEP);
+    b->act = take(s, "acts", "act", T * a->F * es, NS_LIFE_STEP);
+}
+
+static ns_status layout_acts(ns_model *m, ns_space *s, ns_error *err)
+{
+    const ns_arch *a = &m->arch;
+    int64_t T = m->opt.T_cap, es = (int64_t)ns_dtype_size(m->opt.dt), L = a->L;
+    m->acts = ns_arena_alloc(&m->arena, (size_t)(L * m->opt.n_slots) * sizeof *m->acts, err);
+    if (!m->acts) return NS_ERR_MEMORY;
+    m->x0 = take(s, "acts", "x0", T * a->C * es, NS_LIFE_STEP);
+    for (int slot = 0; slot < m->opt.n_slots; slot++) {
+        ns_block_acts *b = &m->acts[slot * L];
+        for (int64_t l = 0; l < L; l++) {
+            int own_h0 = (m->opt.train && l > 0) || l == 1, own_rest = l == 0 || (m->opt.train && !m->opt.recompute);
+            take_acts(m, s, &b[l], own_h0, own_rest, l == 0 ? NULL : l == 1 || m->opt.train ? &b[0] : &b[1]);
+        }
+        b[0].h0 = m->x0; /* layer 0 reads the embedding itself */
+    }
+    m->hL = take(s, "acts", "hL", T * a->C * es, NS_LIFE_STEP);
+    m->nL = take(s, "acts", "nL", T * a->C * es, NS_LIFE_STEP);
+    m->rstdL = take(s, "acts", "rstdL", m->opt.train ? T * 4 : 0, NS_LIFE_STEP);
+    m->delta = take(s, "acts", "delta", T * a->C * es, NS_LIFE_STEP);
+    if (m->opt.train) {
+        m->dh = take(s, "acts", "dh", T * a->C * es, NS_LIFE_STEP);
+        m->dtmp = take(s, "acts", "dtmp", T * a->C * es, NS_LIFE_STEP);
+        m->dqkv = take(s, "acts", "dqkv", T * (a->n_heads + 2 * a->n_kv) * a->head_dim * es, NS_LIFE_STEP);
+        m->datt = take(s, "acts", "datt", T * a->n_heads * a->head_dim * es, NS_LIFE_STEP);
+        m->dgu = take(s, "acts", "dgu", T * 2 * a->F * es, NS_LIFE_STEP);
+        m->dact = take(s, "acts", "dact", T * a->F * es, NS_LIFE_STEP);
+    } else {
+        m->last_x = take(s, "acts", "last_x", m->opt.S_cap * a->C * es, NS_LIFE_RUN);
+        m->last_y = take(s, "acts", "last_y", m->opt.S_cap * a->vocab_rows * es, NS_LIFE_RUN);
+    }
+    return NS_OK;
+}
+
+static ns_status layout_cache(ns_model *m, ns_space *s, ns_error *err)
+{
+    const ns_arch *a = &m->arch;
+    if (m->opt.kv_rows <= 0) return NS_OK;
+    m->k_cache = ns_arena_alloc(&m->arena, (size_t)a->L * sizeof *m->k_cache, err);
+    m->v_cache = ns_arena_alloc(&m->arena, (size_t)a->L * sizeof *m->v_cache, err);
+    if (!m->k_cache || !m->v_cache) return NS_ERR_MEMORY;
+    int64_t bytes = m->opt.kv_rows * a->n_kv * a->head_dim * (int64_t)ns_dtype_size(m->opt.dt);
+    for (int64_t l = 0; l < a->L; l++) {
+        m->k_cache[l] = take(s, "kv", "k", bytes, NS_LIFE_RUN);
+        m->v_cache[l] = take(s, "kv", "v", bytes, NS_LIFE_RUN);
+    }
+    m->kv_row = take(s, "batch", "kv_row", m->opt.T_cap * 4, NS_LIFE_RUN);
+    m->kv_start = take(s, "batch", "kv_start", m->opt.S_cap * 4, NS_LIFE_RUN);
+    m->kv_len = take(s, "batch", "kv_len", m->opt.S_cap * 4, NS_LIFE_RUN);
+    return NS_OK;
+}
+
+static void layout_batch(ns_model *m, ns_space *s)
+{
+    int64_t T = m->opt.T_cap, S = m->opt.S_cap;
+    ns_batch *b = &m->batch;
+    b->T_cap = (int32_t)T;
+    b->S_cap = (int32_t)S;
+    b->ids = take(s, "batch", "ids", T * 4, NS_LIFE_RUN);
+    b->label = take(s, "batch", "label", T * 4, NS_LIFE_RUN);
+    b->weight = take(s, "batch", "weight", T * 4, NS_LIFE_RUN);
+    b->position = take(s, "batch", "position", T * 4, NS_LIFE_RUN);
+    b->cu_seqlens = take(s, "batch", "cu_seqlens", (S + 1) * 4, NS_LIFE_RUN);
+    m->rope = take(s, "batch", "rope", m->opt.max_len * m->arch.head_dim * 4, NS_LIFE_RUN);
+    m->step = take(s, "batch", "step", (int64_t)sizeof *m->step, NS_LIFE_RUN);
+}
+
+ns_status ns_model_layout(ns_model *m, const ns_arch *a, const ns_param_table *t, ns_space *s, const ns_ops *ops,
+                          const ns_model_options *o, ns_error *err)
+{
+    NS_TRY(check_supported(a, o, err), "model");
+    *m = (ns_model){.arch = *a, .table = t, .opt = *o, .arena = NS_ARENA_INIT("model")};
+    layout_batch(m, s);
+    NS_TRY(layout_params(m, s, ops, err), "model parameters");
+    NS_TRY(layout_acts(m, s, err), "model activations");
+    NS_TRY(layout_cache(m, s, err), "model cache");
+    ns_exec none = {.ops = ops};
+    m->work_bytes = ops->work_bytes(&none, o->T_cap, o->max_len, a->C, a->F, a->vocab_rows, a->n_heads, a->head_dim);
+    m->work = take(s, "work", "scratch", m->work_bytes, NS_LIFE_RUN);
+    return NS_OK;
+}
+
+void ns_model_start(ns_model *m) { ns_arch_rope_table(&m->arch, m->rope, m->opt.max_len); }
+
+void ns_model_free(ns_model *m)
+{
+    ns_arena_free(&m->arena);
+    memset(m, 0, sizeof *m);
+}
+
+void ns_model_put_param(ns_model *m, int i, const float *data)
+{
+    const ns_weight *w = &m->w[i];
+    size_t n = (size_t)(w->rows * w->cols);
+    if (w->dt == NS_DTYPE_F32) {
+        memcpy(w->data, data, n * sizeof *data);
+    } else if (m->rem[i]) {
+        for (size_t k = 0; k < n; k++) ns_main_split(data[k], &((uint16_t *)w->data)[k], &m->rem[i][k]);
+    } else {
+        ns_from_f32(w->data, NS_DTYPE_BF16, data, n);
+    }
+}
+
+void ns_model_get_param(const ns_model *m, int i, float *data, int main_value)
+{
+    const ns_weight *w = &m->w[i];
+    size_t n = (size_t)(w->rows * w->cols);
+    if (w->dt == NS_DTYPE_BF16 && main_value && m->rem[i]) {
+        for (size_t k = 0; k < n; k++) data[k] = ns_main_join(((const uint16_t *)w->data)[k], m->rem[i][k]);
+    } else {
+        ns_to_f32(data, w->data, w->dt, n);
+    }
+}
+
+void ns_model_set_batch(ns_model *m, const ns_batch *b)
+{
+    ns_batch *d = &m->batch;
+    NS_ASSERT(b->T_cap == d->T_cap && b->S_cap == d->S_cap);
+    size_t T = (size_t)d->T_cap;
+    memcpy(d->ids, b->ids, T * 4);
+    memcpy(d->label, b->label, T * 4);
+    memcpy(d->weight, b->weight, T * 4);
+    memcpy(d->position, b->position, T * 4);
+    memcpy(d->cu_seqlens, b->cu_seqlens, ((size_t)d->S_cap + 1) * 4);
+    d->n_tok = b->n_tok;
+    d->n_seg = b->n_seg;
+    d->max_len = b->max_len;
+    d->weight_sum = b->weight_sum;
+}
