@@ -79,8 +79,8 @@ static void attend_cache(ns_model *m, ns_exec *x, int l, ns_block_acts *b)
     const ns_arch *a = &m->arch;
     ns_attn_args t = attn_args(m, b->qkv);
     int64_t kv = a->n_kv * a->head_dim;
-    x->ops->scatter_rows(x, &(ns_scatter_args){.T = m->opt.T_cap, .cols = kv, .dt = m->opt.dt, .src = t.k, .src_stride = t.k_stride, .dst = m->k_cache[l], .row = m->kv_row});
-    x->ops->scatter_rows(x, &(ns_scatter_args){.T = m->opt.T_cap, .cols = kv, .dt = m->opt.dt, .src = t.v, .src_stride = t.v_stride, .dst = m->v_cache[l], .row = m->kv_row});
+    x->ops->scatter_rows(x, &(ns_scatter_args){.T = m->opt.T_cap, .cols = kv, .dt = m->opt.dt, .src = t.k, .src_stride = t.k_stride, .dst = m->k_cache[l], .dst_rows = m->opt.kv_rows, .row = m->kv_row});
+    x->ops->scatter_rows(x, &(ns_scatter_args){.T = m->opt.T_cap, .cols = kv, .dt = m->opt.dt, .src = t.v, .src_stride = t.v_stride, .dst = m->v_cache[l], .dst_rows = m->opt.kv_rows, .row = m->kv_row});
     t.k = m->k_cache[l];
     t.v = m->v_cache[l];
     t.k_stride = t.v_stride = kv;

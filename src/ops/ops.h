@@ -207,6 +207,17 @@ typedef struct ns_opt_args {
     int64_t n_items;
 } ns_opt_args;
 
+/* dst[row[t], 0:cols] = src[t, 0:cols] for rows with row[t] >= 0: keys and values into their cache. dst row stride is cols. */
+typedef struct ns_scatter_args {
+    int64_t T, cols;
+    ns_dtype dt;
+    const void *src;
+    int64_t src_stride;
+    void *dst;
+    int64_t dst_rows;   /* bound of row[t] */
+    const int32_t *row; /* [T] */
+} ns_scatter_args;
+
 typedef struct ns_fill_args {
     void *p;
     int64_t bytes; /* set to zero */
@@ -229,6 +240,7 @@ typedef struct ns_ops {
     void (*head)(ns_exec *, const ns_head_args *);
     void (*dropout)(ns_exec *, const ns_dropout_args *);
     void (*add)(ns_exec *, const ns_add_args *);
+    void (*scatter_rows)(ns_exec *, const ns_scatter_args *);
     void (*zero)(ns_exec *, const ns_fill_args *);
     void (*grad_sumsq)(ns_exec *,
                        const ns_opt_args *);       /* step->grad_sumsq = sum g^2 (f64, item order); sets nonfinite */

@@ -183,6 +183,12 @@ static void add(ns_exec *x, const ns_add_args *a)
     RECORD(x, "add", a->n, arr(a->x, a->n, e), arr(a->delta, a->n, e), arr(a->y, a->n, e));
 }
 
+static void scatter_rows(ns_exec *x, const ns_scatter_args *a)
+{
+    int64_t src = a->T > 0 ? (a->T - 1) * a->src_stride + a->cols : 0; /* bytes moved: T rows in, T rows out */
+    RECORD(x, "scatter_rows", 0, (use){a->src, src * es(a->dt), 1}, arr(a->dst, a->cols, es(a->dt)), arr(a->row, a->T, 4));
+}
+
 static void zero(ns_exec *x, const ns_fill_args *a)
 {
     RECORD(x, "zero", 0, arr(a->p, a->bytes, 1));
@@ -260,6 +266,7 @@ const ns_ops ns_ops_plan = {
     .head = head,
     .dropout = dropout,
     .add = add,
+    .scatter_rows = scatter_rows,
     .zero = zero,
     .grad_sumsq = grad_sumsq,
     .clip = clip,

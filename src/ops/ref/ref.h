@@ -45,6 +45,7 @@ void ns_ref_act_bwd(ns_exec *x, const ns_act_args *a);
 void ns_ref_head(ns_exec *x, const ns_head_args *a);
 void ns_ref_dropout(ns_exec *x, const ns_dropout_args *a);
 void ns_ref_add(ns_exec *x, const ns_add_args *a);
+void ns_ref_scatter_rows(ns_exec *x, const ns_scatter_args *a);
 void ns_ref_zero(ns_exec *x, const ns_fill_args *a);
 void ns_ref_grad_sumsq(ns_exec *x, const ns_opt_args *a);
 void ns_ref_clip(ns_exec *x, const ns_opt_args *a);

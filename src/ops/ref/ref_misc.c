@@ -117,6 +117,18 @@ void ns_ref_add(ns_exec *x, const ns_add_args *a)
         ns_ref_store(a->y, a->dt, i, ns_ref_load(a->x, a->dt, i) + ns_ref_load(a->delta, a->dt, i));
 }
 
+void ns_ref_scatter_rows(ns_exec *x, const ns_scatter_args *a)
+{
+    (void)x;
+    size_t es = ns_dtype_size(a->dt);
+    for (int64_t t = 0; t < a->T; t++) {
+        if (a->row[t] < 0) continue;
+        NS_ASSERT(a->row[t] < a->dst_rows);
+        memcpy((char *)a->dst + (size_t)(a->row[t] * a->cols) * es,
+               (const char *)a->src + (size_t)(t * a->src_stride) * es, (size_t)a->cols * es);
+    }
+}
+
 void ns_ref_zero(ns_exec *x, const ns_fill_args *a)
 {
     (void)x;

@@ -38,6 +38,7 @@ const ns_ops ns_ops_ref = {
     .head = ns_ref_head,
     .dropout = ns_ref_dropout,
     .add = ns_ref_add,
+    .scatter_rows = ns_ref_scatter_rows,
     .zero = ns_ref_zero,
     .grad_sumsq = ns_ref_grad_sumsq,
     .clip = ns_ref_clip,
