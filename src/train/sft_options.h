@@ -1,0 +1,58 @@
+/* The settings of `ns sft`: documented keys and defaults (training.md §1.4) in one table, shared with `ns plan`. */
+#ifndef NS_TRAIN_SFT_OPTIONS_H
+#define NS_TRAIN_SFT_OPTIONS_H
+
+#include "base/options.h"
+
+typedef struct ns_sft_data_options {
+    const char *file_path;
+    int64_t gbs, mbs, max_seq_length, min_seq_length;
+    int shuffle, drop_last, add_eos, add_sep, add_bos, packed, hf_dataset;
+    const char *label_key, *truncation_field, *prompt_template, *truncation_method;
+    const char *index_mapping_dir;
+} ns_sft_data_options;
+
+typedef struct ns_sft_options {
+    const char *name;
+    int64_t num_nodes, devices;
+    const char *precision;
+    int64_t max_epochs, max_steps, save_interval, num_checkpoints;
+    const ns_node *val_check_interval, *limit_val_batches, *limit_train_batches;
+    double clip; /* 0: none */
+    const char *log_dir, *exp_dir, *exp_name, *max_time;
+    int wandb, tensorboard, resume, resume_ignore_missing;
+    int64_t save_top_k, keep_optimizer;
+    const char *monitor, *mode, *filename;
+    int save_forced_named;
+    int64_t seed;
+    int64_t tp, pp, cp;
+    const char *restore_from, *resume_from;
+    double hidden_dropout, attention_dropout, ffn_dropout;
+    const char *recompute;
+    const char *peft;
+    int chat;
+    ns_sft_data_options train, val;
+    const char *optim_name;
+    double lr, weight_decay, eps;
+    ns_opt_list betas;
+    const char *sched;
+    int64_t warmup, constant;
+    double min_lr;
+    const char *sampler, *loss;
+    int norm_decay;
+    const char *isa;
+    int64_t threads;
+    int deterministic, allow_masked;
+    const char *tokenizer;
+    /* filled by ns_sft_check */
+    double max_seconds;
+    double beta1, beta2;
+} ns_sft_options;
+
+extern const ns_option ns_sft_option_table[];
+extern const size_t ns_sft_option_count;
+
+/* Combinations, before any work: sizes that do not divide, layouts this build cannot run, missing paths. */
+NS_MUST_USE ns_status ns_sft_check(ns_sft_options *o, ns_error *err);
+
+#endif
