@@ -160,6 +160,7 @@ ns_status ns_model_layout(ns_model *m, const ns_arch *a, const ns_param_table *t
 {
     NS_TRY(check_supported(a, o, err), "model");
     *m = (ns_model){.arch = *a, .table = t, .opt = *o, .arena = NS_ARENA_INIT("model")};
+    m->T = o->T_cap;
     layout_batch(m, s);
     NS_TRY(layout_params(m, s, ops, err), "model parameters");
     NS_TRY(layout_acts(m, s, err), "model activations");
@@ -216,4 +217,7 @@ void ns_model_set_batch(ns_model *m, const ns_batch *b)
     d->n_seg = b->n_seg;
     d->max_len = b->max_len;
     d->weight_sum = b->weight_sum;
+    /* no work on the dead tail: rows are rounded up to whole tiles only */
+    m->T = b->n_tok < 1 ? 1 : (b->n_tok + 31) / 32 * 32;
+    if (m->T > m->opt.T_cap) m->T = m->opt.T_cap;
 }

@@ -25,32 +25,32 @@ static char *at(void *p, int64_t elements, ns_dtype dt) { return (char *)p + ele
 
 static void linear(ns_model *m, ns_exec *x, const ns_weight *w, const ns_weight *b, const void *in, void *out)
 {
-    x->ops->linear_fwd(x, &(ns_linear_args){.M = m->opt.T_cap, .N = w->rows, .K = w->cols, .dt = m->opt.dt, .w = w, .b = b, .x = in, .y = out});
+    x->ops->linear_fwd(x, &(ns_linear_args){.M = m->T, .N = w->rows, .K = w->cols, .dt = m->opt.dt, .w = w, .b = b, .x = in, .y = out});
 }
 
 /* dx = dy W (assign), W.grad += dy^T x, b.grad += sum dy. */
 static void linear_bwd(ns_model *m, ns_exec *x, const ns_weight *w, const ns_weight *b, const void *in, const void *dy, void *dx)
 {
-    ns_linear_args a = {.M = m->opt.T_cap, .N = w->rows, .K = w->cols, .dt = m->opt.dt, .w = w, .b = b, .x = in, .dy = dy, .dx = dx};
+    ns_linear_args a = {.M = m->T, .N = w->rows, .K = w->cols, .dt = m->opt.dt, .w = w, .b = b, .x = in, .dy = dy, .dx = dx};
     x->ops->linear_dgrad(x, &a);
     if (w->grad || (b && b->grad)) x->ops->linear_wgrad(x, &a);
 }
 
 static void dropout(ns_model *m, ns_exec *x, float p, int l, uint32_t op, int64_t cols, const void *in, void *out)
 {
-    x->ops->dropout(x, &(ns_dropout_args){.T = m->opt.T_cap, .C = cols, .dt = m->opt.dt, .p = p, .layer = (uint32_t)l, .op = op, .x = in, .y = out});
+    x->ops->dropout(x, &(ns_dropout_args){.T = m->T, .C = cols, .dt = m->opt.dt, .p = p, .layer = (uint32_t)l, .op = op, .token0 = m->token0, .x = in, .y = out});
 }
 
 static void norm(ns_model *m, ns_exec *x, const ns_weight *w, const void *in, const void *delta, void *h, void *y, float *rstd)
 {
-    x->ops->norm_fwd(x, &(ns_norm_args){.T = m->opt.T_cap, .C = m->arch.C, .dt = m->opt.dt, .eps = m->arch.norm_eps,
+    x->ops->norm_fwd(x, &(ns_norm_args){.T = m->T, .C = m->arch.C, .dt = m->opt.dt, .eps = m->arch.norm_eps,
                                         .plus_one = m->arch.norm_plus_one, .w = w, .x = in, .delta = delta, .h = h, .y = y, .rstd = rstd});
 }
 
 /* dh = dres + d norm; both the stream below and the sub-layer that produced delta receive dh. */
 static void norm_bwd(ns_model *m, ns_exec *x, const ns_weight *w, const void *h, const float *rstd, const void *dy, const void *dres, void *dh)
 {
-    x->ops->norm_bwd(x, &(ns_norm_bwd_args){.T = m->opt.T_cap, .C = m->arch.C, .dt = m->opt.dt, .plus_one = m->arch.norm_plus_one,
+    x->ops->norm_bwd(x, &(ns_norm_bwd_args){.T = m->T, .C = m->arch.C, .dt = m->opt.dt, .plus_one = m->arch.norm_plus_one,
                                             .w = w, .h = h, .rstd = rstd, .dy = dy, .dres = dres, .dh = dh});
 }
 
@@ -58,7 +58,7 @@ static ns_attn_args attn_args(ns_model *m, void *qkv)
 {
     const ns_arch *a = &m->arch;
     int64_t hd = a->head_dim, stride = (a->n_heads + 2 * a->n_kv) * hd;
-    return (ns_attn_args){.T = m->opt.T_cap, .n_seg = m->opt.S_cap, .max_q = m->opt.max_len, .max_kv = m->opt.max_len,
+    return (ns_attn_args){.T = m->T, .n_seg = m->opt.S_cap, .max_q = m->opt.max_len, .max_kv = m->opt.max_len,
                           .n_heads = a->n_heads, .n_kv = a->n_kv, .head_dim = hd, .dt = m->opt.dt,
                           .scale = 1.0f / __builtin_sqrtf((float)hd), .softcap = a->attn_softcap, .window = a->window, .causal = 1,
                           .cu_q = m->batch.cu_seqlens, .q = qkv, .k = at(qkv, a->n_heads * hd, m->opt.dt),
@@ -68,7 +68,7 @@ static ns_attn_args attn_args(ns_model *m, void *qkv)
 static void rope(ns_model *m, ns_exec *x, void *qkv, int inverse)
 {
     const ns_arch *a = &m->arch;
-    x->ops->rope(x, &(ns_rope_args){.T = m->opt.T_cap, .n_heads = a->n_heads + a->n_kv, .head_dim = a->head_dim,
+    x->ops->rope(x, &(ns_rope_args){.T = m->T, .n_heads = a->n_heads + a->n_kv, .head_dim = a->head_dim,
                                     .row_stride = (a->n_heads + 2 * a->n_kv) * a->head_dim, .rot_dim = a->head_dim, .dt = m->opt.dt,
                                     .position = m->batch.position, .cos_sin = m->rope, .max_pos = m->opt.max_len, .qk = qkv, .inverse = inverse});
 }
@@ -79,8 +79,8 @@ static void attend_cache(ns_model *m, ns_exec *x, int l, ns_block_acts *b)
     const ns_arch *a = &m->arch;
     ns_attn_args t = attn_args(m, b->qkv);
     int64_t kv = a->n_kv * a->head_dim;
-    x->ops->scatter_rows(x, &(ns_scatter_args){.T = m->opt.T_cap, .cols = kv, .dt = m->opt.dt, .src = t.k, .src_stride = t.k_stride, .dst = m->k_cache[l], .dst_rows = m->opt.kv_rows, .row = m->kv_row});
-    x->ops->scatter_rows(x, &(ns_scatter_args){.T = m->opt.T_cap, .cols = kv, .dt = m->opt.dt, .src = t.v, .src_stride = t.v_stride, .dst = m->v_cache[l], .dst_rows = m->opt.kv_rows, .row = m->kv_row});
+    x->ops->scatter_rows(x, &(ns_scatter_args){.T = m->T, .cols = kv, .dt = m->opt.dt, .src = t.k, .src_stride = t.k_stride, .dst = m->k_cache[l], .dst_rows = m->opt.kv_rows, .row = m->kv_row});
+    x->ops->scatter_rows(x, &(ns_scatter_args){.T = m->T, .cols = kv, .dt = m->opt.dt, .src = t.v, .src_stride = t.v_stride, .dst = m->v_cache[l], .dst_rows = m->opt.kv_rows, .row = m->kv_row});
     t.k = m->k_cache[l];
     t.v = m->v_cache[l];
     t.k_stride = t.v_stride = kv;
@@ -107,7 +107,7 @@ static void block_from_h0(ns_model *m, ns_exec *x, int l, ns_block_acts *b)
     if (m->opt.hidden_dropout > 0) dropout(m, x, m->opt.hidden_dropout, l, DROP_ATTN_OUT, m->arch.C, m->delta, m->delta);
     norm(m, x, weight(m, NS_P_MLP_NORM, l), b->h0, m->delta, b->h1, b->n2, b->rstd2);
     linear(m, x, weight(m, NS_P_GATE_UP, l), NULL, b->n2, b->gu);
-    x->ops->act_fwd(x, &(ns_act_args){.T = m->opt.T_cap, .F = m->arch.F, .dt = m->opt.dt, .act = (ns_act)m->arch.act, .x = b->gu, .y = b->act});
+    x->ops->act_fwd(x, &(ns_act_args){.T = m->T, .F = m->arch.F, .dt = m->opt.dt, .act = (ns_act)m->arch.act, .x = b->gu, .y = b->act});
     if (m->opt.ffn_dropout > 0) dropout(m, x, m->opt.ffn_dropout, l, DROP_FFN, m->arch.F, b->act, b->act);
     linear(m, x, weight(m, NS_P_DOWN, l), NULL, b->act, m->delta);
     if (m->opt.hidden_dropout > 0) dropout(m, x, m->opt.hidden_dropout, l, DROP_MLP_OUT, m->arch.C, m->delta, m->delta);
@@ -135,7 +135,7 @@ void ns_block_backward(ns_model *m, ns_exec *x, int l, int slot)
     if (m->opt.hidden_dropout > 0) dropout(m, x, m->opt.hidden_dropout, l, DROP_MLP_OUT, m->arch.C, m->dh, m->delta), dy = m->delta;
     linear_bwd(m, x, weight(m, NS_P_DOWN, l), NULL, b->act, dy, m->dact);
     if (m->opt.ffn_dropout > 0) dropout(m, x, m->opt.ffn_dropout, l, DROP_FFN, m->arch.F, m->dact, m->dact);
-    x->ops->act_bwd(x, &(ns_act_args){.T = m->opt.T_cap, .F = m->arch.F, .dt = m->opt.dt, .act = (ns_act)m->arch.act, .x = b->gu, .dy = m->dact, .dx = m->dgu});
+    x->ops->act_bwd(x, &(ns_act_args){.T = m->T, .F = m->arch.F, .dt = m->opt.dt, .act = (ns_act)m->arch.act, .x = b->gu, .dy = m->dact, .dx = m->dgu});
     linear_bwd(m, x, weight(m, NS_P_GATE_UP, l), NULL, b->n2, m->dgu, m->dtmp);
     norm_bwd(m, x, weight(m, NS_P_MLP_NORM, l), b->h1, b->rstd2, m->dtmp, m->dh, m->dh);
 
@@ -157,7 +157,7 @@ void ns_block_backward(ns_model *m, ns_exec *x, int l, int slot)
 
 static ns_embed_args embed_args(ns_model *m)
 {
-    return (ns_embed_args){.T = m->opt.T_cap, .C = m->arch.C, .V = m->arch.vocab_rows, .dt = m->opt.dt, .ids = m->batch.ids,
+    return (ns_embed_args){.T = m->T, .C = m->arch.C, .V = m->arch.vocab_rows, .dt = m->opt.dt, .ids = m->batch.ids,
                            .table = weight(m, NS_P_EMBED, -1), .x = m->x0, .dx = m->dh};
 }
 
@@ -171,7 +171,7 @@ void ns_model_forward(ns_model *m, ns_exec *x, int slot)
 
 void ns_model_loss(ns_model *m, ns_exec *x, float *logp, int with_grad)
 {
-    x->ops->head(x, &(ns_head_args){.T = m->opt.T_cap, .C = m->arch.C, .V = m->arch.vocab, .dt = m->opt.dt, .softcap = m->arch.head_softcap,
+    x->ops->head(x, &(ns_head_args){.T = m->T, .C = m->arch.C, .V = m->arch.vocab, .dt = m->opt.dt, .softcap = m->arch.head_softcap,
                                     .w = head_weight(m), .x = m->nL, .label = m->batch.label, .weight = m->batch.weight,
                                     .logp = logp, .dx = with_grad ? m->dtmp : NULL});
 }

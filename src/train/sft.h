@@ -1,0 +1,64 @@
+/* Supervised fine-tuning: settings -> data, plan -> steps -> checkpoints (training.md §2).
+ *
+ *     ns_sft t;
+ *     NS_TRY(ns_sft_open(&t, &options, err), "prepare");      // model config, tokenizer, rows, step count, memory plan
+ *     NS_TRY(ns_sft_report(&t, &text, err), "report");         // what will happen: printed before step 1, and by `ns plan`
+ *     NS_TRY(ns_sft_run(&t, config_yaml, argc, argv, err), "train");
+ *     ns_sft_close(&t);
+ *
+ * States of a run, and what moves it:
+ *   open --ns_sft_run: lock, resume or base weights--> stepping --save_interval--> validate, save --> stepping
+ *   stepping --signal or time limit--> validate, save -last--> stopped (NS_ERR_STOPPED);  --last step--> save--> finished
+ * The lock (training/.lock) is held from the first write to the end: a second run into the same folder is refused. */
+#ifndef NS_TRAIN_SFT_H
+#define NS_TRAIN_SFT_H
+
+#include "ckpt/checkpoint.h"
+#include "model/engine.h"
+#include "pack/sft_data.h"
+#include "pack/split.h"
+#include "train/schedule.h"
+#include "train/sft_options.h"
+#include "train/tfevents.h"
+
+typedef struct ns_sft {
+    ns_sft_options *o;
+    char train_dir[2048], ckpt_dir[2048], tokenizer_dir[2048];
+    ns_arch arch;
+    ns_tok *tok;
+    ns_examples rows, val_rows;
+    int val_is_train;        /* no validation file: the training rows serve both */
+    ns_sampler sampler, val_sampler;
+    ns_split split;
+    ns_batch batch;
+    ns_engine engine;
+    int32_t T_cap, S_cap;
+    ns_schedule schedule;
+    int64_t steps_per_epoch, max_steps, save_interval, val_interval, n_val_batches;
+    int64_t *index;          /* rows of the present global batch */
+    ns_ckpt_state state;     /* step, consumed samples, ...: what state.json will say */
+    int lock_fd;
+    struct ns_tfevents *events;
+    void *metrics;           /* FILE * of metrics.jsonl */
+    double started, flops_done;
+    int64_t n_saved, tokens_done, targets_done;
+    char last_saved[4096];
+} ns_sft;
+
+NS_MUST_USE ns_status ns_sft_open(ns_sft *t, ns_sft_options *o, ns_error *err);
+NS_MUST_USE ns_status ns_sft_report(const ns_sft *t, ns_buf *out, int json, ns_error *err);
+/* NS_ERR_STOPPED after a signal or the time limit: everything is saved and the message says how to go on. */
+NS_MUST_USE ns_status ns_sft_run(ns_sft *t, const char *config_yaml, int argc, char *const *argv, ns_error *err);
+void ns_sft_close(ns_sft *t);
+
+/* ---- between setup.c, loop.c, save.c, record.c ---- */
+ns_status ns_sft_lock(ns_sft *t, ns_error *err);
+ns_status ns_sft_load_weights(ns_sft *t, ns_error *err); /* base model, or the newest checkpoint */
+ns_status ns_sft_save(ns_sft *t, int forced, ns_error *err);
+int64_t ns_sft_checkpoint_bytes(const ns_sft *t);
+ns_status ns_sft_record_open(ns_sft *t, const char *config_yaml, int argc, char *const *argv, ns_error *err);
+ns_status ns_sft_record_step(ns_sft *t, double loss, double grad_norm, double lr, double step_s, int64_t tokens, ns_error *err);
+ns_status ns_sft_record_val(ns_sft *t, double loss, double seconds, ns_error *err);
+void ns_sft_record_close(ns_sft *t);
+
+#endif
