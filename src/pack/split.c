@@ -6,7 +6,7 @@
 
 #include "base/mem.h"
 
-ns_status ns_split_new(ns_split *s, int64_t max_rows, ns_error *err)
+ns_status ns_split_new(ns_mb_split *s, int64_t max_rows, ns_error *err)
 {
     memset(s, 0, sizeof *s);
     s->cap = max_rows;
@@ -17,7 +17,7 @@ ns_status ns_split_new(ns_split *s, int64_t max_rows, ns_error *err)
     return st;
 }
 
-void ns_split_free(ns_split *s)
+void ns_split_free(ns_mb_split *s)
 {
     ns_free(s->rows);
     ns_free(s->start);
@@ -45,7 +45,7 @@ static void sort_by_length(const ns_examples *ex, int64_t *v, int64_t *tmp, int6
     }
 }
 
-static void first_fit(ns_split *s, const ns_examples *ex, int64_t n, int32_t T_cap, int32_t S_cap)
+static void first_fit(ns_mb_split *s, const ns_examples *ex, int64_t n, int32_t T_cap, int32_t S_cap)
 {
     int64_t *order = s->scratch, *tmp = order + s->cap, *bin = tmp + s->cap, *room = bin + s->cap, *count = room + s->cap;
     s->n_micro = 0;
@@ -67,7 +67,7 @@ static void first_fit(ns_split *s, const ns_examples *ex, int64_t n, int32_t T_c
     for (int64_t i = 0; i < n; i++) s->rows[tmp[bin[i]]++] = order[i];
 }
 
-ns_status ns_split_batch(ns_split *s, const ns_examples *ex, const int64_t *rows, int64_t n_rows, int64_t mbs, int by_rows,
+ns_status ns_split_batch(ns_mb_split *s, const ns_examples *ex, const int64_t *rows, int64_t n_rows, int64_t mbs, int by_rows,
                          int32_t T_cap, int32_t S_cap, ns_error *err)
 {
     NS_ASSERT(n_rows <= s->cap);

@@ -14,7 +14,7 @@ static void check_split(int64_t n, const int *len, int32_t T_cap, int32_t S_cap,
     }
     rows[n] = -1; /* padding is dropped */
     ns_examples ex = {.n = n, .start = start};
-    ns_split s;
+    ns_mb_split s;
     assert_ns_ok(ns_split_new(&s, 16, &err), &err);
     assert_ns_ok(ns_split_batch(&s, &ex, rows, n + 1, mbs, by_rows, T_cap, S_cap, &err), &err);
     int seen[16] = {0};
@@ -51,7 +51,7 @@ static void a_row_that_cannot_fit_is_refused(void **state)
     ns_error err = NS_ERROR_INIT;
     int64_t start[] = {0, 12}, rows[] = {0};
     ns_examples ex = {.n = 1, .start = start};
-    ns_split s;
+    ns_mb_split s;
     assert_ns_ok(ns_split_new(&s, 1, &err), &err);
     assert_ns_fails(ns_split_batch(&s, &ex, rows, 1, 1, 0, 10, 4, &err), NS_ERR_INTERNAL, "11 tokens", &err);
     ns_split_free(&s);

@@ -29,7 +29,7 @@ typedef struct ns_sft {
     ns_examples rows, val_rows;
     int val_is_train;        /* no validation file: the training rows serve both */
     ns_sampler sampler, val_sampler;
-    ns_split split;
+    ns_mb_split split;
     ns_batch batch;
     ns_engine engine;
     int32_t T_cap, S_cap;
