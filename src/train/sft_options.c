@@ -43,7 +43,7 @@
 #define OWN(key, def) def
 #define FROM_TRAIN(key, def) "${model.data.train_ds." key "}"
 
-const ns_option ns_sft_option_table[] = {
+const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS] = {
     STR("name", name, "megatron_gpt_sft", "run name"),
     {.key = "model.restore_from_path", .type = NS_OPT_STRING, .at = AT(restore_from), .def = "???", .flags = NS_OPT_REQUIRED, .help = "base model: Hugging Face directory"},
     STR("model.tokenizer_path", tokenizer, NULL, "tokenizer.json or its folder (default: the base model's)"),
@@ -144,7 +144,6 @@ const ns_option ns_sft_option_table[] = {
     COMPAT("model.optim.overlap_param_sync", "false", "", "no effect on one rank"),
     COMPAT("model.optim.contiguous_grad_buffer", "true", "", "no effect"),
 };
-const size_t ns_sft_option_count = sizeof ns_sft_option_table / sizeof ns_sft_option_table[0];
 
 static ns_status check_batches(const ns_sft_data_options *d, const char *which, ns_error *err)
 {

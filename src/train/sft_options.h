@@ -49,8 +49,8 @@ typedef struct ns_sft_options {
     double beta1, beta2;
 } ns_sft_options;
 
-extern const ns_option ns_sft_option_table[];
-extern const size_t ns_sft_option_count;
+enum { NS_SFT_N_OPTIONS = 139 };
+extern const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS];
 
 /* Combinations, before any work: sizes that do not divide, layouts this build cannot run, missing paths. */
 NS_MUST_USE ns_status ns_sft_check(ns_sft_options *o, ns_error *err);

@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/crc32c.h"
 #include "base/mem.h"
 
 struct ns_tfevents {
@@ -15,19 +16,9 @@ struct ns_tfevents {
     char path[4096];
 };
 
-static uint32_t crc32c(const unsigned char *p, size_t n)
-{
-    uint32_t c = 0xffffffffu;
-    for (size_t i = 0; i < n; i++) {
-        c ^= p[i];
-        for (int k = 0; k < 8; k++) c = (c >> 1) ^ (0x82f63b78u & (0u - (c & 1u)));
-    }
-    return ~c;
-}
-
 static uint32_t masked(const unsigned char *p, size_t n)
 {
-    uint32_t c = crc32c(p, n);
+    uint32_t c = ns_crc32c(0, p, n);
     return ((c >> 15) | (c << 17)) + 0xa282ead8u;
 }
 
