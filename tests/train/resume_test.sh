@@ -24,11 +24,11 @@ done >"$dir/rows.jsonl"
 "$ns" init --config "$dir/config.json" --tokenizer "$root/examples/demo/tokenizer" --output "$dir/base" --seed 7 >"$dir/init.log" 2>&1 ||
     fail "ns init: $(cat "$dir/init.log")"
 
-# sft OUT [more settings]
+# sft OUT [more settings]; with prefix=exec in the background, $! is the program itself
 sft() {
     out=$1
     shift
-    "$ns" sft ++model.restore_from_path="$dir/base" ++model.data.train_ds.file_path="$dir/rows.jsonl" ++exp_manager.explicit_log_dir="$out" \
+    ${prefix:-} "$ns" sft ++model.restore_from_path="$dir/base" ++model.data.train_ds.file_path="$dir/rows.jsonl" ++exp_manager.explicit_log_dir="$out" \
         ++model.data.train_ds.global_batch_size=16 ++model.data.train_ds.micro_batch_size=2 ++trainer.sft.max_steps=20 ++trainer.sft.max_epochs=100 \
         ++trainer.sft.save_interval=5 ++trainer.sft.gradient_clip_val=1.0 ++model.optim.lr=1e-3 ++model.optim.sched.min_lr=1e-4 \
         ++model.optim.sched.warmup_steps=3 ++model.hidden_dropout=0.1 "$@" >>"$out.log" 2>&1
@@ -53,7 +53,7 @@ NS_THREADS=1 sft "$dir/one-thread" || fail "one thread: $(tail -3 "$dir/one-thre
 same "$dir/straight" "$dir/one-thread" || fail "one thread gives another result"
 echo "ok a repeated run is bit-equal, on one thread too"
 
-sft "$dir/killed" &
+(prefix=exec && sft "$dir/killed") &
 pid=$!
 n=0
 while [ "$(grep -c '"loss"' "$dir/killed/metrics.jsonl" 2>/dev/null || true)" != 11 ] && [ $n -lt 3000 ]; do
@@ -63,7 +63,7 @@ while [ "$(grep -c '"loss"' "$dir/killed/metrics.jsonl" 2>/dev/null || true)" !=
     n=$((n + 1))
     sleep 0.01
 done
-pkill -9 -f "$dir/killed" 2>/dev/null
+kill -9 $pid 2>/dev/null
 wait $pid 2>/dev/null
 [ "$(grep -c '"loss"' "$dir/killed/metrics.jsonl")" -lt 20 ] || echo "# the run ended before it could be killed"
 sft "$dir/killed" || fail "resume after kill -9: $(tail -3 "$dir/killed.log")"
@@ -88,16 +88,20 @@ cmp "$dir/avg1/model.safetensors" "$dir/avg2/model.safetensors" || fail "the ave
 grep -q 'Resume with the same command' "$dir/limited.log" || fail "the resume command is printed"
 echo "ok a run stopped $stops times by its time limit averages to the same model"
 
-sft "$dir/signal" &
+(prefix=exec && sft "$dir/signal") &
 pid=$!
 while [ ! -s "$dir/signal/metrics.jsonl" ] && kill -0 $pid 2>/dev/null; do sleep 0.01; done
-second=$(sft "$dir/signal" 2>&1; tail -2 "$dir/signal.log")
-pkill -TERM -f "ns sft.*$dir/signal" 2>/dev/null
+cp "$dir/signal.log" "$dir/first.log"
+if kill -0 $pid 2>/dev/null; then
+    sft "$dir/signal" && fail "a second training into a live folder is not refused"
+    grep -q "another training writes there (host .*process $pid" "$dir/signal.log" || fail "the refusal names the first: $(tail -2 "$dir/signal.log")"
+    echo "ok a second training into a live folder is refused, naming the first"
+fi
+kill -TERM $pid
 wait $pid
 sft "$dir/signal" || fail "resume after SIGTERM: $(tail -3 "$dir/signal.log")"
 same "$dir/straight" "$dir/signal" || fail "after SIGTERM and resume the result differs"
 echo "ok SIGTERM saves, and resume is bit-equal"
 
-mkfifo "$dir/hold" 2>/dev/null
 sft "$dir/again" && grep -q 'finished already' "$dir/again.log" || fail "a finished run does nothing"
 echo "ok a finished run restarted does nothing"
