@@ -90,8 +90,8 @@ static void live_line(const ns_sft *t, ns_progress *p, double loss, double grad_
 static ns_status run_steps(ns_sft *t, ns_progress *p, ns_stop_reason *stopped, ns_error *err)
 {
     while (t->state.step < t->max_steps) {
-        double start = ns_time_now(), loss, norm;
-        int64_t tokens;
+        double start = ns_time_now(), loss = 0, norm = 0;
+        int64_t tokens = 0;
         double lr = ns_schedule_lr(&t->schedule, t->state.step);
         NS_TRY(train_step(t, &loss, &norm, &tokens, err), "%s", "train");
         double seconds = ns_time_now() - start;

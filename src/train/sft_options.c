@@ -14,7 +14,7 @@
 #define FLT(k, f, d, lo, hi, h) {.key = k, .type = NS_OPT_FLOAT, .at = AT(f), .def = d, .min = lo, .max = hi, .help = h}
 #define BOOL(k, f, d, h) {.key = k, .type = NS_OPT_BOOL, .at = AT(f), .def = d, .help = h}
 #define NODE(k, f, d, h) {.key = k, .type = NS_OPT_NODE, .at = AT(f), .def = d, .help = h}
-#define COMPAT(k, d, h, note) {.key = k, .type = NS_OPT_NODE, .at = (size_t)-1, .def = d, .flags = NS_OPT_COMPAT, .help = h, .compat_note = note}
+#define COMPAT(k, d, h, note) {.key = k, .type = NS_OPT_NODE, .at = AT(compat), .def = d, .flags = NS_OPT_COMPAT, .help = h, .compat_note = note}
 #define BIG 9e15
 
 #define DATA_ROWS(p, f, inherit)                                                                                       \

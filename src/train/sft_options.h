@@ -44,6 +44,7 @@ typedef struct ns_sft_options {
     int64_t threads;
     int deterministic, allow_masked;
     const char *tokenizer;
+    const ns_node *compat; /* receives every setting that is accepted and not acted on */
     /* filled by ns_sft_check */
     double max_seconds;
     double beta1, beta2;
