@@ -203,7 +203,8 @@ static void steps_match(fixture *f)
             d += ((double)got[i] - (double)want[i]) * ((double)got[i] - (double)want[i]);
             m += (double)want[i] * (double)want[i];
         }
-        check(sqrt(d / m), strstr(name, "k_proj.bias") ? 2e-5 : 3e-6, name);
+        /* softmax nearly cancels the gradient of a key bias (exactly, without rope): what is left is rounding, times Adam */
+        check(sqrt(d / m), strstr(name, "k_proj.bias") ? 2e-4 : 3e-6, name);
     }
     ns_engine_free(&e);
 }
