@@ -33,8 +33,8 @@ ns_status ns_generator_open(ns_generator *g, const char *dir, const ns_generate_
     int64_t pass = o->pass_tokens > o->slots ? o->pass_tokens : o->slots;
     ns_model_options m = {.dt = o->f32 || g->arch.dt != NS_DTYPE_BF16 ? NS_DTYPE_F32 : NS_DTYPE_BF16, .T_cap = pass, .S_cap = o->slots,
                           .max_len = g->context > pass ? g->context : pass, .n_slots = 1, .kv_rows = o->slots * g->context};
-    NS_TRY(ns_engine_plan(&g->engine, &g->arch, &m, o->isa, err), "plan");
-    NS_TRY(ns_engine_start(&g->engine, o->threads, err), "start");
+    NS_TRY(ns_engine_plan(&g->engine, &g->arch, &m, o->isa, o->threads, err), "plan");
+    NS_TRY(ns_engine_start(&g->engine, err), "start");
     NS_TRY(ns_model_read(dir, &g->engine.table, ns_engine_put, &g->engine, err), "model %s", dir);
     ns_engine_loaded(&g->engine);
     NS_TRY(ns_alloc((void **)&g->logits, (size_t)(o->slots * g->arch.vocab) * sizeof(float), "infer.logits", err), "logits");

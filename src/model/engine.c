@@ -19,16 +19,18 @@ static void record(ns_engine *e)
     ns_model_update(m, &x);
 }
 
-ns_status ns_engine_plan(ns_engine *e, const ns_arch *a, const ns_model_options *o, const char *isa, ns_error *err)
+ns_status ns_engine_plan(ns_engine *e, const ns_arch *a, const ns_model_options *o, const char *isa, int n_threads, ns_error *err)
 {
     memset(e, 0, sizeof *e);
     e->arch = *a;
     e->opt = *o;
     e->arena = (ns_arena)NS_ARENA_INIT("engine");
     NS_TRY(ns_ops_cpu(&e->ops, isa ? isa : "auto", err), "choose CPU operations");
+    NS_TRY(ns_threads_new(&e->pool, n_threads, err), "thread pool");
+    e->opt.pool = e->pool;
     NS_TRY(ns_param_table_build(&e->table, &e->arch, &e->arena, err), "parameter table");
     NS_TRY(ns_space_new(&e->space, err), "plan");
-    NS_TRY(ns_model_layout(&e->model, &e->arch, &e->table, e->space, &e->ops, o, err), "plan");
+    NS_TRY(ns_model_layout(&e->model, &e->arch, &e->table, e->space, &e->ops, &e->opt, err), "plan");
     record(e);
     e->totals = ns_plan_get_totals(ns_space_plan(e->space));
     NS_TRY(ns_space_fit(e->space, &e->total_bytes, err), "plan");
@@ -37,9 +39,8 @@ ns_status ns_engine_plan(ns_engine *e, const ns_arch *a, const ns_model_options 
     return NS_OK;
 }
 
-ns_status ns_engine_start(ns_engine *e, int n_threads, ns_error *err)
+ns_status ns_engine_start(ns_engine *e, ns_error *err)
 {
-    NS_TRY(ns_threads_new(&e->pool, n_threads, err), "thread pool");
     NS_TRY(ns_alloc(&e->memory, (size_t)e->total_bytes, "engine", err), "allocate the planned memory");
     ns_space_bind(e->space, e->memory);
     NS_TRY(ns_model_layout(&e->model, &e->arch, &e->table, e->space, &e->ops, &e->opt, err), "lay out");

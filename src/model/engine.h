@@ -2,9 +2,9 @@
  * open the same engine.
  *
  *     ns_engine e;
- *     NS_TRY(ns_engine_plan(&e, &arch, &opt, isa, err), "plan");        // layout, recorded step, offsets: no memory yet
+ *     NS_TRY(ns_engine_plan(&e, &arch, &opt, isa, n_threads, err), "plan");   // layout, recorded step, offsets: no memory yet
  *     ... print ns_plan_table(ns_space_plan(e.space)), refuse if e.total_bytes does not fit ...
- *     NS_TRY(ns_engine_start(&e, n_threads, err), "start");             // one allocation, real pointers, thread pool
+ *     NS_TRY(ns_engine_start(&e, err), "start");                            // one allocation, real pointers
  *     NS_TRY(ns_model_read(dir, &e.table, ns_engine_put, &e, err), "read model");
  *     ns_engine_loaded(&e);                                             // prepares panels
  *     ns_engine_free(&e);                                                                                            */
@@ -29,9 +29,10 @@ typedef struct ns_engine {
     ns_arena arena;
 } ns_engine;
 
-/* isa: NULL or "auto" picks by machine and NS_ISA. */
-NS_MUST_USE ns_status ns_engine_plan(ns_engine *e, const ns_arch *a, const ns_model_options *o, const char *isa, ns_error *err);
-NS_MUST_USE ns_status ns_engine_start(ns_engine *e, int n_threads, ns_error *err);
+/* isa: NULL or "auto" picks by machine and NS_ISA. n_threads: 0 = all. The pool is made here: scratch depends on it. */
+NS_MUST_USE ns_status ns_engine_plan(ns_engine *e, const ns_arch *a, const ns_model_options *o, const char *isa, int n_threads,
+                                     ns_error *err);
+NS_MUST_USE ns_status ns_engine_start(ns_engine *e, ns_error *err);
 void ns_engine_loaded(ns_engine *e);
 void ns_engine_free(ns_engine *e);
 /* ns_param_put_fn / ns_param_get_fn shapes, user = ns_engine*: model values (bf16 rounded) or main values. */

@@ -165,8 +165,8 @@ ns_status ns_model_layout(ns_model *m, const ns_arch *a, const ns_param_table *t
     NS_TRY(layout_params(m, s, ops, err), "model parameters");
     NS_TRY(layout_acts(m, s, err), "model activations");
     NS_TRY(layout_cache(m, s, err), "model cache");
-    ns_exec none = {.ops = ops};
-    m->work_bytes = ops->work_bytes(&none, o->T_cap, o->max_len, a->C, a->F, a->vocab_rows, a->n_heads, a->head_dim);
+    ns_exec x = {.ops = ops, .pool = o->pool};
+    m->work_bytes = ops->work_bytes(&x, o->T_cap, o->max_len, a->C, a->F, a->vocab_rows, a->n_heads, a->head_dim);
     m->work = take(s, "work", "scratch", m->work_bytes, NS_LIFE_RUN);
     return NS_OK;
 }

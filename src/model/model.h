@@ -24,6 +24,7 @@ typedef struct ns_model_options {
     int train;            /* 1: gradients, optimiser state, saved activations; 0: forward only */
     int recompute;        /* 0 none, 1 full: keep only each block's input */
     float hidden_dropout, ffn_dropout; /* attention dropout: refused until the op has it */
+    ns_threads *pool;     /* decides the scratch of CPU back-ends; NULL: one thread */
     int64_t kv_rows;      /* inference: rows of the key/value cache of each layer; 0 = no cache */
 } ns_model_options;
 

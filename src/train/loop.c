@@ -117,7 +117,7 @@ ns_status ns_sft_run(ns_sft *t, const char *config_yaml, int argc, char *const *
 {
     t->state.val_loss = NAN;
     NS_TRY(ns_sft_lock(t, err), "%s", "output folder");
-    NS_TRY(ns_engine_start(&t->engine, (int)t->o->threads, err), "start");
+    NS_TRY(ns_engine_start(&t->engine, err), "start");
     NS_TRY(ns_sft_load_weights(t, err), "weights");
     if (t->state.step >= t->max_steps) {
         NS_INFO("finished already: step %" PRId64 " of %" PRId64 "; nothing to do", t->state.step, t->max_steps);

@@ -98,7 +98,7 @@ static ns_status plan_memory(ns_sft *t, ns_error *err)
     ns_model_options m = {.dt = !strcmp(o->precision, "32") ? NS_DTYPE_F32 : NS_DTYPE_BF16, .T_cap = t->T_cap, .S_cap = t->S_cap,
                           .max_len = longest, .n_slots = 1, .train = 1, .recompute = o->recompute && !strcmp(o->recompute, "full"),
                           .hidden_dropout = (float)o->hidden_dropout, .ffn_dropout = (float)o->ffn_dropout};
-    NS_TRY(ns_engine_plan(&t->engine, &t->arch, &m, o->isa, err), "plan");
+    NS_TRY(ns_engine_plan(&t->engine, &t->arch, &m, o->isa, (int)o->threads, err), "plan");
     if (!o->norm_decay)
         for (int i = 0; i < t->engine.table.n_params; i++) {
             ns_param *p = &t->engine.table.params[i];

@@ -88,8 +88,8 @@ static void open_engine(ns_engine *e, fixture *f, ns_dtype dt, int train, int re
 {
     ns_error err = NS_ERROR_INIT;
     ns_model_options o = {.dt = dt, .T_cap = T_cap, .S_cap = S_cap, .max_len = 96, .n_slots = 1, .train = train, .recompute = recompute};
-    assert_ns_ok(ns_engine_plan(e, &f->arch, &o, NULL, &err), &err);
-    assert_ns_ok(ns_engine_start(e, 2, &err), &err);
+    assert_ns_ok(ns_engine_plan(e, &f->arch, &o, NULL, 2, &err), &err);
+    assert_ns_ok(ns_engine_start(e, &err), &err);
     assert_ns_ok(ns_model_read(f->dir, &e->table, ns_engine_put, e, &err), &err);
     ns_engine_loaded(e);
 }
@@ -257,9 +257,60 @@ static void a_wrong_constant_is_seen(void **state)
     close_fixture(&f);
 }
 
+/* A sequence fed in pieces through the key/value cache, beside a second one, gives the logits of one whole pass. */
+static void cache_in_pieces_matches(void **state)
+{
+    (void)state;
+    fixture f;
+    ns_error err = NS_ERROR_INIT;
+    open_fixture(&f, "llama3");
+    enum { CTX = 64, LEN = 55, FIRST = 10 }; /* segment 2 of the reference row: tokens 10..64 */
+    const int piece[] = {20, 1, 1, 33}, other[] = {3, 0, 4, 2}; /* the neighbour's pieces */
+    const int32_t *ids = tensor(f.io, "ids")->data;
+    ns_engine e;
+    ns_model_options o = {.dt = NS_DTYPE_F32, .T_cap = 64, .S_cap = 4, .max_len = 64, .n_slots = 1, .kv_rows = 2 * CTX};
+    assert_ns_ok(ns_engine_plan(&e, &f.arch, &o, NULL, 2, &err), &err);
+    assert_ns_ok(ns_engine_start(&e, &err), &err);
+    assert_ns_ok(ns_model_read(f.dir, &e.table, ns_engine_put, &e, &err), &err);
+    ns_engine_loaded(&e);
+    ns_model *m = &e.model;
+    ns_batch *b = &m->batch;
+    float *out = malloc((size_t)f.arch.vocab * 4);
+    int pos = 0, opos = 0;
+    for (int k = 0; k < 4; k++) {
+        int t = 0;
+        for (int i = 0; i < other[k]; i++, t++) { /* slot 1: unrelated tokens */
+            b->ids[t] = 7 + i;
+            b->position[t] = opos + i;
+            m->kv_row[t] = CTX + opos + i;
+        }
+        for (int i = 0; i < piece[k]; i++, t++) {
+            b->ids[t] = ids[FIRST + pos + i];
+            b->position[t] = pos + i;
+            m->kv_row[t] = pos + i;
+        }
+        opos += other[k];
+        pos += piece[k];
+        const int32_t start[] = {CTX, 0, 0, 0}, len[] = {opos, pos, 0, 0}, cu[] = {0, other[k], t, t, t};
+        memcpy(m->kv_start, start, sizeof start);
+        memcpy(m->kv_len, len, sizeof len);
+        memcpy(b->cu_seqlens, cu, sizeof cu);
+        for (int i = t; i < 64; i++) m->kv_row[i] = -1, b->position[i] = 0, b->ids[i] = 0;
+        m->T = 64;
+        ns_model_forward(m, &e.exec, 0);
+        int32_t row = t - 1;
+        ns_model_logits(m, &e.exec, &row, 1, out);
+        check(worst(out, (const float *)tensor(f.io, "logits")->data + (FIRST + pos - 1) * f.arch.vocab, f.arch.vocab), 1e-5, "logits after a piece");
+    }
+    assert_int_equal(pos, LEN);
+    free(out);
+    ns_engine_free(&e);
+    close_fixture(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(llama3_matches_transformers), cmocka_unit_test(qwen25_matches_transformers),
-                                       cmocka_unit_test(a_wrong_constant_is_seen)};
+                                       cmocka_unit_test(a_wrong_constant_is_seen), cmocka_unit_test(cache_in_pieces_matches)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
