@@ -16,7 +16,7 @@
 #include "ckpt/checkpoint.h"
 #include "model/engine.h"
 #include "pack/sft_data.h"
-#include "pack/split.h"
+#include "pack/microbatch.h"
 #include "train/schedule.h"
 #include "train/sft_options.h"
 #include "train/tfevents.h"

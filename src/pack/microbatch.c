@@ -1,5 +1,5 @@
 /* First-fit decreasing over at most a few thousand rows a step: a linear scan of the open bins is fast enough (512 rows: 20 us). */
-#include "pack/split.h"
+#include "pack/microbatch.h"
 
 #include <inttypes.h>
 #include <string.h>

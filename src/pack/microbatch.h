@@ -3,8 +3,8 @@
  * by tokens (the default): first-fit decreasing, so that micro-batches are nearly full whatever the row lengths; the loss
  * is divided by the targets of the whole step, so the cut does not change it. by rows: exactly mbs rows each, in order (the
  * original's cut, needed for loss=micro_batch). Depends on the rows alone: resume and repetition give the same cut. */
-#ifndef NS_PACK_SPLIT_H
-#define NS_PACK_SPLIT_H
+#ifndef NS_PACK_MICROBATCH_H
+#define NS_PACK_MICROBATCH_H
 
 #include "pack/sft_data.h"
 

@@ -1,7 +1,7 @@
 /* Every row lands in exactly one micro-batch that it fits, in both modes; full bins; exhaustive over small cases. */
 #include "base/testing.h"
 
-#include "pack/split.h"
+#include "pack/microbatch.h"
 
 static void check_split(int64_t n, const int *len, int32_t T_cap, int32_t S_cap, int by_rows, int64_t mbs, int64_t want_micro)
 {
