@@ -16,24 +16,44 @@ typedef struct grade_options {
 } grade_options;
 
 static const ns_option options[] = {
-    {.key = "input_files", .type = NS_OPT_LIST, .at = offsetof(grade_options, input_files), .flags = NS_OPT_REQUIRED, .help = "JSONL of generations: files"},
-    {.key = "generation_key", .type = NS_OPT_STRING, .at = offsetof(grade_options, generation_key), .def = "generation", .help = "field with the generated text"},
-    {.key = "expected_key", .type = NS_OPT_STRING, .at = offsetof(grade_options, expected_key), .def = "expected_answer", .help = "field with the right answer"},
-    {.key = "write", .type = NS_OPT_BOOL, .at = offsetof(grade_options, write), .def = "true", .help = "write predicted_answer and is_correct into the files"},
+    {.key = "input_files",
+     .type = NS_OPT_LIST,
+     .at = offsetof(grade_options, input_files),
+     .flags = NS_OPT_REQUIRED,
+     .help = "JSONL of generations: files"},
+    {.key = "generation_key",
+     .type = NS_OPT_STRING,
+     .at = offsetof(grade_options, generation_key),
+     .def = "generation",
+     .help = "field with the generated text"},
+    {.key = "expected_key",
+     .type = NS_OPT_STRING,
+     .at = offsetof(grade_options, expected_key),
+     .def = "expected_answer",
+     .help = "field with the right answer"},
+    {.key = "write",
+     .type = NS_OPT_BOOL,
+     .at = offsetof(grade_options, write),
+     .def = "true",
+     .help = "write predicted_answer and is_correct into the files"},
 };
 
 typedef struct totals {
     int64_t rows, correct, no_answer;
 } totals;
 
-static ns_status grade_row(ns_buf *out, ns_arena *a, ns_json *row, const grade_options *o, const char *where, totals *t, ns_error *err)
+static ns_status grade_row(ns_buf *out, ns_arena *a, ns_json *row, const grade_options *o, const char *where, totals *t,
+                           ns_error *err)
 {
     const ns_json *gen = ns_json_get(row, o->generation_key), *want = ns_json_get(row, o->expected_key);
-    NS_FAIL_IF(!gen || gen->type != NS_JSON_STRING, NS_ERR_INPUT, "%s: no text field \"%s\" (set generation_key)", where, o->generation_key);
-    NS_FAIL_IF(!want || (want->type != NS_JSON_STRING && want->type != NS_JSON_NUMBER), NS_ERR_INPUT, "%s: no field \"%s\" (set expected_key)", where, o->expected_key);
+    NS_FAIL_IF(!gen || gen->type != NS_JSON_STRING, NS_ERR_INPUT, "%s: no text field \"%s\" (set generation_key)",
+               where, o->generation_key);
+    NS_FAIL_IF(!want || (want->type != NS_JSON_STRING && want->type != NS_JSON_NUMBER), NS_ERR_INPUT,
+               "%s: no field \"%s\" (set expected_key)", where, o->expected_key);
     ns_str answer = {0};
     int found = ns_extract_boxed(&answer, gen->s), right = found && ns_answers_equal(answer, want->s);
-    ns_json predicted = {.type = found ? NS_JSON_STRING : NS_JSON_NULL, .s = answer}, correct = {.type = NS_JSON_BOOL, .b = right};
+    ns_json predicted = {.type = found ? NS_JSON_STRING : NS_JSON_NULL, .s = answer},
+            correct = {.type = NS_JSON_BOOL, .b = right};
     NS_TRY(ns_json_set(row, a, "predicted_answer", &predicted, err), "%s", where);
     NS_TRY(ns_json_set(row, a, "is_correct", &correct, err), "%s", where);
     NS_TRY(ns_json_write(out, row, NS_JSON_ASCII, err), "%s", where);
@@ -81,9 +101,12 @@ static int run(void *opt, ns_parsed *p)
         all.correct += t.correct;
         all.no_answer += t.no_answer;
         if (p->json)
-            printf("{\"file\": \"%s\", \"num_entries\": %" PRId64 ", \"correct\": %" PRId64 ", \"no_answer\": %" PRId64 ", \"symbolic_correct\": %.2f}\n", o->input_files.v[i], t.rows, t.correct, t.no_answer, 100.0 * (double)t.correct / (double)t.rows);
+            printf("{\"file\": \"%s\", \"num_entries\": %" PRId64 ", \"correct\": %" PRId64 ", \"no_answer\": %" PRId64
+                   ", \"symbolic_correct\": %.2f}\n",
+                   o->input_files.v[i], t.rows, t.correct, t.no_answer, 100.0 * (double)t.correct / (double)t.rows);
         else
-            printf("%s: %" PRId64 " of %" PRId64 " right (%.1f %%), %" PRId64 " without an answer\n", o->input_files.v[i], t.correct, t.rows, 100.0 * (double)t.correct / (double)t.rows, t.no_answer);
+            printf("%s: %" PRId64 " of %" PRId64 " right (%.1f %%), %" PRId64 " without an answer\n",
+                   o->input_files.v[i], t.correct, t.rows, 100.0 * (double)t.correct / (double)t.rows, t.no_answer);
     }
     return 0;
 }

@@ -23,7 +23,8 @@ const ns_verb ns_verb_plan = {
     .group = "training",
     .summary = "say what a training would do and need, without starting it",
     .usage = "ns plan <the words of an ns sft command>",
-    .examples = "ns plan ++model.restore_from_path=llama3.2-1b ++model.data.train_ds.file_path=sft-data.jsonl ++exp_manager.explicit_log_dir=out/training\n"
+    .examples = "ns plan ++model.restore_from_path=llama3.2-1b ++model.data.train_ds.file_path=sft-data.jsonl "
+                "++exp_manager.explicit_log_dir=out/training\n"
                 "ns plan --json ... | jq .memory.total_bytes\n",
     .options = ns_sft_option_table,
     .n_options = NS_SFT_N_OPTIONS,

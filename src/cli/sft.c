@@ -12,7 +12,8 @@ static void print_command(FILE *f, const ns_parsed *p)
 {
     for (int i = 0; i < p->argc; i++) {
         const char *a = p->argv_copy[i];
-        int plain = *a && strspn(a, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=./:,@%") == strlen(a);
+        int plain =
+            *a && strspn(a, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=./:,@%") == strlen(a);
         if (i) fputc(' ', f);
         if (plain) {
             fputs(a, f);
@@ -43,7 +44,9 @@ static int run(void *options, ns_parsed *p)
         print_command(stderr, p);
     }
     if (st == NS_OK && !p->quiet && t.n_saved > 0)
-        fprintf(stderr, "Next: average the checkpoints into one model\n  ns average --input %s --output %s/../model-averaged\n", t.ckpt_dir, t.train_dir);
+        fprintf(stderr,
+                "Next: average the checkpoints into one model\n  ns average --input %s --output %s/../model-averaged\n",
+                t.ckpt_dir, t.train_dir);
     ns_sft_close(&t);
     ns_buf_free(&text);
     ns_buf_free(&yaml);
@@ -54,7 +57,8 @@ const ns_verb ns_verb_sft = {
     .name = "sft",
     .group = "training",
     .summary = "fine-tune a model on rows of prompt and answer",
-    .usage = "ns sft ++model.restore_from_path=MODEL ++model.data.train_ds.file_path=ROWS.jsonl ++exp_manager.explicit_log_dir=DIR [++key=value ...]",
+    .usage = "ns sft ++model.restore_from_path=MODEL ++model.data.train_ds.file_path=ROWS.jsonl "
+             "++exp_manager.explicit_log_dir=DIR [++key=value ...]",
     .examples = "ns sft ++model.restore_from_path=llama3.2-1b ++model.data.train_ds.file_path=sft-data.jsonl \\\n"
                 "    ++model.data.validation_ds.file_path=val.jsonl ++exp_manager.explicit_log_dir=out/training\n"
                 "ns sft --config-name my_sft.yaml ++model.optim.lr=1e-5 ++trainer.sft.max_steps=200\n",

@@ -20,7 +20,10 @@ int ns_extract_boxed(ns_str *answer, ns_str text)
     return 0;
 }
 
-static int is_digit(char c) { return c >= '0' && c <= '9'; }
+static int is_digit(char c)
+{
+    return c >= '0' && c <= '9';
+}
 
 /* Normalised copy; texts longer than the buffer compare as they are. */
 static size_t normalise(char out[256], ns_str s)

@@ -3,13 +3,17 @@
 
 #include "eval/grade.h"
 
-static ns_str S(const char *s) { return (ns_str){s, strlen(s)}; }
+static ns_str S(const char *s)
+{
+    return (ns_str){s, strlen(s)};
+}
 
 static void last_complete_box(void **state)
 {
     (void)state;
     ns_str a;
-    assert_true(ns_extract_boxed(&a, S("so \\boxed{1} or \\boxed{\\frac{1}{2}} units")) && ns_str_eq(a, "\\frac{1}{2}"));
+    assert_true(ns_extract_boxed(&a, S("so \\boxed{1} or \\boxed{\\frac{1}{2}} units")) &&
+                ns_str_eq(a, "\\frac{1}{2}"));
     assert_true(ns_extract_boxed(&a, S("\\boxed{}")) && a.n == 0);
     assert_false(ns_extract_boxed(&a, S("\\boxed{1} then \\boxed 5")));
     assert_false(ns_extract_boxed(&a, S("\\boxed{1")));

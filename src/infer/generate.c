@@ -10,14 +10,15 @@
 #include "ckpt/model_io.h"
 
 typedef struct ns_slot {
-    int64_t prompt;   /* number of the prompt, -1 free */
-    ns_ids ids;       /* prompt and generated tokens */
+    int64_t prompt;        /* number of the prompt, -1 free */
+    ns_ids ids;            /* prompt and generated tokens */
     int64_t n_prompt, pos; /* prompt tokens; tokens already in the cache */
-    ns_buf text;      /* generated text so far */
-    int64_t sent;     /* tokens of this slot in the present pass */
+    ns_buf text;           /* generated text so far */
+    int64_t sent;          /* tokens of this slot in the present pass */
 } ns_slot;
 
-ns_status ns_generator_open(ns_generator *g, const char *dir, const ns_generate_options *o, int64_t longest_prompt, ns_error *err)
+ns_status ns_generator_open(ns_generator *g, const char *dir, const ns_generate_options *o, int64_t longest_prompt,
+                            ns_error *err)
 {
     char path[4096];
     memset(g, 0, sizeof *g);
@@ -25,19 +26,27 @@ ns_status ns_generator_open(ns_generator *g, const char *dir, const ns_generate_
     snprintf(path, sizeof path, "%s/config.json", dir);
     NS_TRY(ns_arch_read(&g->arch, path, err), "model %s", dir);
     NS_TRY(ns_tok_load(&g->tok, dir, err), "tokenizer of %s", dir);
-    NS_FAIL_IF(ns_tok_vocab_size(g->tok) > g->arch.vocab_rows, NS_ERR_MISMATCH, "%s: the tokenizer has %" PRId64 " tokens, the model %" PRId64 " rows", dir,
-               ns_tok_vocab_size(g->tok), g->arch.vocab_rows);
+    NS_FAIL_IF(ns_tok_vocab_size(g->tok) > g->arch.vocab_rows, NS_ERR_MISMATCH,
+               "%s: the tokenizer has %" PRId64 " tokens, the model %" PRId64 " rows", dir, ns_tok_vocab_size(g->tok),
+               g->arch.vocab_rows);
     g->context = longest_prompt + o->max_new;
-    NS_FAIL_IF(g->context > g->arch.max_pos, NS_ERR_CONFIG, "longest prompt %" PRId64 " + %" PRId64 " new tokens exceed the model's %" PRId64 " positions: lower inference.tokens_to_generate",
+    NS_FAIL_IF(g->context > g->arch.max_pos, NS_ERR_CONFIG,
+               "longest prompt %" PRId64 " + %" PRId64 " new tokens exceed the model's %" PRId64
+               " positions: lower inference.tokens_to_generate",
                longest_prompt, o->max_new, g->arch.max_pos);
     int64_t pass = o->pass_tokens > o->slots ? o->pass_tokens : o->slots;
-    ns_model_options m = {.dt = o->f32 || g->arch.dt != NS_DTYPE_BF16 ? NS_DTYPE_F32 : NS_DTYPE_BF16, .T_cap = pass, .S_cap = o->slots,
-                          .max_len = g->context > pass ? g->context : pass, .n_slots = 1, .kv_rows = o->slots * g->context};
+    ns_model_options m = {.dt = o->f32 || g->arch.dt != NS_DTYPE_BF16 ? NS_DTYPE_F32 : NS_DTYPE_BF16,
+                          .T_cap = pass,
+                          .S_cap = o->slots,
+                          .max_len = g->context > pass ? g->context : pass,
+                          .n_slots = 1,
+                          .kv_rows = o->slots * g->context};
     NS_TRY(ns_engine_plan(&g->engine, &g->arch, &m, o->isa, o->threads, err), "plan");
     NS_TRY(ns_engine_start(&g->engine, err), "start");
     NS_TRY(ns_model_read(dir, &g->engine.table, ns_engine_put, &g->engine, err), "model %s", dir);
     ns_engine_loaded(&g->engine);
-    NS_TRY(ns_alloc((void **)&g->logits, (size_t)(o->slots * g->arch.vocab) * sizeof(float), "infer.logits", err), "logits");
+    NS_TRY(ns_alloc((void **)&g->logits, (size_t)(o->slots * g->arch.vocab) * sizeof(float), "infer.logits", err),
+           "logits");
     NS_TRY(ns_alloc((void **)&g->slots, (size_t)o->slots * sizeof *g->slots, "infer.slots", err), "slots");
     for (int64_t i = 0; i < o->slots; i++) g->slots[i].prompt = -1;
     return NS_OK;
@@ -148,7 +157,8 @@ static ns_status advance(ns_generator *g, ns_slot *k, const float *logits, ns_do
     return NS_OK;
 }
 
-static ns_status fill_slots(ns_generator *g, int64_t n, int64_t *next, int64_t *active, ns_prompt_fn prompt, void *user, ns_error *err)
+static ns_status fill_slots(ns_generator *g, int64_t n, int64_t *next, int64_t *active, ns_prompt_fn prompt, void *user,
+                            ns_error *err)
 {
     *active = 0;
     for (int64_t s = 0; s < g->opt.slots; s++) {
@@ -162,7 +172,8 @@ static ns_status fill_slots(ns_generator *g, int64_t n, int64_t *next, int64_t *
             k->n_prompt = (int64_t)k->ids.n;
             g->n_prompt_tokens += k->n_prompt;
             NS_FAIL_IF(k->n_prompt == 0, NS_ERR_INPUT, "prompt %" PRId64 " is empty", k->prompt);
-            NS_FAIL_IF(k->n_prompt + g->opt.max_new > g->context, NS_ERR_INTERNAL, "prompt %" PRId64 " is longer than announced", k->prompt);
+            NS_FAIL_IF(k->n_prompt + g->opt.max_new > g->context, NS_ERR_INTERNAL,
+                       "prompt %" PRId64 " is longer than announced", k->prompt);
         }
         *active += k->prompt >= 0;
     }
@@ -193,7 +204,9 @@ ns_status ns_generate(ns_generator *g, int64_t n, ns_prompt_fn prompt, ns_done_f
         }
         ns_model_logits(m, &g->engine.exec, rows, n_out, g->logits);
         NS_BAIL_IF(st, g->engine.exec.err.code != NS_OK, g->engine.exec.err.code, "%s", g->engine.exec.err.msg);
-        for (int64_t i = 0; i < n_out; i++) NS_CHECK(st, advance(g, &g->slots[order[i]], g->logits + i * g->arch.vocab, done, user, err), "%s", "token");
+        for (int64_t i = 0; i < n_out; i++)
+            NS_CHECK(st, advance(g, &g->slots[order[i]], g->logits + i * g->arch.vocab, done, user, err), "%s",
+                     "token");
     }
 done:
     ns_free(order);

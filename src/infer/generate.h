@@ -24,26 +24,32 @@ typedef struct ns_generate_options {
     size_t n_stops;
     int ignore_eos;
 } ns_generate_options;
-#define NS_GENERATE_OPTIONS_DEFAULT {512, 64, 1024, 0, NULL, 0, NULL, 0, 0}
+#define NS_GENERATE_OPTIONS_DEFAULT           \
+    {                                         \
+        512, 64, 1024, 0, NULL, 0, NULL, 0, 0 \
+    }
 
 typedef struct ns_generator {
     ns_engine engine;
     ns_tok *tok;
     ns_arch arch;
     ns_generate_options opt;
-    int64_t context;          /* cache rows of a slot: longest prompt + max_new */
+    int64_t context; /* cache rows of a slot: longest prompt + max_new */
     struct ns_slot *slots;
-    float *logits;            /* [slots, vocab] */
+    float *logits;                                   /* [slots, vocab] */
     int64_t n_prompt_tokens, n_new_tokens, n_passes; /* totals */
-    int64_t n_truncated;      /* generations cut by max_new */
+    int64_t n_truncated;                             /* generations cut by max_new */
 } ns_generator;
 
 /* longest_prompt: in tokens (ns_generate checks it). Err: model and tokenizer do not belong together; context over the model's. */
-NS_MUST_USE ns_status ns_generator_open(ns_generator *g, const char *model_dir, const ns_generate_options *o, int64_t longest_prompt, ns_error *err);
+NS_MUST_USE ns_status ns_generator_open(ns_generator *g, const char *model_dir, const ns_generate_options *o,
+                                        int64_t longest_prompt, ns_error *err);
 void ns_generator_close(ns_generator *g);
 
 typedef ns_status (*ns_prompt_fn)(void *user, int64_t i, ns_ids *ids, ns_error *err); /* appends the prompt's tokens */
-typedef ns_status (*ns_done_fn)(void *user, int64_t i, const char *text, size_t n, int64_t n_tokens, ns_error *err); /* any order */
-NS_MUST_USE ns_status ns_generate(ns_generator *g, int64_t n, ns_prompt_fn prompt, ns_done_fn done, void *user, ns_error *err);
+typedef ns_status (*ns_done_fn)(void *user, int64_t i, const char *text, size_t n, int64_t n_tokens,
+                                ns_error *err); /* any order */
+NS_MUST_USE ns_status ns_generate(ns_generator *g, int64_t n, ns_prompt_fn prompt, ns_done_fn done, void *user,
+                                  ns_error *err);
 
 #endif

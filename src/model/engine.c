@@ -19,7 +19,8 @@ static void record(ns_engine *e)
     ns_model_update(m, &x);
 }
 
-ns_status ns_engine_plan(ns_engine *e, const ns_arch *a, const ns_model_options *o, const char *isa, int n_threads, ns_error *err)
+ns_status ns_engine_plan(ns_engine *e, const ns_arch *a, const ns_model_options *o, const char *isa, int n_threads,
+                         ns_error *err)
 {
     memset(e, 0, sizeof *e);
     e->arch = *a;
@@ -45,11 +46,18 @@ ns_status ns_engine_start(ns_engine *e, ns_error *err)
     ns_space_bind(e->space, e->memory);
     NS_TRY(ns_model_layout(&e->model, &e->arch, &e->table, e->space, &e->ops, &e->opt, err), "lay out");
     ns_model_start(&e->model);
-    e->exec = (ns_exec){.ops = &e->ops, .pool = e->pool, .work = e->model.work, .work_bytes = e->model.work_bytes, .step = e->model.step};
+    e->exec = (ns_exec){.ops = &e->ops,
+                        .pool = e->pool,
+                        .work = e->model.work,
+                        .work_bytes = e->model.work_bytes,
+                        .step = e->model.step};
     return NS_OK;
 }
 
-void ns_engine_loaded(ns_engine *e) { ns_model_prepare(&e->model, &e->exec); }
+void ns_engine_loaded(ns_engine *e)
+{
+    ns_model_prepare(&e->model, &e->exec);
+}
 
 void ns_engine_free(ns_engine *e)
 {

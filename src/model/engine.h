@@ -24,14 +24,15 @@ typedef struct ns_engine {
     ns_threads *pool;
     void *memory;
     int64_t total_bytes;
-    ns_plan_totals totals; /* flops and bytes of one micro-batch forward+backward (or forward) and, in training, one update */
-    double step_flops;     /* of the forward+backward part alone: per micro-batch */
+    ns_plan_totals
+        totals; /* flops and bytes of one micro-batch forward+backward (or forward) and, in training, one update */
+    double step_flops; /* of the forward+backward part alone: per micro-batch */
     ns_arena arena;
 } ns_engine;
 
 /* isa: NULL or "auto" picks by machine and NS_ISA. n_threads: 0 = all. The pool is made here: scratch depends on it. */
-NS_MUST_USE ns_status ns_engine_plan(ns_engine *e, const ns_arch *a, const ns_model_options *o, const char *isa, int n_threads,
-                                     ns_error *err);
+NS_MUST_USE ns_status ns_engine_plan(ns_engine *e, const ns_arch *a, const ns_model_options *o, const char *isa,
+                                     int n_threads, ns_error *err);
 NS_MUST_USE ns_status ns_engine_start(ns_engine *e, ns_error *err);
 void ns_engine_loaded(ns_engine *e);
 void ns_engine_free(ns_engine *e);

@@ -14,7 +14,8 @@ static void *take(ns_space *s, const char *group, const char *name, int64_t byte
 
 static ns_status check_supported(const ns_arch *a, const ns_model_options *o, ns_error *err)
 {
-    NS_FAIL_IF(a->qk_norm, NS_ERR_UNSUPPORTED, "q/k norm (Qwen3) is not in the engine yet; Llama, Mistral, Qwen2.5 are");
+    NS_FAIL_IF(a->qk_norm, NS_ERR_UNSUPPORTED,
+               "q/k norm (Qwen3) is not in the engine yet; Llama, Mistral, Qwen2.5 are");
     NS_FAIL_IF(a->n_experts, NS_ERR_UNSUPPORTED, "mixture of experts (%d experts) is not supported", a->n_experts);
     NS_FAIL_IF(a->o_bias || a->mlp_bias, NS_ERR_UNSUPPORTED, "bias in attention output or mlp is not supported");
     NS_FAIL_IF(o->dt != NS_DTYPE_F32 && o->dt != NS_DTYPE_BF16, NS_ERR_UNSUPPORTED, "compute type %s: use BF16 or F32",
@@ -52,8 +53,14 @@ static ns_status layout_params(ns_model *m, ns_space *s, const ns_ops *ops, ns_e
         m->rem[i] = m->opt.dt == NS_DTYPE_BF16 ? take(s, "optim", p->name, ne * 2, NS_LIFE_RUN) : NULL;
         m->adam_m[i] = take(s, "optim", p->name, ne * 4, NS_LIFE_RUN);
         m->adam_v[i] = take(s, "optim", p->name, ne * 4, NS_LIFE_RUN);
-        m->items[m->n_items++] = (ns_opt_item){.n = ne, .dt = m->opt.dt, .w = w->data, .rem = m->rem[i], .grad = w->grad,
-                                               .m = m->adam_m[i], .v = m->adam_v[i], .decay = p->decays};
+        m->items[m->n_items++] = (ns_opt_item){.n = ne,
+                                               .dt = m->opt.dt,
+                                               .w = w->data,
+                                               .rem = m->rem[i],
+                                               .grad = w->grad,
+                                               .m = m->adam_m[i],
+                                               .v = m->adam_v[i],
+                                               .decay = p->decays};
     }
     if (m->arch.tied) { /* the head is the embedding: its panels belong to that parameter */
         ns_weight *w = &m->w[ns_param_find(t, NS_P_EMBED, -1)];
@@ -171,7 +178,10 @@ ns_status ns_model_layout(ns_model *m, const ns_arch *a, const ns_param_table *t
     return NS_OK;
 }
 
-void ns_model_start(ns_model *m) { ns_arch_rope_table(&m->arch, m->rope, m->opt.max_len); }
+void ns_model_start(ns_model *m)
+{
+    ns_arch_rope_table(&m->arch, m->rope, m->opt.max_len);
+}
 
 void ns_model_free(ns_model *m)
 {

@@ -19,58 +19,117 @@ static const ns_weight *weight(const ns_model *m, ns_kind kind, int layer)
     return i < 0 ? NULL : &m->w[i];
 }
 
-static const ns_weight *head_weight(const ns_model *m) { return weight(m, m->arch.tied ? NS_P_EMBED : NS_P_HEAD, -1); }
+static const ns_weight *head_weight(const ns_model *m)
+{
+    return weight(m, m->arch.tied ? NS_P_EMBED : NS_P_HEAD, -1);
+}
 
-static char *at(void *p, int64_t elements, ns_dtype dt) { return (char *)p + elements * (int64_t)ns_dtype_size(dt); }
+static char *at(void *p, int64_t elements, ns_dtype dt)
+{
+    return (char *)p + elements * (int64_t)ns_dtype_size(dt);
+}
 
 static void linear(ns_model *m, ns_exec *x, const ns_weight *w, const ns_weight *b, const void *in, void *out)
 {
-    x->ops->linear_fwd(x, &(ns_linear_args){.M = m->T, .N = w->rows, .K = w->cols, .dt = m->opt.dt, .w = w, .b = b, .x = in, .y = out});
+    x->ops->linear_fwd(
+        x,
+        &(ns_linear_args){.M = m->T, .N = w->rows, .K = w->cols, .dt = m->opt.dt, .w = w, .b = b, .x = in, .y = out});
 }
 
 /* dx = dy W (assign), W.grad += dy^T x, b.grad += sum dy. */
-static void linear_bwd(ns_model *m, ns_exec *x, const ns_weight *w, const ns_weight *b, const void *in, const void *dy, void *dx)
+static void linear_bwd(ns_model *m, ns_exec *x, const ns_weight *w, const ns_weight *b, const void *in, const void *dy,
+                       void *dx)
 {
-    ns_linear_args a = {.M = m->T, .N = w->rows, .K = w->cols, .dt = m->opt.dt, .w = w, .b = b, .x = in, .dy = dy, .dx = dx};
+    ns_linear_args a = {
+        .M = m->T, .N = w->rows, .K = w->cols, .dt = m->opt.dt, .w = w, .b = b, .x = in, .dy = dy, .dx = dx};
     x->ops->linear_dgrad(x, &a);
     if (w->grad || (b && b->grad)) x->ops->linear_wgrad(x, &a);
 }
 
 static void dropout(ns_model *m, ns_exec *x, float p, int l, uint32_t op, int64_t cols, const void *in, void *out)
 {
-    x->ops->dropout(x, &(ns_dropout_args){.T = m->T, .C = cols, .dt = m->opt.dt, .p = p, .layer = (uint32_t)l, .op = op, .token0 = m->token0, .x = in, .y = out});
+    x->ops->dropout(x, &(ns_dropout_args){.T = m->T,
+                                          .C = cols,
+                                          .dt = m->opt.dt,
+                                          .p = p,
+                                          .layer = (uint32_t)l,
+                                          .op = op,
+                                          .token0 = m->token0,
+                                          .x = in,
+                                          .y = out});
 }
 
-static void norm(ns_model *m, ns_exec *x, const ns_weight *w, const void *in, const void *delta, void *h, void *y, float *rstd)
+static void norm(ns_model *m, ns_exec *x, const ns_weight *w, const void *in, const void *delta, void *h, void *y,
+                 float *rstd)
 {
-    x->ops->norm_fwd(x, &(ns_norm_args){.T = m->T, .C = m->arch.C, .dt = m->opt.dt, .eps = m->arch.norm_eps,
-                                        .plus_one = m->arch.norm_plus_one, .w = w, .x = in, .delta = delta, .h = h, .y = y, .rstd = rstd});
+    x->ops->norm_fwd(x, &(ns_norm_args){.T = m->T,
+                                        .C = m->arch.C,
+                                        .dt = m->opt.dt,
+                                        .eps = m->arch.norm_eps,
+                                        .plus_one = m->arch.norm_plus_one,
+                                        .w = w,
+                                        .x = in,
+                                        .delta = delta,
+                                        .h = h,
+                                        .y = y,
+                                        .rstd = rstd});
 }
 
 /* dh = dres + d norm; both the stream below and the sub-layer that produced delta receive dh. */
-static void norm_bwd(ns_model *m, ns_exec *x, const ns_weight *w, const void *h, const float *rstd, const void *dy, const void *dres, void *dh)
+static void norm_bwd(ns_model *m, ns_exec *x, const ns_weight *w, const void *h, const float *rstd, const void *dy,
+                     const void *dres, void *dh)
 {
-    x->ops->norm_bwd(x, &(ns_norm_bwd_args){.T = m->T, .C = m->arch.C, .dt = m->opt.dt, .plus_one = m->arch.norm_plus_one,
-                                            .w = w, .h = h, .rstd = rstd, .dy = dy, .dres = dres, .dh = dh});
+    x->ops->norm_bwd(x, &(ns_norm_bwd_args){.T = m->T,
+                                            .C = m->arch.C,
+                                            .dt = m->opt.dt,
+                                            .plus_one = m->arch.norm_plus_one,
+                                            .w = w,
+                                            .h = h,
+                                            .rstd = rstd,
+                                            .dy = dy,
+                                            .dres = dres,
+                                            .dh = dh});
 }
 
 static ns_attn_args attn_args(ns_model *m, void *qkv)
 {
     const ns_arch *a = &m->arch;
     int64_t hd = a->head_dim, stride = (a->n_heads + 2 * a->n_kv) * hd;
-    return (ns_attn_args){.T = m->T, .n_seg = m->opt.S_cap, .max_q = m->opt.max_len, .max_kv = m->opt.max_len,
-                          .n_heads = a->n_heads, .n_kv = a->n_kv, .head_dim = hd, .dt = m->opt.dt,
-                          .scale = 1.0f / __builtin_sqrtf((float)hd), .softcap = a->attn_softcap, .window = a->window, .causal = 1,
-                          .cu_q = m->batch.cu_seqlens, .q = qkv, .k = at(qkv, a->n_heads * hd, m->opt.dt),
-                          .v = at(qkv, (a->n_heads + a->n_kv) * hd, m->opt.dt), .q_stride = stride, .k_stride = stride, .v_stride = stride};
+    return (ns_attn_args){.T = m->T,
+                          .n_seg = m->opt.S_cap,
+                          .max_q = m->opt.max_len,
+                          .max_kv = m->opt.max_len,
+                          .n_heads = a->n_heads,
+                          .n_kv = a->n_kv,
+                          .head_dim = hd,
+                          .dt = m->opt.dt,
+                          .scale = 1.0f / __builtin_sqrtf((float)hd),
+                          .softcap = a->attn_softcap,
+                          .window = a->window,
+                          .causal = 1,
+                          .cu_q = m->batch.cu_seqlens,
+                          .q = qkv,
+                          .k = at(qkv, a->n_heads * hd, m->opt.dt),
+                          .v = at(qkv, (a->n_heads + a->n_kv) * hd, m->opt.dt),
+                          .q_stride = stride,
+                          .k_stride = stride,
+                          .v_stride = stride};
 }
 
 static void rope(ns_model *m, ns_exec *x, void *qkv, int inverse)
 {
     const ns_arch *a = &m->arch;
-    x->ops->rope(x, &(ns_rope_args){.T = m->T, .n_heads = a->n_heads + a->n_kv, .head_dim = a->head_dim,
-                                    .row_stride = (a->n_heads + 2 * a->n_kv) * a->head_dim, .rot_dim = a->head_dim, .dt = m->opt.dt,
-                                    .position = m->batch.position, .cos_sin = m->rope, .max_pos = m->opt.max_len, .qk = qkv, .inverse = inverse});
+    x->ops->rope(x, &(ns_rope_args){.T = m->T,
+                                    .n_heads = a->n_heads + a->n_kv,
+                                    .head_dim = a->head_dim,
+                                    .row_stride = (a->n_heads + 2 * a->n_kv) * a->head_dim,
+                                    .rot_dim = a->head_dim,
+                                    .dt = m->opt.dt,
+                                    .position = m->batch.position,
+                                    .cos_sin = m->rope,
+                                    .max_pos = m->opt.max_len,
+                                    .qk = qkv,
+                                    .inverse = inverse});
 }
 
 /* Inference with a cache: new keys and values go to their cache rows, attention reads the cache. */
@@ -79,8 +138,22 @@ static void attend_cache(ns_model *m, ns_exec *x, int l, ns_block_acts *b)
     const ns_arch *a = &m->arch;
     ns_attn_args t = attn_args(m, b->qkv);
     int64_t kv = a->n_kv * a->head_dim;
-    x->ops->scatter_rows(x, &(ns_scatter_args){.T = m->T, .cols = kv, .dt = m->opt.dt, .src = t.k, .src_stride = t.k_stride, .dst = m->k_cache[l], .dst_rows = m->opt.kv_rows, .row = m->kv_row});
-    x->ops->scatter_rows(x, &(ns_scatter_args){.T = m->T, .cols = kv, .dt = m->opt.dt, .src = t.v, .src_stride = t.v_stride, .dst = m->v_cache[l], .dst_rows = m->opt.kv_rows, .row = m->kv_row});
+    x->ops->scatter_rows(x, &(ns_scatter_args){.T = m->T,
+                                               .cols = kv,
+                                               .dt = m->opt.dt,
+                                               .src = t.k,
+                                               .src_stride = t.k_stride,
+                                               .dst = m->k_cache[l],
+                                               .dst_rows = m->opt.kv_rows,
+                                               .row = m->kv_row});
+    x->ops->scatter_rows(x, &(ns_scatter_args){.T = m->T,
+                                               .cols = kv,
+                                               .dt = m->opt.dt,
+                                               .src = t.v,
+                                               .src_stride = t.v_stride,
+                                               .dst = m->v_cache[l],
+                                               .dst_rows = m->opt.kv_rows,
+                                               .row = m->kv_row});
     t.k = m->k_cache[l];
     t.v = m->v_cache[l];
     t.k_stride = t.v_stride = kv;
@@ -104,10 +177,13 @@ static void block_from_h0(ns_model *m, ns_exec *x, int l, ns_block_acts *b)
         x->ops->attn_fwd(x, &t);
     }
     linear(m, x, weight(m, NS_P_O, l), NULL, b->att, m->delta);
-    if (m->opt.hidden_dropout > 0) dropout(m, x, m->opt.hidden_dropout, l, DROP_ATTN_OUT, m->arch.C, m->delta, m->delta);
+    if (m->opt.hidden_dropout > 0)
+        dropout(m, x, m->opt.hidden_dropout, l, DROP_ATTN_OUT, m->arch.C, m->delta, m->delta);
     norm(m, x, weight(m, NS_P_MLP_NORM, l), b->h0, m->delta, b->h1, b->n2, b->rstd2);
     linear(m, x, weight(m, NS_P_GATE_UP, l), NULL, b->n2, b->gu);
-    x->ops->act_fwd(x, &(ns_act_args){.T = m->T, .F = m->arch.F, .dt = m->opt.dt, .act = (ns_act)m->arch.act, .x = b->gu, .y = b->act});
+    x->ops->act_fwd(
+        x, &(ns_act_args){
+               .T = m->T, .F = m->arch.F, .dt = m->opt.dt, .act = (ns_act)m->arch.act, .x = b->gu, .y = b->act});
     if (m->opt.ffn_dropout > 0) dropout(m, x, m->opt.ffn_dropout, l, DROP_FFN, m->arch.F, b->act, b->act);
     linear(m, x, weight(m, NS_P_DOWN, l), NULL, b->act, m->delta);
     if (m->opt.hidden_dropout > 0) dropout(m, x, m->opt.hidden_dropout, l, DROP_MLP_OUT, m->arch.C, m->delta, m->delta);
@@ -117,8 +193,10 @@ void ns_block_forward(ns_model *m, ns_exec *x, int l, int slot)
 {
     ns_block_acts *b = &m->acts[slot * m->arch.L + l];
     const ns_weight *w = weight(m, NS_P_ATTN_NORM, l);
-    if (l == 0) norm(m, x, w, b->h0, NULL, NULL, b->n1, b->rstd1);
-    else norm(m, x, w, m->acts[slot * m->arch.L + l - 1].h1, m->delta, b->h0, b->n1, b->rstd1);
+    if (l == 0)
+        norm(m, x, w, b->h0, NULL, NULL, b->n1, b->rstd1);
+    else
+        norm(m, x, w, m->acts[slot * m->arch.L + l - 1].h1, m->delta, b->h0, b->n1, b->rstd1);
     block_from_h0(m, x, l, b);
 }
 
@@ -132,15 +210,23 @@ void ns_block_backward(ns_model *m, ns_exec *x, int l, int slot)
         block_from_h0(m, x, l, b);
     }
     const void *dy = m->dh;
-    if (m->opt.hidden_dropout > 0) dropout(m, x, m->opt.hidden_dropout, l, DROP_MLP_OUT, m->arch.C, m->dh, m->delta), dy = m->delta;
+    if (m->opt.hidden_dropout > 0)
+        dropout(m, x, m->opt.hidden_dropout, l, DROP_MLP_OUT, m->arch.C, m->dh, m->delta), dy = m->delta;
     linear_bwd(m, x, weight(m, NS_P_DOWN, l), NULL, b->act, dy, m->dact);
     if (m->opt.ffn_dropout > 0) dropout(m, x, m->opt.ffn_dropout, l, DROP_FFN, m->arch.F, m->dact, m->dact);
-    x->ops->act_bwd(x, &(ns_act_args){.T = m->T, .F = m->arch.F, .dt = m->opt.dt, .act = (ns_act)m->arch.act, .x = b->gu, .dy = m->dact, .dx = m->dgu});
+    x->ops->act_bwd(x, &(ns_act_args){.T = m->T,
+                                      .F = m->arch.F,
+                                      .dt = m->opt.dt,
+                                      .act = (ns_act)m->arch.act,
+                                      .x = b->gu,
+                                      .dy = m->dact,
+                                      .dx = m->dgu});
     linear_bwd(m, x, weight(m, NS_P_GATE_UP, l), NULL, b->n2, m->dgu, m->dtmp);
     norm_bwd(m, x, weight(m, NS_P_MLP_NORM, l), b->h1, b->rstd2, m->dtmp, m->dh, m->dh);
 
     dy = m->dh;
-    if (m->opt.hidden_dropout > 0) dropout(m, x, m->opt.hidden_dropout, l, DROP_ATTN_OUT, m->arch.C, m->dh, m->delta), dy = m->delta;
+    if (m->opt.hidden_dropout > 0)
+        dropout(m, x, m->opt.hidden_dropout, l, DROP_ATTN_OUT, m->arch.C, m->dh, m->delta), dy = m->delta;
     linear_bwd(m, x, weight(m, NS_P_O, l), NULL, b->att, dy, m->datt);
     ns_attn_args t = attn_args(m, b->qkv), d = attn_args(m, m->dqkv);
     t.out = b->att;
@@ -157,8 +243,14 @@ void ns_block_backward(ns_model *m, ns_exec *x, int l, int slot)
 
 static ns_embed_args embed_args(ns_model *m)
 {
-    return (ns_embed_args){.T = m->T, .C = m->arch.C, .V = m->arch.vocab_rows, .dt = m->opt.dt, .ids = m->batch.ids,
-                           .table = weight(m, NS_P_EMBED, -1), .x = m->x0, .dx = m->dh};
+    return (ns_embed_args){.T = m->T,
+                           .C = m->arch.C,
+                           .V = m->arch.vocab_rows,
+                           .dt = m->opt.dt,
+                           .ids = m->batch.ids,
+                           .table = weight(m, NS_P_EMBED, -1),
+                           .x = m->x0,
+                           .dx = m->dh};
 }
 
 void ns_model_forward(ns_model *m, ns_exec *x, int slot)
@@ -166,14 +258,23 @@ void ns_model_forward(ns_model *m, ns_exec *x, int slot)
     ns_embed_args e = embed_args(m);
     x->ops->embed_fwd(x, &e);
     for (int l = 0; l < m->arch.L; l++) ns_block_forward(m, x, l, slot);
-    norm(m, x, weight(m, NS_P_FINAL_NORM, -1), m->acts[slot * m->arch.L + m->arch.L - 1].h1, m->delta, m->hL, m->nL, m->rstdL);
+    norm(m, x, weight(m, NS_P_FINAL_NORM, -1), m->acts[slot * m->arch.L + m->arch.L - 1].h1, m->delta, m->hL, m->nL,
+         m->rstdL);
 }
 
 void ns_model_loss(ns_model *m, ns_exec *x, float *logp, int with_grad)
 {
-    x->ops->head(x, &(ns_head_args){.T = m->T, .C = m->arch.C, .V = m->arch.vocab, .dt = m->opt.dt, .softcap = m->arch.head_softcap,
-                                    .w = head_weight(m), .x = m->nL, .label = m->batch.label, .weight = m->batch.weight,
-                                    .logp = logp, .dx = with_grad ? m->dtmp : NULL});
+    x->ops->head(x, &(ns_head_args){.T = m->T,
+                                    .C = m->arch.C,
+                                    .V = m->arch.vocab,
+                                    .dt = m->opt.dt,
+                                    .softcap = m->arch.head_softcap,
+                                    .w = head_weight(m),
+                                    .x = m->nL,
+                                    .label = m->batch.label,
+                                    .weight = m->batch.weight,
+                                    .logp = logp,
+                                    .dx = with_grad ? m->dtmp : NULL});
 }
 
 void ns_model_backward(ns_model *m, ns_exec *x, int slot)
@@ -210,9 +311,14 @@ void ns_model_logits(ns_model *m, ns_exec *x, const int32_t *rows, int64_t n, fl
     size_t row_bytes = (size_t)m->arch.C * ns_dtype_size(m->opt.dt);
     for (int64_t i0 = 0; i0 < n; i0 += m->opt.S_cap) {
         int64_t k = n - i0 < m->opt.S_cap ? n - i0 : m->opt.S_cap;
-        for (int64_t i = 0; i < k; i++) memcpy((char *)m->last_x + (size_t)i * row_bytes, (const char *)m->nL + (size_t)rows[i0 + i] * row_bytes, row_bytes);
-        x->ops->linear_fwd(x, &(ns_linear_args){.M = k, .N = w->rows, .K = w->cols, .dt = m->opt.dt, .w = w, .x = m->last_x, .y = m->last_y});
         for (int64_t i = 0; i < k; i++)
-            ns_to_f32(out + (i0 + i) * m->arch.vocab, at(m->last_y, i * w->rows, m->opt.dt), m->opt.dt, (size_t)m->arch.vocab);
+            memcpy((char *)m->last_x + (size_t)i * row_bytes, (const char *)m->nL + (size_t)rows[i0 + i] * row_bytes,
+                   row_bytes);
+        x->ops->linear_fwd(
+            x, &(ns_linear_args){
+                   .M = k, .N = w->rows, .K = w->cols, .dt = m->opt.dt, .w = w, .x = m->last_x, .y = m->last_y});
+        for (int64_t i = 0; i < k; i++)
+            ns_to_f32(out + (i0 + i) * m->arch.vocab, at(m->last_y, i * w->rows, m->opt.dt), m->opt.dt,
+                      (size_t)m->arch.vocab);
     }
 }

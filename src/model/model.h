@@ -17,15 +17,15 @@
 #include "tensor/batch.h"
 
 typedef struct ns_model_options {
-    ns_dtype dt;          /* activation and weight type: BF16 or F32 */
-    int64_t T_cap, S_cap; /* geometry of a micro-batch */
-    int64_t max_len;      /* longest segment (rope table size) */
-    int n_slots;          /* micro-batches in flight; 1 without pipeline */
-    int train;            /* 1: gradients, optimiser state, saved activations; 0: forward only */
-    int recompute;        /* 0 none, 1 full: keep only each block's input */
+    ns_dtype dt;                       /* activation and weight type: BF16 or F32 */
+    int64_t T_cap, S_cap;              /* geometry of a micro-batch */
+    int64_t max_len;                   /* longest segment (rope table size) */
+    int n_slots;                       /* micro-batches in flight; 1 without pipeline */
+    int train;                         /* 1: gradients, optimiser state, saved activations; 0: forward only */
+    int recompute;                     /* 0 none, 1 full: keep only each block's input */
     float hidden_dropout, ffn_dropout; /* attention dropout: refused until the op has it */
-    ns_threads *pool;     /* decides the scratch of CPU back-ends; NULL: one thread */
-    int64_t kv_rows;      /* inference: rows of the key/value cache of each layer; 0 = no cache */
+    ns_threads *pool;                  /* decides the scratch of CPU back-ends; NULL: one thread */
+    int64_t kv_rows;                   /* inference: rows of the key/value cache of each layer; 0 = no cache */
 } ns_model_options;
 
 typedef struct ns_block_acts { /* saved for backward, per (layer, slot); shared between layers in inference */
@@ -46,24 +46,24 @@ typedef struct ns_model {
     ns_arch arch;
     const ns_param_table *table;
     ns_model_options opt;
-    ns_weight *w;                /* [n_params] by storage parameter index */
-    int16_t **rem;               /* [n_params] bf16 remainders; entries NULL for f32 */
-    float **adam_m, **adam_v;    /* [n_params] */
-    float *rope;                 /* [max_len, hd/2, 2] */
-    ns_block_acts *acts;         /* [n_slots * L] */
-    void *x0, *hL, *nL;          /* [T,C] embedding out; final stream; its norm */
-    float *rstdL;                /* [T] */
-    void *delta;                 /* [T,C] output of attention or mlp before it joins the stream */
-    void *dh, *dtmp;             /* [T,C] gradient of the stream; of a norm's output */
+    ns_weight *w;             /* [n_params] by storage parameter index */
+    int16_t **rem;            /* [n_params] bf16 remainders; entries NULL for f32 */
+    float **adam_m, **adam_v; /* [n_params] */
+    float *rope;              /* [max_len, hd/2, 2] */
+    ns_block_acts *acts;      /* [n_slots * L] */
+    void *x0, *hL, *nL;       /* [T,C] embedding out; final stream; its norm */
+    float *rstdL;             /* [T] */
+    void *delta;              /* [T,C] output of attention or mlp before it joins the stream */
+    void *dh, *dtmp;          /* [T,C] gradient of the stream; of a norm's output */
     void *dqkv, *datt, *dgu, *dact;
-    void *last_x, *last_y;       /* [S_cap,C], [S_cap,vocab_rows]: rows whose logits are wanted */
-    void **k_cache, **v_cache;   /* [L] of [kv_rows, g*hd] */
+    void *last_x, *last_y;               /* [S_cap,C], [S_cap,vocab_rows]: rows whose logits are wanted */
+    void **k_cache, **v_cache;           /* [L] of [kv_rows, g*hd] */
     int32_t *kv_row, *kv_start, *kv_len; /* cache row of each token [T]; per segment [S_cap] */
-    int64_t T;                   /* rows that ops work on: live tokens rounded up (<= T_cap); T_cap while planning */
-    int64_t token0;              /* number of the micro-batch's first token within the step: dropout masks follow tokens */
-    ns_batch batch;              /* device copy of the batch arrays */
+    int64_t T;      /* rows that ops work on: live tokens rounded up (<= T_cap); T_cap while planning */
+    int64_t token0; /* number of the micro-batch's first token within the step: dropout masks follow tokens */
+    ns_batch batch; /* device copy of the batch arrays */
     ns_step *step;
-    void *work;                  /* scratch for ns_exec.work */
+    void *work; /* scratch for ns_exec.work */
     int64_t work_bytes;
     ns_opt_item *items;
     int64_t n_items;
@@ -73,8 +73,8 @@ typedef struct ns_model {
 /* Takes every buffer of the model from `s`. `ops` is the back-end that will run (it decides panels and scratch), also while
  * planning. Call it once before ns_space_fit and once after ns_space_bind, each time on a fresh (zeroed or freed) struct.
  * The rope table is filled by ns_model_start. Err: NS_ERR_UNSUPPORTED names what the architecture needs and is missing. */
-NS_MUST_USE ns_status ns_model_layout(ns_model *m, const ns_arch *a, const ns_param_table *t, ns_space *s, const ns_ops *ops,
-                                      const ns_model_options *o, ns_error *err);
+NS_MUST_USE ns_status ns_model_layout(ns_model *m, const ns_arch *a, const ns_param_table *t, ns_space *s,
+                                      const ns_ops *ops, const ns_model_options *o, ns_error *err);
 /* After bind: constant tables. Weights are the caller's to fill (ns_model_put_param), then ns_model_prepare. */
 void ns_model_start(ns_model *m);
 void ns_model_free(ns_model *m);
@@ -86,14 +86,15 @@ void ns_model_get_param(const ns_model *m, int param, float *data, int main_valu
 
 /* Copies a batch into the model's arrays (device upload). */
 void ns_model_set_batch(ns_model *m, const ns_batch *b);
-void ns_model_forward(ns_model *m, ns_exec *x, int slot);                /* embedding .. final norm */
-void ns_model_loss(ns_model *m, ns_exec *x, float *logp, int with_grad); /* tail: step->loss_sum, and d(final norm out) */
-void ns_model_backward(ns_model *m, ns_exec *x, int slot);               /* after ns_model_loss(with_grad) */
+void ns_model_forward(ns_model *m, ns_exec *x, int slot); /* embedding .. final norm */
+void ns_model_loss(ns_model *m, ns_exec *x, float *logp,
+                   int with_grad);                         /* tail: step->loss_sum, and d(final norm out) */
+void ns_model_backward(ns_model *m, ns_exec *x, int slot); /* after ns_model_loss(with_grad) */
 void ns_block_forward(ns_model *m, ns_exec *x, int l, int slot);
 void ns_block_backward(ns_model *m, ns_exec *x, int l, int slot);
-void ns_model_prepare(ns_model *m, ns_exec *x);   /* after the weights changed (load, optimiser step) */
+void ns_model_prepare(ns_model *m, ns_exec *x); /* after the weights changed (load, optimiser step) */
 void ns_model_zero_grad(ns_model *m, ns_exec *x);
-void ns_model_update(ns_model *m, ns_exec *x);    /* sumsq, clip, adamw, prepare: lr, t, ... are in step */
+void ns_model_update(ns_model *m, ns_exec *x); /* sumsq, clip, adamw, prepare: lr, t, ... are in step */
 /* Logits of the given token rows, f32 out[n, vocab] (host; CPU back-ends). After ns_model_forward. */
 void ns_model_logits(ns_model *m, ns_exec *x, const int32_t *rows, int64_t n, float *out);
 

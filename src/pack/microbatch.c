@@ -47,7 +47,8 @@ static void sort_by_length(const ns_examples *ex, int64_t *v, int64_t *tmp, int6
 
 static void first_fit(ns_mb_split *s, const ns_examples *ex, int64_t n, int32_t T_cap, int32_t S_cap)
 {
-    int64_t *order = s->scratch, *tmp = order + s->cap, *bin = tmp + s->cap, *room = bin + s->cap, *count = room + s->cap;
+    int64_t *order = s->scratch, *tmp = order + s->cap, *bin = tmp + s->cap, *room = bin + s->cap,
+            *count = room + s->cap;
     s->n_micro = 0;
     for (int64_t i = 0; i < n; i++) {
         int64_t len = tokens(ex, order[i]), b = 0;
@@ -67,14 +68,16 @@ static void first_fit(ns_mb_split *s, const ns_examples *ex, int64_t n, int32_t 
     for (int64_t i = 0; i < n; i++) s->rows[tmp[bin[i]]++] = order[i];
 }
 
-ns_status ns_split_batch(ns_mb_split *s, const ns_examples *ex, const int64_t *rows, int64_t n_rows, int64_t mbs, int by_rows,
-                         int32_t T_cap, int32_t S_cap, ns_error *err)
+ns_status ns_split_batch(ns_mb_split *s, const ns_examples *ex, const int64_t *rows, int64_t n_rows, int64_t mbs,
+                         int by_rows, int32_t T_cap, int32_t S_cap, ns_error *err)
 {
     NS_ASSERT(n_rows <= s->cap);
     int64_t n = 0;
     for (int64_t i = 0; i < n_rows; i++) {
         if (rows[i] < 0) continue;
-        NS_FAIL_IF(tokens(ex, rows[i]) > T_cap, NS_ERR_INTERNAL, "row %" PRId64 " has %" PRId64 " tokens, a micro-batch holds %d", rows[i], tokens(ex, rows[i]), T_cap);
+        NS_FAIL_IF(tokens(ex, rows[i]) > T_cap, NS_ERR_INTERNAL,
+                   "row %" PRId64 " has %" PRId64 " tokens, a micro-batch holds %d", rows[i], tokens(ex, rows[i]),
+                   T_cap);
         s->scratch[n++] = rows[i];
     }
     if (by_rows) {

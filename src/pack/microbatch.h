@@ -12,14 +12,14 @@ typedef struct ns_mb_split {
     int64_t *rows;  /* [n_rows], grouped by micro-batch */
     int64_t *start; /* [n_micro+1] */
     int64_t n_micro;
-    int64_t cap;    /* rows that fit the arrays */
+    int64_t cap; /* rows that fit the arrays */
     int64_t *scratch;
 } ns_mb_split;
 
 NS_MUST_USE ns_status ns_split_new(ns_mb_split *s, int64_t max_rows, ns_error *err);
 void ns_split_free(ns_mb_split *s);
 /* rows with a negative number (padding of a short batch) are left out. Err: a row longer than T_cap + 1 ids. */
-NS_MUST_USE ns_status ns_split_batch(ns_mb_split *s, const ns_examples *ex, const int64_t *rows, int64_t n_rows, int64_t mbs, int by_rows,
-                                     int32_t T_cap, int32_t S_cap, ns_error *err);
+NS_MUST_USE ns_status ns_split_batch(ns_mb_split *s, const ns_examples *ex, const int64_t *rows, int64_t n_rows,
+                                     int64_t mbs, int by_rows, int32_t T_cap, int32_t S_cap, ns_error *err);
 
 #endif

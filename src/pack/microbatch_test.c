@@ -3,7 +3,8 @@
 
 #include "pack/microbatch.h"
 
-static void check_split(int64_t n, const int *len, int32_t T_cap, int32_t S_cap, int by_rows, int64_t mbs, int64_t want_micro)
+static void check_split(int64_t n, const int *len, int32_t T_cap, int32_t S_cap, int by_rows, int64_t mbs,
+                        int64_t want_micro)
 {
     ns_error err = NS_ERROR_INIT;
     int64_t start[16], rows[16];
@@ -35,9 +36,9 @@ static void rows_are_dealt_once(void **state)
 {
     (void)state;
     int a[] = {5, 5, 3, 7, 2, 8};
-    check_split(6, a, 10, 8, 0, 1, 3);  /* 30 tokens fill three bins of 10 exactly */
-    check_split(6, a, 100, 2, 0, 1, 3); /* the segment limit binds */
-    check_split(6, a, 100, 8, 1, 4, 2); /* by rows: 4 + 2 */
+    check_split(6, a, 10, 8, 0, 1, 3);                     /* 30 tokens fill three bins of 10 exactly */
+    check_split(6, a, 100, 2, 0, 1, 3);                    /* the segment limit binds */
+    check_split(6, a, 100, 8, 1, 4, 2);                    /* by rows: 4 + 2 */
     for (int code = 0; code < 4 * 4 * 4 * 4 * 4; code++) { /* all lengths 1..4 of five rows */
         int len[5], c = code;
         for (int i = 0; i < 5; i++, c /= 4) len[i] = 1 + c % 4;
@@ -59,6 +60,7 @@ static void a_row_that_cannot_fit_is_refused(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(rows_are_dealt_once), cmocka_unit_test(a_row_that_cannot_fit_is_refused)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(rows_are_dealt_once),
+                                       cmocka_unit_test(a_row_that_cannot_fit_is_refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

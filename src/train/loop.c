@@ -17,15 +17,26 @@ static ns_status train_step(ns_sft *t, double *loss, double *grad_norm, int64_t 
     ns_step *s = m->step;
     int by_rows = !strcmp(o->loss, "micro_batch");
     NS_TRY(ns_sampler_batch(&t->sampler, t->state.consumed_samples, t->index, err), "sampler");
-    NS_TRY(ns_split_batch(&t->split, &t->rows, t->index, o->train.gbs, o->train.mbs, by_rows, t->T_cap, t->S_cap, err), "micro-batches");
+    NS_TRY(ns_split_batch(&t->split, &t->rows, t->index, o->train.gbs, o->train.mbs, by_rows, t->T_cap, t->S_cap, err),
+           "micro-batches");
     double targets = ns_examples_targets(&t->rows, t->index, o->train.gbs), mean = 0;
-    *s = (ns_step){.weight_sum = targets, .lr = (float)ns_schedule_lr(&t->schedule, t->state.step), .beta1 = (float)o->beta1, .beta2 = (float)o->beta2,
-                   .eps = (float)o->eps, .weight_decay = (float)o->weight_decay, .clip = (float)o->clip, .t = t->state.step + 1, .dropout_step = (uint32_t)t->state.step};
-    NS_FAIL_IF(targets <= 0, NS_ERR_INPUT, "step %" PRId64 ": no row of the batch has a trained token", t->state.step + 1);
+    *s = (ns_step){.weight_sum = targets,
+                   .lr = (float)ns_schedule_lr(&t->schedule, t->state.step),
+                   .beta1 = (float)o->beta1,
+                   .beta2 = (float)o->beta2,
+                   .eps = (float)o->eps,
+                   .weight_decay = (float)o->weight_decay,
+                   .clip = (float)o->clip,
+                   .t = t->state.step + 1,
+                   .dropout_step = (uint32_t)t->state.step};
+    NS_FAIL_IF(targets <= 0, NS_ERR_INPUT, "step %" PRId64 ": no row of the batch has a trained token",
+               t->state.step + 1);
     ns_model_zero_grad(m, x);
     *tokens = 0;
     for (int64_t k = 0; k < t->split.n_micro; k++) {
-        NS_TRY(ns_batch_fill(&t->batch, &t->rows, t->split.rows + t->split.start[k], t->split.start[k + 1] - t->split.start[k], err), "micro-batch %" PRId64, k);
+        NS_TRY(ns_batch_fill(&t->batch, &t->rows, t->split.rows + t->split.start[k],
+                             t->split.start[k + 1] - t->split.start[k], err),
+               "micro-batch %" PRId64, k);
         if (t->batch.weight_sum <= 0) continue; /* all masked: contributes nothing (0/0 in the original) */
         double before = s->loss_sum;
         if (by_rows) s->weight_sum = t->batch.weight_sum * (double)t->split.n_micro;
@@ -43,7 +54,8 @@ static ns_status train_step(ns_sft *t, double *loss, double *grad_norm, int64_t 
     t->targets_done += (int64_t)targets;
     NS_FAIL_IF(x->err.code != NS_OK, x->err.code, "step %" PRId64 ": %s", t->state.step + 1, x->err.msg);
     NS_FAIL_IF(s->nonfinite || !isfinite(*loss), NS_ERR_NUMERIC,
-               "step %" PRId64 ": loss %g, gradient norm %g: training diverged; the weights were not updated. Lower model.optim.lr (now %g), add warm-up or set trainer.sft.gradient_clip_val=1.0",
+               "step %" PRId64 ": loss %g, gradient norm %g: training diverged; the weights were not updated. Lower "
+                               "model.optim.lr (now %g), add warm-up or set trainer.sft.gradient_clip_val=1.0",
                t->state.step + 1, *loss, *grad_norm, o->lr);
     return NS_OK;
 }
@@ -61,9 +73,12 @@ static ns_status validate(ns_sft *t, ns_error *err)
     m->opt.hidden_dropout = m->opt.ffn_dropout = 0;
     for (int64_t b = 0; b < t->n_val_batches; b++) {
         NS_TRY(ns_sampler_batch(&t->val_sampler, b * t->o->val.gbs, t->index, err), "validation sampler");
-        NS_TRY(ns_split_batch(&t->split, rows, t->index, t->o->val.gbs, t->o->val.mbs, 0, t->T_cap, t->S_cap, err), "validation batch");
+        NS_TRY(ns_split_batch(&t->split, rows, t->index, t->o->val.gbs, t->o->val.mbs, 0, t->T_cap, t->S_cap, err),
+               "validation batch");
         for (int64_t k = 0; k < t->split.n_micro; k++) {
-            NS_TRY(ns_batch_fill(&t->batch, rows, t->split.rows + t->split.start[k], t->split.start[k + 1] - t->split.start[k], err), "validation");
+            NS_TRY(ns_batch_fill(&t->batch, rows, t->split.rows + t->split.start[k],
+                                 t->split.start[k + 1] - t->split.start[k], err),
+                   "validation");
             ns_model_set_batch(m, &t->batch);
             ns_model_forward(m, x, 0);
             ns_model_loss(m, x, NULL, 0);
@@ -77,13 +92,15 @@ static ns_status validate(ns_sft *t, ns_error *err)
     return ns_sft_record_val(t, t->state.val_loss, ns_time_now() - start, err);
 }
 
-static void live_line(const ns_sft *t, ns_progress *p, double loss, double grad_norm, double lr, double seconds, int64_t tokens)
+static void live_line(const ns_sft *t, ns_progress *p, double loss, double grad_norm, double lr, double seconds,
+                      int64_t tokens)
 {
     char note[256];
     double rate = (double)tokens / seconds;
     int n = snprintf(note, sizeof note, "loss %.4f  lr %.2e  %.0f tok/s  %.0f GFLOP/s  %.0f MB", loss, lr, rate,
                      t->engine.step_flops / (double)t->T_cap * rate / 1e9, (double)t->engine.total_bytes / 1e6);
-    if (t->o->clip > 0 && n > 0 && n < (int)sizeof note) snprintf(note + n, sizeof note - (size_t)n, "  norm %.3f", grad_norm);
+    if (t->o->clip > 0 && n > 0 && n < (int)sizeof note)
+        snprintf(note + n, sizeof note - (size_t)n, "  norm %.3f", grad_norm);
     ns_progress_set(p, (double)t->state.step, note);
 }
 
@@ -105,7 +122,8 @@ static ns_status run_steps(ns_sft *t, ns_progress *p, ns_stop_reason *stopped, n
         *stopped = ns_stop_check();
         int last = t->state.step == t->max_steps, due = t->save_interval > 0 && t->state.step % t->save_interval == 0;
         int save = t->save_interval > 0 && (last || due || *stopped);
-        if (t->val_interval > 0 && (t->state.step % t->val_interval == 0 || last || save)) NS_TRY(validate(t, err), "validate");
+        if (t->val_interval > 0 && (t->state.step % t->val_interval == 0 || last || save))
+            NS_TRY(validate(t, err), "validate");
         if (save) NS_TRY(ns_sft_save(t, *stopped && !last && !due, err), "save step %" PRId64, t->state.step);
         if (*stopped && !last) return NS_OK;
     }
@@ -133,10 +151,12 @@ ns_status ns_sft_run(ns_sft *t, const char *config_yaml, int argc, char *const *
     ns_status st = run_steps(t, p, &stopped, err);
     ns_progress_end(&p, NULL);
     NS_TRY(st, "%s", "sft");
-    NS_FAIL_IF(stopped, NS_ERR_STOPPED, "stopped by %s after step %" PRId64 " of %" PRId64 "%s%s", ns_stop_name(), t->state.step, t->max_steps,
-               t->save_interval > 0 ? "; saved " : "; nothing saved (save_interval <= 0)", t->save_interval > 0 ? t->last_saved : "");
+    NS_FAIL_IF(stopped, NS_ERR_STOPPED, "stopped by %s after step %" PRId64 " of %" PRId64 "%s%s", ns_stop_name(),
+               t->state.step, t->max_steps, t->save_interval > 0 ? "; saved " : "; nothing saved (save_interval <= 0)",
+               t->save_interval > 0 ? t->last_saved : "");
     double seconds = ns_time_now() - t->started;
-    NS_INFO("trained %" PRId64 " steps in %.1f s: %.0f tokens/s, %.1f GFLOP/s", t->max_steps, seconds, (double)t->tokens_done / seconds,
+    NS_INFO("trained %" PRId64 " steps in %.1f s: %.0f tokens/s, %.1f GFLOP/s", t->max_steps, seconds,
+            (double)t->tokens_done / seconds,
             t->engine.step_flops / (double)t->T_cap * (double)t->tokens_done / seconds / 1e9);
     return NS_OK;
 }

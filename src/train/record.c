@@ -23,8 +23,15 @@ static ns_status write_run_json(ns_sft *t, const char *config_yaml, int argc, ch
     ns_status st;
     gethostname(host, sizeof host - 1);
     snprintf(path, sizeof path, "%s/run.json", t->train_dir);
-    NS_CHECK(st, ns_buf_printf(&b, err, "{\"version\": \"%s\", \"host\": \"%s\", \"cpu_level\": \"%s\", \"threads\": %d, \"seed\": %" PRId64 ", \"deterministic\": true, \"data_hash\": \"%s\", \"param_hash\": \"%s\", \"resumed_at\": %" PRId64 ", \"argv\": [",
-                               NS_VERSION, host, t->engine.ops.name, ns_threads_count(t->engine.pool), t->o->seed, t->rows.hash, t->engine.table.hash, t->state.step), "run.json");
+    NS_CHECK(st,
+             ns_buf_printf(
+                 &b, err,
+                 "{\"version\": \"%s\", \"host\": \"%s\", \"cpu_level\": \"%s\", \"threads\": %d, \"seed\": %" PRId64
+                 ", \"deterministic\": true, \"data_hash\": \"%s\", \"param_hash\": \"%s\", \"resumed_at\": %" PRId64
+                 ", \"argv\": [",
+                 NS_VERSION, host, t->engine.ops.name, ns_threads_count(t->engine.pool), t->o->seed, t->rows.hash,
+                 t->engine.table.hash, t->state.step),
+             "run.json");
     for (int i = 0; i < argc; i++) {
         if (i) NS_CHECK(st, ns_buf_adds(&b, ", ", err), "run.json");
         NS_CHECK(st, ns_json_write_str(&b, (ns_str){argv[i], strlen(argv[i])}, NS_JSON_UTF8, err), "run.json");
@@ -50,7 +57,8 @@ static ns_status cut_metrics(const char *path, int64_t step, ns_error *err)
     for (char *line = in.data; line && *line;) {
         char *end = strchr(line, '\n'), *p = strstr(line, "\"step\": ");
         if (!end) break; /* a torn last line */
-        if (p && p < end && strtoll(p + 8, NULL, 10) <= step) NS_CHECK(st, ns_buf_add(&out, line, (size_t)(end + 1 - line), err), "metrics");
+        if (p && p < end && strtoll(p + 8, NULL, 10) <= step)
+            NS_CHECK(st, ns_buf_add(&out, line, (size_t)(end + 1 - line), err), "metrics");
         line = end + 1;
     }
     NS_CHECK(st, ns_file_replace(path, out.data ? out.data : "", out.len, err), "rewrite %s", path);
@@ -76,24 +84,31 @@ ns_status ns_sft_record_open(ns_sft *t, const char *config_yaml, int argc, char 
 static ns_status put_line(ns_sft *t, const char *line, ns_error *err)
 {
     FILE *f = t->metrics;
-    NS_FAIL_IF(fputs(line, f) < 0 || fflush(f) != 0, NS_ERR_IO, "%s/metrics.jsonl: write: %s", t->train_dir, strerror(errno));
+    NS_FAIL_IF(fputs(line, f) < 0 || fflush(f) != 0, NS_ERR_IO, "%s/metrics.jsonl: write: %s", t->train_dir,
+               strerror(errno));
     return NS_OK;
 }
 
-ns_status ns_sft_record_step(ns_sft *t, double loss, double grad_norm, double lr, double step_s, int64_t tokens, ns_error *err)
+ns_status ns_sft_record_step(ns_sft *t, double loss, double grad_norm, double lr, double step_s, int64_t tokens,
+                             ns_error *err)
 {
     char line[512], norm[64] = "";
     int64_t step = t->state.step;
     double epoch = (double)(step / t->steps_per_epoch + 1);
     if (t->o->clip > 0) snprintf(norm, sizeof norm, "\"grad_norm\": %.9g, ", grad_norm);
-    snprintf(line, sizeof line, "{\"step\": %" PRId64 ", \"loss\": %.9g, %s\"lr\": %.9g, \"consumed_samples\": %" PRId64 ", \"epoch\": %.0f, \"tokens\": %" PRId64 ", \"step_time\": %.6f, \"tokens_per_s\": %.1f}\n",
-             step + 1, loss, norm, lr, t->state.consumed_samples + t->o->train.gbs, epoch, tokens, step_s, (double)tokens / step_s);
+    snprintf(line, sizeof line,
+             "{\"step\": %" PRId64 ", \"loss\": %.9g, %s\"lr\": %.9g, \"consumed_samples\": %" PRId64
+             ", \"epoch\": %.0f, \"tokens\": %" PRId64 ", \"step_time\": %.6f, \"tokens_per_s\": %.1f}\n",
+             step + 1, loss, norm, lr, t->state.consumed_samples + t->o->train.gbs, epoch, tokens, step_s,
+             (double)tokens / step_s);
     NS_TRY(put_line(t, line, err), "%s", "step");
     if (!t->events) return NS_OK;
     NS_TRY(ns_tfevents_scalar(t->events, "train/loss", step, loss, err), "events");
     NS_TRY(ns_tfevents_scalar(t->events, "train/lr", step, lr, err), "events");
     if (t->o->clip > 0) NS_TRY(ns_tfevents_scalar(t->events, "train/grad_norm", step, grad_norm, err), "events");
-    NS_TRY(ns_tfevents_scalar(t->events, "train/consumed_samples", step, (double)(t->state.consumed_samples + t->o->train.gbs), err), "events");
+    NS_TRY(ns_tfevents_scalar(t->events, "train/consumed_samples", step,
+                              (double)(t->state.consumed_samples + t->o->train.gbs), err),
+           "events");
     NS_TRY(ns_tfevents_scalar(t->events, "train/step_time", step, step_s, err), "events");
     return ns_tfevents_scalar(t->events, "train/epoch", step, epoch, err);
 }
@@ -102,7 +117,8 @@ ns_status ns_sft_record_val(ns_sft *t, double loss, double seconds, ns_error *er
 {
     char line[256];
     NS_INFO("step %" PRId64 ": validation loss %.4f (%.1f s)", t->state.step, loss, seconds);
-    snprintf(line, sizeof line, "{\"step\": %" PRId64 ", \"val_loss\": %.9g, \"validation_step_time\": %.3f}\n", t->state.step, loss, seconds);
+    snprintf(line, sizeof line, "{\"step\": %" PRId64 ", \"val_loss\": %.9g, \"validation_step_time\": %.3f}\n",
+             t->state.step, loss, seconds);
     NS_TRY(put_line(t, line, err), "%s", "validation");
     if (!t->events) return NS_OK;
     NS_TRY(ns_tfevents_scalar(t->events, "val/loss", t->state.step, loss, err), "events");

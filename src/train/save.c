@@ -23,11 +23,15 @@ ns_status ns_sft_lock(ns_sft *t, ns_error *err)
         ssize_t n = read(fd, who, sizeof who - 1);
         if (n > 0) who[n - 1] = 0;
         close(fd);
-        NS_FAIL(NS_ERR_CONFIG, "%s: another training writes there (%s): wait for it, stop it, or set another exp_manager.explicit_log_dir", t->train_dir, who);
+        NS_FAIL(
+            NS_ERR_CONFIG,
+            "%s: another training writes there (%s): wait for it, stop it, or set another exp_manager.explicit_log_dir",
+            t->train_dir, who);
     }
     gethostname(host, sizeof host - 1);
     int n = snprintf(who, sizeof who, "host %s, process %ld\n", host, (long)getpid());
-    if (ftruncate(fd, 0) != 0 || pwrite(fd, who, (size_t)n, 0) != n) NS_WARN("%s: cannot write: %s", path, strerror(errno));
+    if (ftruncate(fd, 0) != 0 || pwrite(fd, who, (size_t)n, 0) != n)
+        NS_WARN("%s: cannot write: %s", path, strerror(errno));
     t->lock_fd = fd;
     return NS_OK;
 }
@@ -36,22 +40,30 @@ ns_status ns_sft_lock(ns_sft *t, ns_error *err)
 static ns_status check_state(ns_sft *t, const ns_ckpt_state *s, const char *path, ns_error *err)
 {
     NS_FAIL_IF(s->n_rows != t->rows.n || strcmp(s->data_hash, t->rows.hash), NS_ERR_MISMATCH,
-               "%s was saved with other training data (%" PRId64 " rows, hash %s; now %" PRId64 " rows, hash %s): use the same file, or start in a new exp_manager.explicit_log_dir",
+               "%s was saved with other training data (%" PRId64 " rows, hash %s; now %" PRId64
+               " rows, hash %s): use the same file, or start in a new exp_manager.explicit_log_dir",
                path, s->n_rows, s->data_hash, t->rows.n, t->rows.hash);
-    NS_FAIL_IF(s->seed != (uint64_t)t->o->seed, NS_ERR_MISMATCH, "%s was saved with model.seed=%" PRIu64 ", now %" PRId64, path, s->seed, t->o->seed);
-    NS_FAIL_IF(s->consumed_samples != s->step * t->o->train.gbs, NS_ERR_MISMATCH, "%s: %" PRId64 " samples in %" PRId64 " steps, but global_batch_size is %" PRId64 ": keep the batch size of the first run", path,
-               s->consumed_samples, s->step, t->o->train.gbs);
+    NS_FAIL_IF(s->seed != (uint64_t)t->o->seed, NS_ERR_MISMATCH,
+               "%s was saved with model.seed=%" PRIu64 ", now %" PRId64, path, s->seed, t->o->seed);
+    NS_FAIL_IF(s->consumed_samples != s->step * t->o->train.gbs, NS_ERR_MISMATCH,
+               "%s: %" PRId64 " samples in %" PRId64 " steps, but global_batch_size is %" PRId64
+               ": keep the batch size of the first run",
+               path, s->consumed_samples, s->step, t->o->train.gbs);
     return NS_OK;
 }
 
 ns_status ns_sft_load_weights(ns_sft *t, ns_error *err)
 {
     char path[4096] = "";
-    if (t->o->resume_from) snprintf(path, sizeof path, "%s", t->o->resume_from);
-    else if (t->o->resume) NS_TRY(ns_ckpt_find_last(path, sizeof path, t->ckpt_dir, err), "look for a checkpoint");
+    if (t->o->resume_from)
+        snprintf(path, sizeof path, "%s", t->o->resume_from);
+    else if (t->o->resume)
+        NS_TRY(ns_ckpt_find_last(path, sizeof path, t->ckpt_dir, err), "look for a checkpoint");
     if (!path[0]) {
-        NS_FAIL_IF(t->o->resume && !t->o->resume_ignore_missing, NS_ERR_CONFIG, "%s: no checkpoint to resume from", t->ckpt_dir);
-        NS_TRY(ns_model_read(t->o->restore_from, &t->engine.table, ns_engine_put, &t->engine, err), "base model %s", t->o->restore_from);
+        NS_FAIL_IF(t->o->resume && !t->o->resume_ignore_missing, NS_ERR_CONFIG, "%s: no checkpoint to resume from",
+                   t->ckpt_dir);
+        NS_TRY(ns_model_read(t->o->restore_from, &t->engine.table, ns_engine_put, &t->engine, err), "base model %s",
+               t->o->restore_from);
         t->state = (ns_ckpt_state){.val_loss = NAN};
     } else {
         NS_TRY(ns_ckpt_read_state(&t->state, path, err), "%s", path);
@@ -84,9 +96,18 @@ ns_status ns_sft_save(ns_sft *t, int forced, ns_error *err)
     ns_buf name = {0};
     ns_status st = ns_ckpt_format_name(&name, t->o->filename, s, err);
     if (st == NS_OK) {
-        ns_ckpt_save_args a = {.dir = t->ckpt_dir, .name = name.data, .keep_named = named, .table = &t->engine.table, .dt = t->engine.opt.dt,
-                               .tokenizer_dir = t->tokenizer_dir, .get_model = ns_engine_get, .get_opt = ns_engine_get_opt, .user = &t->engine,
-                               .state = s, .save_top_k = (int)t->o->save_top_k, .keep_optimizer = (int)t->o->keep_optimizer};
+        ns_ckpt_save_args a = {.dir = t->ckpt_dir,
+                               .name = name.data,
+                               .keep_named = named,
+                               .table = &t->engine.table,
+                               .dt = t->engine.opt.dt,
+                               .tokenizer_dir = t->tokenizer_dir,
+                               .get_model = ns_engine_get,
+                               .get_opt = ns_engine_get_opt,
+                               .user = &t->engine,
+                               .state = s,
+                               .save_top_k = (int)t->o->save_top_k,
+                               .keep_optimizer = (int)t->o->keep_optimizer};
         st = ns_ckpt_save(&a, err);
         snprintf(t->last_saved, sizeof t->last_saved, "%s/%s%s", t->ckpt_dir, name.data, named ? "" : "-last");
     }

@@ -7,8 +7,11 @@
 
 ns_status ns_schedule_check(const ns_schedule *s, ns_error *err)
 {
-    NS_FAIL_IF(s->warmup < 0 || s->constant < 0, NS_ERR_CONFIG, "model.optim.sched: warmup_steps=%" PRId64 ", constant_steps=%" PRId64 ": must be >= 0", s->warmup, s->constant);
-    NS_FAIL_IF(s->lr < s->min_lr, NS_ERR_CONFIG, "model.optim.lr=%g is below sched.min_lr=%g: lower min_lr or raise lr", s->lr, s->min_lr);
+    NS_FAIL_IF(s->warmup < 0 || s->constant < 0, NS_ERR_CONFIG,
+               "model.optim.sched: warmup_steps=%" PRId64 ", constant_steps=%" PRId64 ": must be >= 0", s->warmup,
+               s->constant);
+    NS_FAIL_IF(s->lr < s->min_lr, NS_ERR_CONFIG, "model.optim.lr=%g is below sched.min_lr=%g: lower min_lr or raise lr",
+               s->lr, s->min_lr);
     NS_FAIL_IF(s->constant > 0 && !s->flat && s->lr <= s->min_lr, NS_ERR_CONFIG,
                "model.optim.sched.constant_steps=%" PRId64 " needs lr > min_lr (both are %g)", s->constant, s->lr);
     return NS_OK;
@@ -17,7 +20,8 @@ ns_status ns_schedule_check(const ns_schedule *s, ns_error *err)
 double ns_schedule_lr(const ns_schedule *s, int64_t t)
 {
     const double pi = 3.14159265358979323846;
-    double w = (double)s->warmup, c = (double)s->constant, S = (double)s->max_steps, lr = s->lr, lo = s->min_lr, x = (double)t;
+    double w = (double)s->warmup, c = (double)s->constant, S = (double)s->max_steps, lr = s->lr, lo = s->min_lr,
+           x = (double)t;
     double d = S - c - w;
     if (s->warmup > 0 && t <= s->warmup) return s->constant == 0 ? lr * (x + 1) / (w + 1) : lr * x / w;
     if (s->flat) return lr;

@@ -5,7 +5,10 @@
 
 #include "train/schedule.h"
 
-static void near(double a, double b) { assert_true(fabs(a - b) <= 1e-12 * (1 + fabs(b))); }
+static void near(double a, double b)
+{
+    assert_true(fabs(a - b) <= 1e-12 * (1 + fabs(b)));
+}
 
 static void cosine_without_constant(void **state)
 {
@@ -49,7 +52,8 @@ static void equal_rates_are_constant_and_bad_ones_refused(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(cosine_without_constant), cmocka_unit_test(constant_phase_is_last_and_lowest),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(cosine_without_constant),
+                                       cmocka_unit_test(constant_phase_is_last_and_lowest),
                                        cmocka_unit_test(equal_rates_are_constant_and_bad_ones_refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -26,7 +26,9 @@ static ns_status load_rows(ns_sft *t, ns_examples *out, const ns_sft_data_option
     NS_TRY(ns_rows_load(out, d->file_path, t->tok, &r, pool, err), "rows of %s", d->file_path);
     NS_FAIL_IF(out->n == 0, NS_ERR_INPUT, "%s: no rows", d->file_path);
     for (int64_t i = 0; i < out->start[out->n]; i++)
-        NS_FAIL_IF(out->ids[i] >= t->arch.vocab, NS_ERR_MISMATCH, "%s: token id %d, but the model has %" PRId64 " rows of vocabulary: tokenizer and model do not belong together",
+        NS_FAIL_IF(out->ids[i] >= t->arch.vocab, NS_ERR_MISMATCH,
+                   "%s: token id %d, but the model has %" PRId64
+                   " rows of vocabulary: tokenizer and model do not belong together",
                    d->file_path, out->ids[i], t->arch.vocab);
     return NS_OK;
 }
@@ -34,13 +36,19 @@ static ns_status load_rows(ns_sft *t, ns_examples *out, const ns_sft_data_option
 /* Rows that would train on nothing, or on the same thing over and over, stop the run by default. */
 static ns_status check_rows(const ns_sft *t, const ns_examples *r, const char *path, ns_error *err)
 {
-    NS_INFO("%s: %s rows: %" PRId64 ", tokens %" PRId64 ", trained tokens %" PRId64 ", longest %" PRId64, path, r->format, r->n, r->start[r->n], r->n_targets, r->longest);
-    if (r->n_truncated) NS_WARN("%s: %" PRId64 " of %" PRId64 " rows are longer than max_seq_length and were truncated", path, r->n_truncated, r->n);
-    if (r->n_duplicate) NS_WARN("%s: %" PRId64 " of %" PRId64 " rows repeat an earlier row", path, r->n_duplicate, r->n);
-    if (r->n_all_masked) NS_WARN("%s: %" PRId64 " of %" PRId64 " rows have no trained token", path, r->n_all_masked, r->n);
+    NS_INFO("%s: %s rows: %" PRId64 ", tokens %" PRId64 ", trained tokens %" PRId64 ", longest %" PRId64, path,
+            r->format, r->n, r->start[r->n], r->n_targets, r->longest);
+    if (r->n_truncated)
+        NS_WARN("%s: %" PRId64 " of %" PRId64 " rows are longer than max_seq_length and were truncated", path,
+                r->n_truncated, r->n);
+    if (r->n_duplicate)
+        NS_WARN("%s: %" PRId64 " of %" PRId64 " rows repeat an earlier row", path, r->n_duplicate, r->n);
+    if (r->n_all_masked)
+        NS_WARN("%s: %" PRId64 " of %" PRId64 " rows have no trained token", path, r->n_all_masked, r->n);
     NS_FAIL_IF(r->n_targets == 0, NS_ERR_INPUT, "%s: no row has a trained token", path);
     NS_FAIL_IF(!t->o->allow_masked && (r->n_all_masked * 10 > r->n || r->n_truncated * 2 > r->n), NS_ERR_INPUT,
-               "%s: %" PRId64 " rows have no trained token and %" PRId64 " of %" PRId64 " are truncated: check the fields and max_seq_length, or go on with ++allow_masked_rows=true",
+               "%s: %" PRId64 " rows have no trained token and %" PRId64 " of %" PRId64
+               " are truncated: check the fields and max_seq_length, or go on with ++allow_masked_rows=true",
                path, r->n_all_masked, r->n_truncated, r->n);
     return NS_OK;
 }
@@ -58,28 +66,41 @@ static ns_status count_steps(ns_sft *t, ns_error *err)
 {
     ns_sft_options *o = t->o;
     int64_t n = t->rows.n, gbs = o->train.gbs;
-    NS_FAIL_IF(n < gbs, NS_ERR_CONFIG, "data set smaller than one global batch: %s has %" PRId64 " rows, global_batch_size is %" PRId64 ": use ++model.data.train_ds.global_batch_size=%" PRId64 " or less",
+    NS_FAIL_IF(n < gbs, NS_ERR_CONFIG,
+               "data set smaller than one global batch: %s has %" PRId64 " rows, global_batch_size is %" PRId64
+               ": use ++model.data.train_ds.global_batch_size=%" PRId64 " or less",
                o->train.file_path, n, gbs, n >= 40 ? n / 20 : 1);
     t->steps_per_epoch = limited(o->limit_train_batches, n / gbs);
-    NS_FAIL_IF(t->steps_per_epoch < 1, NS_ERR_CONFIG, "trainer.sft.limit_train_batches leaves no step in an epoch of %" PRId64, n / gbs);
+    NS_FAIL_IF(t->steps_per_epoch < 1, NS_ERR_CONFIG,
+               "trainer.sft.limit_train_batches leaves no step in an epoch of %" PRId64, n / gbs);
     t->save_interval = o->save_interval;
     t->max_steps = t->steps_per_epoch * o->max_epochs;
     if (o->max_steps >= 0 && o->max_steps < t->max_steps) t->max_steps = o->max_steps;
     if (o->num_checkpoints > 0) {
-        int64_t total = o->max_steps > 0 ? o->max_steps : n * o->max_epochs / gbs, interval = total / o->num_checkpoints;
-        NS_FAIL_IF(interval < 1, NS_ERR_CONFIG, "trainer.sft.num_checkpoints_to_save=%" PRId64 " is more than the %" PRId64 " steps", o->num_checkpoints, total);
+        int64_t total = o->max_steps > 0 ? o->max_steps : n * o->max_epochs / gbs,
+                interval = total / o->num_checkpoints;
+        NS_FAIL_IF(interval < 1, NS_ERR_CONFIG,
+                   "trainer.sft.num_checkpoints_to_save=%" PRId64 " is more than the %" PRId64 " steps",
+                   o->num_checkpoints, total);
         t->save_interval = t->val_interval = interval;
         t->max_steps = interval * o->num_checkpoints;
     } else {
         const ns_node *v = o->val_check_interval;
-        if (v && v->type == NS_NODE_INT) t->val_interval = v->i;
-        else if (v && v->type == NS_NODE_FLOAT) t->val_interval = (int64_t)((double)t->steps_per_epoch * v->f);
+        if (v && v->type == NS_NODE_INT)
+            t->val_interval = v->i;
+        else if (v && v->type == NS_NODE_FLOAT)
+            t->val_interval = (int64_t)((double)t->steps_per_epoch * v->f);
     }
     NS_FAIL_IF(t->max_steps < 1, NS_ERR_CONFIG, "trainer.sft.max_steps=%" PRId64 ": nothing to train", o->max_steps);
     int64_t nv = t->val_is_train ? t->rows.n : t->val_rows.n;
     t->n_val_batches = limited(o->limit_val_batches, (nv + o->val.gbs - 1) / o->val.gbs);
     if (t->val_interval <= 0) t->n_val_batches = 0;
-    t->schedule = (ns_schedule){.lr = o->lr, .min_lr = o->min_lr, .max_steps = t->max_steps, .warmup = o->warmup, .constant = o->constant, .flat = !strcmp(o->sched, "constant")};
+    t->schedule = (ns_schedule){.lr = o->lr,
+                                .min_lr = o->min_lr,
+                                .max_steps = t->max_steps,
+                                .warmup = o->warmup,
+                                .constant = o->constant,
+                                .flat = !strcmp(o->sched, "constant")};
     return ns_schedule_check(&t->schedule, err);
 }
 
@@ -88,16 +109,25 @@ static ns_status plan_memory(ns_sft *t, ns_error *err)
     const ns_sft_options *o = t->o;
     const ns_examples *v = t->val_is_train ? &t->rows : &t->val_rows;
     int64_t longest = t->rows.longest > v->longest ? t->rows.longest : v->longest;
-    int64_t mbs = o->train.mbs > o->val.mbs ? o->train.mbs : o->val.mbs, gbs = o->train.gbs > o->val.gbs ? o->train.gbs : o->val.gbs;
+    int64_t mbs = o->train.mbs > o->val.mbs ? o->train.mbs : o->val.mbs,
+            gbs = o->train.gbs > o->val.gbs ? o->train.gbs : o->val.gbs;
     int64_t T = mbs * (longest > 2 ? longest - 1 : 1);
     T = (T + 127) / 128 * 128;
-    NS_FAIL_IF(T > INT32_MAX / 4, NS_ERR_CONFIG, "micro_batch_size=%" PRId64 " x longest row %" PRId64 " tokens is too large: lower micro_batch_size", mbs, longest);
+    NS_FAIL_IF(T > INT32_MAX / 4, NS_ERR_CONFIG,
+               "micro_batch_size=%" PRId64 " x longest row %" PRId64 " tokens is too large: lower micro_batch_size",
+               mbs, longest);
     t->T_cap = (int32_t)T;
     t->S_cap = (int32_t)(gbs < 1024 ? gbs : 1024);
     if (t->S_cap < mbs) t->S_cap = (int32_t)mbs;
-    ns_model_options m = {.dt = !strcmp(o->precision, "32") ? NS_DTYPE_F32 : NS_DTYPE_BF16, .T_cap = t->T_cap, .S_cap = t->S_cap,
-                          .max_len = longest, .n_slots = 1, .train = 1, .recompute = o->recompute && !strcmp(o->recompute, "full"),
-                          .hidden_dropout = (float)o->hidden_dropout, .ffn_dropout = (float)o->ffn_dropout};
+    ns_model_options m = {.dt = !strcmp(o->precision, "32") ? NS_DTYPE_F32 : NS_DTYPE_BF16,
+                          .T_cap = t->T_cap,
+                          .S_cap = t->S_cap,
+                          .max_len = longest,
+                          .n_slots = 1,
+                          .train = 1,
+                          .recompute = o->recompute && !strcmp(o->recompute, "full"),
+                          .hidden_dropout = (float)o->hidden_dropout,
+                          .ffn_dropout = (float)o->ffn_dropout};
     NS_TRY(ns_engine_plan(&t->engine, &t->arch, &m, o->isa, (int)o->threads, err), "plan");
     if (!o->norm_decay)
         for (int i = 0; i < t->engine.table.n_params; i++) {
@@ -133,9 +163,12 @@ ns_status ns_sft_open(ns_sft *t, ns_sft_options *o, ns_error *err)
     if (!t->val_is_train) NS_TRY(check_rows(t, &t->val_rows, o->val.file_path, err), "validation rows");
     NS_TRY(count_steps(t, err), "steps");
     ns_sampler_kind kind = !strcmp(o->sampler, "megatron") ? NS_SAMPLER_MEGATRON : NS_SAMPLER_GLOBAL;
-    NS_TRY(ns_sampler_init(&t->sampler, kind, t->rows.n, o->train.gbs, o->train.mbs, 1, (uint64_t)o->seed, err), "sampler");
+    NS_TRY(ns_sampler_init(&t->sampler, kind, t->rows.n, o->train.gbs, o->train.mbs, 1, (uint64_t)o->seed, err),
+           "sampler");
     int64_t nv = t->val_is_train ? t->rows.n : t->val_rows.n;
-    NS_TRY(ns_sampler_init(&t->val_sampler, NS_SAMPLER_SEQUENTIAL, nv, o->val.gbs, o->val.mbs, 1, (uint64_t)o->seed, err), "validation sampler");
+    NS_TRY(
+        ns_sampler_init(&t->val_sampler, NS_SAMPLER_SEQUENTIAL, nv, o->val.gbs, o->val.mbs, 1, (uint64_t)o->seed, err),
+        "validation sampler");
     return plan_memory(t, err);
 }
 
@@ -159,26 +192,50 @@ static int64_t memory_available(void)
 ns_status ns_sft_report(const ns_sft *t, ns_buf *out, int json, ns_error *err)
 {
     const ns_sft_options *o = t->o;
-    int64_t saves = t->save_interval > 0 ? (t->max_steps + t->save_interval - 1) / t->save_interval : 0, one = ns_sft_checkpoint_bytes(t);
+    int64_t saves = t->save_interval > 0 ? (t->max_steps + t->save_interval - 1) / t->save_interval : 0,
+            one = ns_sft_checkpoint_bytes(t);
     int64_t kept = o->save_top_k < 0 || saves < o->save_top_k ? saves : o->save_top_k;
-    int64_t model = one - t->engine.table.n_elements * 12, disk = saves ? kept * model + (o->keep_optimizer + 1) * (one - model) + model : 0;
+    int64_t model = one - t->engine.table.n_elements * 12,
+            disk = saves ? kept * model + (o->keep_optimizer + 1) * (one - model) + model : 0;
     uint64_t free_bytes = 0;
     NS_TRY(ns_disk_free(&free_bytes, t->train_dir, err), "disk");
-    double flops = t->engine.step_flops * (double)t->rows.start[t->rows.n] / (double)t->T_cap * (double)t->max_steps * (double)o->train.gbs / (double)t->rows.n;
+    double flops = t->engine.step_flops * (double)t->rows.start[t->rows.n] / (double)t->T_cap * (double)t->max_steps *
+                   (double)o->train.gbs / (double)t->rows.n;
     if (json) {
-        NS_TRY(ns_buf_printf(out, err, "{\"rows\": %" PRId64 ", \"tokens\": %" PRId64 ", \"target_tokens\": %" PRId64 ", \"steps\": %" PRId64 ", \"steps_per_epoch\": %" PRId64 ", \"saves\": %" PRId64 ", \"disk_bytes\": %" PRId64 ", \"parameters\": %" PRId64 ", \"micro_batch_tokens\": %d, \"training_flops\": %.4g, \"memory\": ",
-                             t->rows.n, t->rows.start[t->rows.n], t->rows.n_targets, t->max_steps, t->steps_per_epoch, saves, disk, t->engine.table.n_elements, t->T_cap, flops), "report");
+        NS_TRY(ns_buf_printf(out, err,
+                             "{\"rows\": %" PRId64 ", \"tokens\": %" PRId64 ", \"target_tokens\": %" PRId64
+                             ", \"steps\": %" PRId64 ", \"steps_per_epoch\": %" PRId64 ", \"saves\": %" PRId64
+                             ", \"disk_bytes\": %" PRId64 ", \"parameters\": %" PRId64
+                             ", \"micro_batch_tokens\": %d, \"training_flops\": %.4g, \"memory\": ",
+                             t->rows.n, t->rows.start[t->rows.n], t->rows.n_targets, t->max_steps, t->steps_per_epoch,
+                             saves, disk, t->engine.table.n_elements, t->T_cap, flops),
+               "report");
         NS_TRY(ns_plan_table(ns_space_plan(t->engine.space), out, 1, err), "report");
         out->data[out->len - 1] = '}'; /* replaces the table's newline */
         return ns_buf_addc(out, '\n', err);
     }
-    NS_TRY(ns_buf_printf(out, err, "model      %.2f M parameters, %" PRId64 " layers, hidden %" PRId64 ", vocabulary %" PRId64 ", %s, CPU level %s\n", (double)t->engine.table.n_elements / 1e6,
-                         t->arch.L, t->arch.C, t->arch.vocab, t->engine.opt.dt == NS_DTYPE_BF16 ? "bf16 (main weights fp32)" : "fp32", t->engine.ops.name), "report");
-    NS_TRY(ns_buf_printf(out, err, "rows       %" PRId64 " (%s), %" PRId64 " tokens, %" PRId64 " trained tokens (%.1f %%)\n", t->rows.n, t->rows.format, t->rows.start[t->rows.n], t->rows.n_targets,
-                         100.0 * (double)t->rows.n_targets / (double)t->rows.start[t->rows.n]), "report");
-    NS_TRY(ns_buf_printf(out, err, "steps      %" PRId64 " of %" PRId64 " rows, %.2f epochs (%" PRId64 " steps each), micro-batches of up to %d tokens\n", t->max_steps, o->train.gbs,
-                         (double)t->max_steps / (double)t->steps_per_epoch, t->steps_per_epoch, t->T_cap), "report");
-    NS_TRY(ns_buf_printf(out, err, "saves      %" PRId64 " checkpoints, %.1f MB each with optimiser state, %.1f MB in all; %.1f GB free\n", saves, (double)one / 1e6, (double)disk / 1e6, (double)free_bytes / 1e9), "report");
+    NS_TRY(ns_buf_printf(out, err,
+                         "model      %.2f M parameters, %" PRId64 " layers, hidden %" PRId64 ", vocabulary %" PRId64
+                         ", %s, CPU level %s\n",
+                         (double)t->engine.table.n_elements / 1e6, t->arch.L, t->arch.C, t->arch.vocab,
+                         t->engine.opt.dt == NS_DTYPE_BF16 ? "bf16 (main weights fp32)" : "fp32", t->engine.ops.name),
+           "report");
+    NS_TRY(ns_buf_printf(out, err,
+                         "rows       %" PRId64 " (%s), %" PRId64 " tokens, %" PRId64 " trained tokens (%.1f %%)\n",
+                         t->rows.n, t->rows.format, t->rows.start[t->rows.n], t->rows.n_targets,
+                         100.0 * (double)t->rows.n_targets / (double)t->rows.start[t->rows.n]),
+           "report");
+    NS_TRY(ns_buf_printf(out, err,
+                         "steps      %" PRId64 " of %" PRId64 " rows, %.2f epochs (%" PRId64
+                         " steps each), micro-batches of up to %d tokens\n",
+                         t->max_steps, o->train.gbs, (double)t->max_steps / (double)t->steps_per_epoch,
+                         t->steps_per_epoch, t->T_cap),
+           "report");
+    NS_TRY(ns_buf_printf(out, err,
+                         "saves      %" PRId64
+                         " checkpoints, %.1f MB each with optimiser state, %.1f MB in all; %.1f GB free\n",
+                         saves, (double)one / 1e6, (double)disk / 1e6, (double)free_bytes / 1e9),
+           "report");
     NS_TRY(ns_buf_printf(out, err, "work       %.3g TFLOP for the whole run\n", flops / 1e12), "report");
     NS_TRY(ns_buf_adds(out, "memory plan\n", err), "report");
     NS_TRY(ns_plan_table(ns_space_plan(t->engine.space), out, 0, err), "report");
@@ -186,11 +243,23 @@ ns_status ns_sft_report(const ns_sft *t, ns_buf *out, int json, ns_error *err)
         int64_t good = t->rows.n / 20 > 0 ? t->rows.n / 20 / o->train.mbs * o->train.mbs : o->train.mbs;
         if (good < o->train.mbs) good = o->train.mbs;
         NS_TRY(ns_buf_printf(out, err, "warning    %s: consider ++model.data.train_ds.global_batch_size=%" PRId64 "\n",
-                             t->max_steps < 20 ? "fewer than 20 steps" : "a batch is more than a tenth of the rows", good), "report");
+                             t->max_steps < 20 ? "fewer than 20 steps" : "a batch is more than a tenth of the rows",
+                             good),
+               "report");
     }
-    NS_FAIL_IF(disk > 0 && (uint64_t)(one + model) > free_bytes, NS_ERR_CONFIG, "%s: a checkpoint needs %.1f MB, %.1f MB are free: free space or set another exp_manager.explicit_log_dir", t->train_dir, (double)(one + model) / 1e6, (double)free_bytes / 1e6);
-    if ((uint64_t)disk > free_bytes) NS_TRY(ns_buf_printf(out, err, "warning    checkpoints need %.1f GB, %.1f GB are free: lower exp_manager.checkpoint_callback_params.save_top_k\n", (double)disk / 1e9, (double)free_bytes / 1e9), "report");
-    NS_FAIL_IF(t->engine.total_bytes > memory_available(), NS_ERR_CONFIG, "the plan needs %.2f GB, %.2f GB are available: lower micro_batch_size (now %" PRId64 "), or set ++model.activations_checkpoint_granularity=full",
+    NS_FAIL_IF(
+        disk > 0 && (uint64_t)(one + model) > free_bytes, NS_ERR_CONFIG,
+        "%s: a checkpoint needs %.1f MB, %.1f MB are free: free space or set another exp_manager.explicit_log_dir",
+        t->train_dir, (double)(one + model) / 1e6, (double)free_bytes / 1e6);
+    if ((uint64_t)disk > free_bytes)
+        NS_TRY(ns_buf_printf(out, err,
+                             "warning    checkpoints need %.1f GB, %.1f GB are free: lower "
+                             "exp_manager.checkpoint_callback_params.save_top_k\n",
+                             (double)disk / 1e9, (double)free_bytes / 1e9),
+               "report");
+    NS_FAIL_IF(t->engine.total_bytes > memory_available(), NS_ERR_CONFIG,
+               "the plan needs %.2f GB, %.2f GB are available: lower micro_batch_size (now %" PRId64
+               "), or set ++model.activations_checkpoint_granularity=full",
                (double)t->engine.total_bytes / 1e9, (double)memory_available() / 1e9, o->train.mbs);
     return NS_OK;
 }

@@ -27,7 +27,7 @@ typedef struct ns_sft {
     ns_arch arch;
     ns_tok *tok;
     ns_examples rows, val_rows;
-    int val_is_train;        /* no validation file: the training rows serve both */
+    int val_is_train; /* no validation file: the training rows serve both */
     ns_sampler sampler, val_sampler;
     ns_mb_split split;
     ns_batch batch;
@@ -35,11 +35,11 @@ typedef struct ns_sft {
     int32_t T_cap, S_cap;
     ns_schedule schedule;
     int64_t steps_per_epoch, max_steps, save_interval, val_interval, n_val_batches;
-    int64_t *index;          /* rows of the present global batch */
-    ns_ckpt_state state;     /* step, consumed samples, ...: what state.json will say */
+    int64_t *index;      /* rows of the present global batch */
+    ns_ckpt_state state; /* step, consumed samples, ...: what state.json will say */
     int lock_fd;
     struct ns_tfevents *events;
-    void *metrics;           /* FILE * of metrics.jsonl */
+    void *metrics; /* FILE * of metrics.jsonl */
     double started, flops_done;
     int64_t n_saved, tokens_done, targets_done;
     char last_saved[4096];
@@ -57,7 +57,8 @@ ns_status ns_sft_load_weights(ns_sft *t, ns_error *err); /* base model, or the n
 ns_status ns_sft_save(ns_sft *t, int forced, ns_error *err);
 int64_t ns_sft_checkpoint_bytes(const ns_sft *t);
 ns_status ns_sft_record_open(ns_sft *t, const char *config_yaml, int argc, char *const *argv, ns_error *err);
-ns_status ns_sft_record_step(ns_sft *t, double loss, double grad_norm, double lr, double step_s, int64_t tokens, ns_error *err);
+ns_status ns_sft_record_step(ns_sft *t, double loss, double grad_norm, double lr, double step_s, int64_t tokens,
+                             ns_error *err);
 ns_status ns_sft_record_val(ns_sft *t, double loss, double seconds, ns_error *err);
 void ns_sft_record_close(ns_sft *t);
 

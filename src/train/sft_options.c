@@ -9,69 +9,134 @@
 #include "train/stop.h"
 
 #define AT(f) offsetof(ns_sft_options, f)
-#define STR(k, f, d, h) {.key = k, .type = NS_OPT_STRING, .at = AT(f), .def = d, .help = h}
-#define INT(k, f, d, lo, hi, h) {.key = k, .type = NS_OPT_INT, .at = AT(f), .def = d, .min = lo, .max = hi, .help = h}
-#define FLT(k, f, d, lo, hi, h) {.key = k, .type = NS_OPT_FLOAT, .at = AT(f), .def = d, .min = lo, .max = hi, .help = h}
-#define BOOL(k, f, d, h) {.key = k, .type = NS_OPT_BOOL, .at = AT(f), .def = d, .help = h}
-#define NODE(k, f, d, h) {.key = k, .type = NS_OPT_NODE, .at = AT(f), .def = d, .help = h}
-#define COMPAT(k, d, h, note) {.key = k, .type = NS_OPT_NODE, .at = AT(compat), .def = d, .flags = NS_OPT_COMPAT, .help = h, .compat_note = note}
+#define STR(k, f, d, h)                                                   \
+    {                                                                     \
+        .key = k, .type = NS_OPT_STRING, .at = AT(f), .def = d, .help = h \
+    }
+#define INT(k, f, d, lo, hi, h)                                                              \
+    {                                                                                        \
+        .key = k, .type = NS_OPT_INT, .at = AT(f), .def = d, .min = lo, .max = hi, .help = h \
+    }
+#define FLT(k, f, d, lo, hi, h)                                                                \
+    {                                                                                          \
+        .key = k, .type = NS_OPT_FLOAT, .at = AT(f), .def = d, .min = lo, .max = hi, .help = h \
+    }
+#define BOOL(k, f, d, h)                                                \
+    {                                                                   \
+        .key = k, .type = NS_OPT_BOOL, .at = AT(f), .def = d, .help = h \
+    }
+#define NODE(k, f, d, h)                                                \
+    {                                                                   \
+        .key = k, .type = NS_OPT_NODE, .at = AT(f), .def = d, .help = h \
+    }
+#define COMPAT(k, d, h, note)                                                                         \
+    {                                                                                                 \
+        .key = k, .type = NS_OPT_NODE, .at = AT(compat), .def = d, .flags = NS_OPT_COMPAT, .help = h, \
+        .compat_note = note                                                                           \
+    }
 #define BIG 9e15
 
-#define DATA_ROWS(p, f, inherit)                                                                                       \
-    STR("model.data." p ".file_path", f.file_path, NULL, "JSONL rows"),                          \
-    INT("model.data." p ".global_batch_size", f.gbs, inherit("global_batch_size", "512"), 1, BIG, "rows a step"),      \
-    INT("model.data." p ".micro_batch_size", f.mbs, inherit("micro_batch_size", "1"), 1, BIG, "rows a forward pass"),  \
-    INT("model.data." p ".max_seq_length", f.max_seq_length, inherit("max_seq_length", "4096"), 2, BIG, "longer rows are truncated (counted and reported)"), \
-    INT("model.data." p ".min_seq_length", f.min_seq_length, "1", 0, BIG, "accepted; as documented nothing is dropped by it"), \
-    BOOL("model.data." p ".add_eos", f.add_eos, inherit("add_eos", "false"), "append the tokenizer's EOS to each answer"),     \
-    BOOL("model.data." p ".add_bos", f.add_bos, inherit("add_bos", "false"), "put the tokenizer's BOS in front of each row"),  \
-    BOOL("model.data." p ".add_sep", f.add_sep, inherit("add_sep", "false"), "separator token between prompt and answer"),     \
-    STR("model.data." p ".label_key", f.label_key, inherit("label_key", "output"), "the field that is trained on"),            \
-    STR("model.data." p ".truncation_field", f.truncation_field, inherit("truncation_field", "input"), "comma list of fields cut first"), \
-    STR("model.data." p ".prompt_template", f.prompt_template, inherit("prompt_template", "'{input}{output}'"), "row layout; must end in the label"), \
-    {.key = "model.data." p ".truncation_method", .type = NS_OPT_STRING, .at = AT(f.truncation_method), .def = inherit("truncation_method", "right"), .choices = "right|left", .help = "which end is cut"}, \
-    BOOL("model.data." p ".packed_sequence", f.packed, inherit("packed_sequence", "false"), "train on pack files"),            \
-    BOOL("model.data." p ".drop_last", f.drop_last, p[0] == 't' ? "true" : "false", "drop the last short batch"),              \
-    COMPAT("model.data." p ".shuffle", p[0] == 't' ? "true" : "false", "", "training data is always shuffled, validation never"), \
-    COMPAT("model.data." p ".memmap_workers", "2", "", "rows are read by one streaming reader"),                               \
-    COMPAT("model.data." p ".index_mapping_dir", "null", "", "no index files are made"),                                       \
-    COMPAT("model.data." p ".hf_dataset", "true", "", "one reader serves all"),                                                \
-    COMPAT("model.data." p ".pad_to_max_length", "false", "", "nothing is ever padded"),                                       \
-    COMPAT("model.data." p ".packed_sequence_return_cu_seqlen", "true", "", "segments are always kept apart"),                 \
-    COMPAT("model.data." p ".output_original_text", "false", "", "not used by training")
+#define DATA_ROWS(p, f, inherit)                                                                                      \
+    STR("model.data." p ".file_path", f.file_path, NULL, "JSONL rows"),                                               \
+        INT("model.data." p ".global_batch_size", f.gbs, inherit("global_batch_size", "512"), 1, BIG, "rows a step"), \
+        INT("model.data." p ".micro_batch_size", f.mbs, inherit("micro_batch_size", "1"), 1, BIG,                     \
+            "rows a forward pass"),                                                                                   \
+        INT("model.data." p ".max_seq_length", f.max_seq_length, inherit("max_seq_length", "4096"), 2, BIG,           \
+            "longer rows are truncated (counted and reported)"),                                                      \
+        INT("model.data." p ".min_seq_length", f.min_seq_length, "1", 0, BIG,                                         \
+            "accepted; as documented nothing is dropped by it"),                                                      \
+        BOOL("model.data." p ".add_eos", f.add_eos, inherit("add_eos", "false"),                                      \
+             "append the tokenizer's EOS to each answer"),                                                            \
+        BOOL("model.data." p ".add_bos", f.add_bos, inherit("add_bos", "false"),                                      \
+             "put the tokenizer's BOS in front of each row"),                                                         \
+        BOOL("model.data." p ".add_sep", f.add_sep, inherit("add_sep", "false"),                                      \
+             "separator token between prompt and answer"),                                                            \
+        STR("model.data." p ".label_key", f.label_key, inherit("label_key", "output"),                                \
+            "the field that is trained on"),                                                                          \
+        STR("model.data." p ".truncation_field", f.truncation_field, inherit("truncation_field", "input"),            \
+            "comma list of fields cut first"),                                                                        \
+        STR("model.data." p ".prompt_template", f.prompt_template, inherit("prompt_template", "'{input}{output}'"),   \
+            "row layout; must end in the label"),                                                                     \
+        {.key = "model.data." p ".truncation_method",                                                                 \
+         .type = NS_OPT_STRING,                                                                                       \
+         .at = AT(f.truncation_method),                                                                               \
+         .def = inherit("truncation_method", "right"),                                                                \
+         .choices = "right|left",                                                                                     \
+         .help = "which end is cut"},                                                                                 \
+        BOOL("model.data." p ".packed_sequence", f.packed, inherit("packed_sequence", "false"),                       \
+             "train on pack files"),                                                                                  \
+        BOOL("model.data." p ".drop_last", f.drop_last, p[0] == 't' ? "true" : "false", "drop the last short batch"), \
+        COMPAT("model.data." p ".shuffle", p[0] == 't' ? "true" : "false", "",                                        \
+               "training data is always shuffled, validation never"),                                                 \
+        COMPAT("model.data." p ".memmap_workers", "2", "", "rows are read by one streaming reader"),                  \
+        COMPAT("model.data." p ".index_mapping_dir", "null", "", "no index files are made"),                          \
+        COMPAT("model.data." p ".hf_dataset", "true", "", "one reader serves all"),                                   \
+        COMPAT("model.data." p ".pad_to_max_length", "false", "", "nothing is ever padded"),                          \
+        COMPAT("model.data." p ".packed_sequence_return_cu_seqlen", "true", "", "segments are always kept apart"),    \
+        COMPAT("model.data." p ".output_original_text", "false", "", "not used by training")
 
 #define OWN(key, def) def
 #define FROM_TRAIN(key, def) "${model.data.train_ds." key "}"
 
 const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS] = {
     STR("name", name, "megatron_gpt_sft", "run name"),
-    {.key = "model.restore_from_path", .type = NS_OPT_STRING, .at = AT(restore_from), .def = "???", .flags = NS_OPT_REQUIRED, .help = "base model: Hugging Face directory"},
+    {.key = "model.restore_from_path",
+     .type = NS_OPT_STRING,
+     .at = AT(restore_from),
+     .def = "???",
+     .flags = NS_OPT_REQUIRED,
+     .help = "base model: Hugging Face directory"},
     STR("model.tokenizer_path", tokenizer, NULL, "tokenizer.json or its folder (default: the base model's)"),
     INT("trainer.num_nodes", num_nodes, "1", 1, 1e6, "nodes"),
     INT("trainer.devices", devices, "1", 1, 1e6, "ranks a node"),
-    {.key = "trainer.precision", .type = NS_OPT_STRING, .at = AT(precision), .def = "bf16", .choices = "bf16|bf16-mixed|32|16|16-mixed", .help = "compute type; main weights are always kept to fp32"},
+    {.key = "trainer.precision",
+     .type = NS_OPT_STRING,
+     .at = AT(precision),
+     .def = "bf16",
+     .choices = "bf16|bf16-mixed|32|16|16-mixed",
+     .help = "compute type; main weights are always kept to fp32"},
     INT("trainer.sft.max_epochs", max_epochs, "2", 1, 1e9, "passes over the data"),
     INT("trainer.sft.max_steps", max_steps, "-1", -1, BIG, "caps the number of steps; -1: no cap"),
     INT("trainer.sft.save_interval", save_interval, "1000", -1, BIG, "steps between checkpoints; <= 0: never save"),
-    NODE("trainer.sft.val_check_interval", val_check_interval, "${trainer.sft.save_interval}", "steps (int) or fraction of an epoch (float); 0: never"),
-    NODE("trainer.sft.limit_val_batches", limit_val_batches, "1", "global batches (int) or fraction (float; 1.0 = all)"),
+    NODE("trainer.sft.val_check_interval", val_check_interval, "${trainer.sft.save_interval}",
+         "steps (int) or fraction of an epoch (float); 0: never"),
+    NODE("trainer.sft.limit_val_batches", limit_val_batches, "1",
+         "global batches (int) or fraction (float; 1.0 = all)"),
     NODE("trainer.sft.limit_train_batches", limit_train_batches, "1.0", "shortens the epoch: int or float"),
-    {.key = "trainer.sft.gradient_clip_val", .type = NS_OPT_FLOAT, .at = AT(clip), .def = "null", .flags = NS_OPT_NULLABLE, .null_value = 0, .help = "clip the global gradient norm; null or 0: no clipping"},
-    INT("trainer.sft.num_checkpoints_to_save", num_checkpoints, "0", 0, 1e6, "save this many checkpoints, evenly spaced (0: use save_interval)"),
+    {.key = "trainer.sft.gradient_clip_val",
+     .type = NS_OPT_FLOAT,
+     .at = AT(clip),
+     .def = "null",
+     .flags = NS_OPT_NULLABLE,
+     .null_value = 0,
+     .help = "clip the global gradient norm; null or 0: no clipping"},
+    INT("trainer.sft.num_checkpoints_to_save", num_checkpoints, "0", 0, 1e6,
+        "save this many checkpoints, evenly spaced (0: use save_interval)"),
     STR("exp_manager.explicit_log_dir", log_dir, NULL, "where the run writes (default: exp_dir)"),
     STR("exp_manager.exp_dir", exp_dir, NULL, "where the run writes when explicit_log_dir is not set"),
     STR("exp_manager.name", exp_name, "${name}", "experiment name"),
-    BOOL("exp_manager.create_wandb_logger", wandb, "false", "not available: metrics go to metrics.jsonl and TensorBoard"),
+    BOOL("exp_manager.create_wandb_logger", wandb, "false",
+         "not available: metrics go to metrics.jsonl and TensorBoard"),
     BOOL("exp_manager.create_tensorboard_logger", tensorboard, "true", "write TensorBoard event files"),
     BOOL("exp_manager.resume_if_exists", resume, "true", "continue from the newest checkpoint in the log directory"),
-    BOOL("exp_manager.resume_ignore_no_checkpoint", resume_ignore_missing, "true", "start from the base model when there is none"),
+    BOOL("exp_manager.resume_ignore_no_checkpoint", resume_ignore_missing, "true",
+         "start from the base model when there is none"),
     STR("exp_manager.max_time_per_run", max_time, NULL, "D:H:M:S after which the run saves and ends"),
-    INT("exp_manager.checkpoint_callback_params.save_top_k", save_top_k, "50", -1, 1e6, "checkpoints kept, best first; -1: all"),
+    INT("exp_manager.checkpoint_callback_params.save_top_k", save_top_k, "50", -1, 1e6,
+        "checkpoints kept, best first; -1: all"),
     STR("exp_manager.checkpoint_callback_params.monitor", monitor, "val_loss", "what ranks checkpoints"),
-    {.key = "exp_manager.checkpoint_callback_params.mode", .type = NS_OPT_STRING, .at = AT(mode), .def = "min", .choices = "min", .help = "lower is better"},
-    STR("exp_manager.checkpoint_callback_params.filename", filename, "'${name}--{val_loss:.3f}-{step}-{consumed_samples}-{epoch}'", "checkpoint name"),
-    INT("exp_manager.checkpoint_callback_params.keep_optimizer", keep_optimizer, "1", 0, 1e6, "named checkpoints that keep optimiser state"),
-    BOOL("exp_manager.checkpoint_callback_params.save_forced", save_forced_named, "false", "a save forced by time or signal also makes a named checkpoint, as the original"),
+    {.key = "exp_manager.checkpoint_callback_params.mode",
+     .type = NS_OPT_STRING,
+     .at = AT(mode),
+     .def = "min",
+     .choices = "min",
+     .help = "lower is better"},
+    STR("exp_manager.checkpoint_callback_params.filename", filename,
+        "'${name}--{val_loss:.3f}-{step}-{consumed_samples}-{epoch}'", "checkpoint name"),
+    INT("exp_manager.checkpoint_callback_params.keep_optimizer", keep_optimizer, "1", 0, 1e6,
+        "named checkpoints that keep optimiser state"),
+    BOOL("exp_manager.checkpoint_callback_params.save_forced", save_forced_named, "false",
+         "a save forced by time or signal also makes a named checkpoint, as the original"),
     INT("model.seed", seed, "1234", 0, 4294967295.0, "data order and dropout"),
     INT("model.tensor_model_parallel_size", tp, "1", 1, 1e6, "tensor parallel ranks"),
     INT("model.pipeline_model_parallel_size", pp, "1", 1, 1e6, "pipeline stages"),
@@ -80,25 +145,58 @@ const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS] = {
     FLT("model.hidden_dropout", hidden_dropout, "0.0", 0, 0.999, "dropout after attention and mlp"),
     FLT("model.attention_dropout", attention_dropout, "0.0", 0, 0.999, "dropout on attention probabilities"),
     FLT("model.ffn_dropout", ffn_dropout, "0.0", 0, 0.999, "dropout inside the mlp"),
-    {.key = "model.activations_checkpoint_granularity", .type = NS_OPT_STRING, .at = AT(recompute), .def = "null", .choices = "null|full|selective", .flags = NS_OPT_NULLABLE, .help = "full: keep only each layer's input and recompute the rest"},
-    {.key = "model.peft.peft_scheme", .type = NS_OPT_STRING, .at = AT(peft), .def = "none", .choices = "none|lora|sdlora", .help = "adapters"},
+    {.key = "model.activations_checkpoint_granularity",
+     .type = NS_OPT_STRING,
+     .at = AT(recompute),
+     .def = "null",
+     .choices = "null|full|selective",
+     .flags = NS_OPT_NULLABLE,
+     .help = "full: keep only each layer's input and recompute the rest"},
+    {.key = "model.peft.peft_scheme",
+     .type = NS_OPT_STRING,
+     .at = AT(peft),
+     .def = "none",
+     .choices = "none|lora|sdlora",
+     .help = "adapters"},
     BOOL("model.data.chat", chat, "false", "rows are conversations"),
     DATA_ROWS("train_ds", train, OWN),
     DATA_ROWS("validation_ds", val, FROM_TRAIN),
-    {.key = "model.optim.name", .type = NS_OPT_STRING, .at = AT(optim_name), .def = "distributed_fused_adam", .choices = "distributed_fused_adam|mcore_distributed_optim|adamw|adam", .help = "AdamW under any of these names"},
+    {.key = "model.optim.name",
+     .type = NS_OPT_STRING,
+     .at = AT(optim_name),
+     .def = "distributed_fused_adam",
+     .choices = "distributed_fused_adam|mcore_distributed_optim|adamw|adam",
+     .help = "AdamW under any of these names"},
     FLT("model.optim.lr", lr, "5e-6", 0, 1e3, "learning rate"),
     FLT("model.optim.weight_decay", weight_decay, "0.01", 0, 10, "decoupled weight decay"),
     FLT("model.optim.eps", eps, "1e-8", 0, 1, "Adam epsilon"),
     {.key = "model.optim.betas", .type = NS_OPT_LIST, .at = AT(betas), .def = "[0.9, 0.98]", .help = "Adam moments"},
-    {.key = "model.optim.sched.name", .type = NS_OPT_STRING, .at = AT(sched), .def = "CosineAnnealing", .choices = "CosineAnnealing|constant", .help = "learning-rate schedule"},
+    {.key = "model.optim.sched.name",
+     .type = NS_OPT_STRING,
+     .at = AT(sched),
+     .def = "CosineAnnealing",
+     .choices = "CosineAnnealing|constant",
+     .help = "learning-rate schedule"},
     INT("model.optim.sched.warmup_steps", warmup, "0", 0, BIG, "linear warm-up"),
     INT("model.optim.sched.constant_steps", constant, "0", 0, BIG, "steps at min_lr at the end"),
-    FLT("model.optim.sched.min_lr", min_lr, "${model.optim.lr}", 0, 1e3, "final rate (default: the rate itself, i.e. constant)"),
+    FLT("model.optim.sched.min_lr", min_lr, "${model.optim.lr}", 0, 1e3,
+        "final rate (default: the rate itself, i.e. constant)"),
     BOOL("model.optim.norm_weight_decay", norm_decay, "true", "norm weights are decayed, as in the original"),
-    {.key = "sampler", .type = NS_OPT_STRING, .at = AT(sampler), .def = "global", .choices = "global|megatron", .help = "data order: independent of the layout, or the original's"},
-    {.key = "loss", .type = NS_OPT_STRING, .at = AT(loss), .def = "token", .choices = "token|micro_batch", .help = "divide by the targets of the step, or mean of micro-batch means (original)"},
+    {.key = "sampler",
+     .type = NS_OPT_STRING,
+     .at = AT(sampler),
+     .def = "global",
+     .choices = "global|megatron",
+     .help = "data order: independent of the layout, or the original's"},
+    {.key = "loss",
+     .type = NS_OPT_STRING,
+     .at = AT(loss),
+     .def = "token",
+     .choices = "token|micro_batch",
+     .help = "divide by the targets of the step, or mean of micro-batch means (original)"},
     BOOL("deterministic", deterministic, "true", "fixed reduction orders (always, on CPU)"),
-    BOOL("allow_masked_rows", allow_masked, "false", "go on although rows have no target or the data repeats itself much"),
+    BOOL("allow_masked_rows", allow_masked, "false",
+         "go on although rows have no target or the data repeats itself much"),
     STR("isa", isa, "auto", "CPU level: auto, amx, avx512, f32, ref"),
     INT("threads", threads, "0", 0, 4096, "CPU threads; 0: all"),
     COMPAT("trainer.accelerator", "gpu", "", "devices are found by themselves"),
@@ -112,7 +210,8 @@ const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS] = {
     COMPAT("exp_manager.wandb_logger_kwargs", "null", "", "wandb is not available"),
     COMPAT("exp_manager.create_checkpoint_callback", "true", "", "saving follows trainer.sft.save_interval"),
     COMPAT("exp_manager.checkpoint_callback_params.save_last", "true", "", "-last is always kept"),
-    COMPAT("exp_manager.checkpoint_callback_params.save_nemo_on_train_end", "false", "", "ns average makes the final model"),
+    COMPAT("exp_manager.checkpoint_callback_params.save_nemo_on_train_end", "false", "",
+           "ns average makes the final model"),
     COMPAT("exp_manager.checkpoint_callback_params.save_best_model", "false", "", "choose with ns average --steps"),
     COMPAT("exp_manager.checkpoint_callback_params.always_save_nemo", "false", "", "ns average makes the final model"),
     COMPAT("exp_manager.checkpoint_callback_params.model_parallel_size", "1", "", "any layout reads any checkpoint"),
@@ -123,8 +222,10 @@ const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS] = {
     COMPAT("model.sync_batch_comm", "false", "", "no effect"),
     COMPAT("model.megatron_amp_O2", "true", "", "main weights are always kept to fp32"),
     COMPAT("model.encoder_seq_length", "4096", "", "taken from the model"),
-    COMPAT("model.micro_batch_size", "${model.data.train_ds.micro_batch_size}", "", "use model.data.train_ds.micro_batch_size"),
-    COMPAT("model.global_batch_size", "${model.data.train_ds.global_batch_size}", "", "use model.data.train_ds.global_batch_size"),
+    COMPAT("model.micro_batch_size", "${model.data.train_ds.micro_batch_size}", "",
+           "use model.data.train_ds.micro_batch_size"),
+    COMPAT("model.global_batch_size", "${model.data.train_ds.global_batch_size}", "",
+           "use model.data.train_ds.global_batch_size"),
     COMPAT("model.activations_checkpoint_method", "null", "", "full recomputation is by layer"),
     COMPAT("model.activations_checkpoint_num_layers", "null", "", "full recomputation covers all layers"),
     COMPAT("model.activations_checkpoint_layers_per_pipeline", "null", "", "full recomputation covers all layers"),
@@ -148,34 +249,51 @@ const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS] = {
 static ns_status check_batches(const ns_sft_data_options *d, const char *which, ns_error *err)
 {
     NS_FAIL_IF(d->gbs % d->mbs, NS_ERR_CONFIG,
-               "model.data.%s.global_batch_size=%" PRId64 " is not divisible by micro_batch_size=%" PRId64 " x 1 data-parallel rank: use %" PRId64 " or %" PRId64,
-               which, d->gbs, d->mbs, d->gbs / d->mbs * d->mbs > 0 ? d->gbs / d->mbs * d->mbs : d->mbs, (d->gbs / d->mbs + 1) * d->mbs);
-    NS_FAIL_IF(d->packed, NS_ERR_UNSUPPORTED, "model.data.%s.packed_sequence=True: pack files are not read yet; unpacked rows already train without padding", which);
+               "model.data.%s.global_batch_size=%" PRId64 " is not divisible by micro_batch_size=%" PRId64
+               " x 1 data-parallel rank: use %" PRId64 " or %" PRId64,
+               which, d->gbs, d->mbs, d->gbs / d->mbs * d->mbs > 0 ? d->gbs / d->mbs * d->mbs : d->mbs,
+               (d->gbs / d->mbs + 1) * d->mbs);
+    NS_FAIL_IF(
+        d->packed, NS_ERR_UNSUPPORTED,
+        "model.data.%s.packed_sequence=True: pack files are not read yet; unpacked rows already train without padding",
+        which);
     return NS_OK;
 }
 
 ns_status ns_sft_check(ns_sft_options *o, ns_error *err)
 {
-    NS_FAIL_IF(!o->train.file_path, NS_ERR_CONFIG, "model.data.train_ds.file_path is not set: name the training rows (JSONL)");
+    NS_FAIL_IF(!o->train.file_path, NS_ERR_CONFIG,
+               "model.data.train_ds.file_path is not set: name the training rows (JSONL)");
     if (!o->val.file_path) o->val.file_path = o->train.file_path;
     if (!o->log_dir) o->log_dir = o->exp_dir;
     NS_FAIL_IF(!o->log_dir, NS_ERR_CONFIG, "exp_manager.explicit_log_dir is not set: name the output directory");
     NS_FAIL_IF(o->tp * o->pp * o->cp > 1 || o->devices * o->num_nodes > 1, NS_ERR_UNSUPPORTED,
-               "devices=%" PRId64 " x num_nodes=%" PRId64 ", tensor %" PRId64 " x pipeline %" PRId64 " x context %" PRId64 ": this build trains on one rank; set them to 1",
+               "devices=%" PRId64 " x num_nodes=%" PRId64 ", tensor %" PRId64 " x pipeline %" PRId64
+               " x context %" PRId64 ": this build trains on one rank; set them to 1",
                o->devices, o->num_nodes, o->tp, o->pp, o->cp);
-    NS_FAIL_IF(!strncmp(o->precision, "16", 2), NS_ERR_UNSUPPORTED, "trainer.precision=%s: fp16 is not available, use bf16 or 32", o->precision);
-    NS_FAIL_IF(strcmp(o->peft, "none"), NS_ERR_UNSUPPORTED, "model.peft.peft_scheme=%s: adapters are not available yet, use none", o->peft);
-    NS_FAIL_IF(o->attention_dropout > 0, NS_ERR_UNSUPPORTED, "model.attention_dropout=%g: not available yet, use 0 (hidden_dropout and ffn_dropout work)", o->attention_dropout);
-    NS_FAIL_IF(o->wandb, NS_ERR_UNSUPPORTED, "exp_manager.create_wandb_logger=True: wandb is not available; metrics go to metrics.jsonl and TensorBoard (--disable_wandb)");
+    NS_FAIL_IF(!strncmp(o->precision, "16", 2), NS_ERR_UNSUPPORTED,
+               "trainer.precision=%s: fp16 is not available, use bf16 or 32", o->precision);
+    NS_FAIL_IF(strcmp(o->peft, "none"), NS_ERR_UNSUPPORTED,
+               "model.peft.peft_scheme=%s: adapters are not available yet, use none", o->peft);
+    NS_FAIL_IF(o->attention_dropout > 0, NS_ERR_UNSUPPORTED,
+               "model.attention_dropout=%g: not available yet, use 0 (hidden_dropout and ffn_dropout work)",
+               o->attention_dropout);
+    NS_FAIL_IF(o->wandb, NS_ERR_UNSUPPORTED,
+               "exp_manager.create_wandb_logger=True: wandb is not available; metrics go to metrics.jsonl and "
+               "TensorBoard (--disable_wandb)");
     NS_FAIL_IF(!o->train.drop_last, NS_ERR_CONFIG, "model.data.train_ds.drop_last=False is not possible for training");
-    NS_FAIL_IF(o->train.add_sep || o->val.add_sep, NS_ERR_UNSUPPORTED, "add_sep=True: no separator token is defined by Hugging Face tokenizers");
-    NS_FAIL_IF(o->recompute && !strcmp(o->recompute, "selective"), NS_ERR_UNSUPPORTED, "activations_checkpoint_granularity=selective: attention never stores its scores here; use null or full");
+    NS_FAIL_IF(o->train.add_sep || o->val.add_sep, NS_ERR_UNSUPPORTED,
+               "add_sep=True: no separator token is defined by Hugging Face tokenizers");
+    NS_FAIL_IF(
+        o->recompute && !strcmp(o->recompute, "selective"), NS_ERR_UNSUPPORTED,
+        "activations_checkpoint_granularity=selective: attention never stores its scores here; use null or full");
     NS_TRY(check_batches(&o->train, "train_ds", err), "%s", "batch sizes");
     NS_TRY(check_batches(&o->val, "validation_ds", err), "%s", "batch sizes");
     NS_FAIL_IF(o->betas.n != 2, NS_ERR_CONFIG, "model.optim.betas: expected two numbers, found %zu", o->betas.n);
     o->beta1 = strtod(o->betas.v[0], NULL);
     o->beta2 = strtod(o->betas.v[1], NULL);
-    NS_FAIL_IF(!(o->beta1 >= 0 && o->beta1 < 1 && o->beta2 >= 0 && o->beta2 < 1), NS_ERR_CONFIG, "model.optim.betas=[%s,%s]: both must lie in [0,1)", o->betas.v[0], o->betas.v[1]);
+    NS_FAIL_IF(!(o->beta1 >= 0 && o->beta1 < 1 && o->beta2 >= 0 && o->beta2 < 1), NS_ERR_CONFIG,
+               "model.optim.betas=[%s,%s]: both must lie in [0,1)", o->betas.v[0], o->betas.v[1]);
     o->max_seconds = 0;
     if (o->max_time) NS_TRY(ns_stop_parse_limit(&o->max_seconds, o->max_time, err), "%s", "time limit");
     return NS_OK;

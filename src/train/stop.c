@@ -36,7 +36,10 @@ void ns_stop_install(void)
     g_deadline = 0;
 }
 
-void ns_stop_set_limit(double seconds) { g_deadline = seconds > 0 ? ns_time_now() + seconds : 0; }
+void ns_stop_set_limit(double seconds)
+{
+    g_deadline = seconds > 0 ? ns_time_now() + seconds : 0;
+}
 
 ns_stop_reason ns_stop_check(void)
 {
@@ -64,7 +67,8 @@ ns_status ns_stop_parse_limit(double *seconds, const char *text, ns_error *err)
     while (n < 4) {
         char *end;
         part[n++] = strtod(p, &end);
-        NS_FAIL_IF(end == p || part[n - 1] < 0, NS_ERR_CONFIG, "exp_manager.max_time_per_run=%s: expected D:H:M:S", text);
+        NS_FAIL_IF(end == p || part[n - 1] < 0, NS_ERR_CONFIG, "exp_manager.max_time_per_run=%s: expected D:H:M:S",
+                   text);
         p = end;
         if (*p != ':' && !(*p == '-' && n == 1)) break;
         p++;

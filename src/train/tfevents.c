@@ -41,7 +41,8 @@ static ns_status write_record(ns_tfevents *e, const unsigned char *data, size_t 
 {
     uint64_t len = n;
     uint32_t c1 = masked((const unsigned char *)&len, 8), c2 = masked(data, n);
-    int ok = fwrite(&len, 8, 1, e->f) == 1 && fwrite(&c1, 4, 1, e->f) == 1 && fwrite(data, 1, n, e->f) == n && fwrite(&c2, 4, 1, e->f) == 1 && fflush(e->f) == 0;
+    int ok = fwrite(&len, 8, 1, e->f) == 1 && fwrite(&c1, 4, 1, e->f) == 1 && fwrite(data, 1, n, e->f) == n &&
+             fwrite(&c2, 4, 1, e->f) == 1 && fflush(e->f) == 0;
     NS_FAIL_IF(!ok, NS_ERR_IO, "%s: write: %s", e->path, strerror(errno));
     return NS_OK;
 }
@@ -59,7 +60,8 @@ ns_status ns_tfevents_open(ns_tfevents **out, const char *dir, ns_error *err)
     ns_tfevents *e = *out;
     char host[256] = "host";
     gethostname(host, sizeof host - 1);
-    snprintf(e->path, sizeof e->path, "%s/events.out.tfevents.%010ld.%s.%ld", dir, (long)time(NULL), host, (long)getpid());
+    snprintf(e->path, sizeof e->path, "%s/events.out.tfevents.%010ld.%s.%ld", dir, (long)time(NULL), host,
+             (long)getpid());
     e->f = fopen(e->path, "wb");
     if (!e->f) {
         ns_status st = ns_error_set(err, NS_ERR_IO, __FILE__, __LINE__, "%s: create: %s", e->path, strerror(errno));

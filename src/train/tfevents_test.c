@@ -54,7 +54,8 @@ static void records_and_fields(void **state)
     assert_int_equal(at, n);
     assert_int_equal(n_records, 2);
     /* field 1 double, field 2 varint 300, field 5 { field 1 { tag, simple_value } } */
-    const unsigned char want[] = {0x10, 0xac, 0x02, 0x2a, 19, 0x0a, 17, 0x0a, 10, 't', 'r', 'a', 'i', 'n', '/', 'l', 'o', 's', 's', 0x15, 0, 0, 0xa0, 0x3f};
+    const unsigned char want[] = {0x10, 0xac, 0x02, 0x2a, 19,  0x0a, 17,  0x0a, 10, 't', 'r',  'a',
+                                  'i',  'n',  '/',  'l',  'o', 's',  's', 0x15, 0,  0,   0xa0, 0x3f};
     assert_int_equal(last[0], 9);
     assert_int_equal(len, 9 + sizeof want);
     assert_memory_equal(last + 9, want, sizeof want);

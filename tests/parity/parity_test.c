@@ -87,7 +87,8 @@ static void free_batch(ns_batch *b)
 static void open_engine(ns_engine *e, fixture *f, ns_dtype dt, int train, int recompute, int32_t T_cap, int32_t S_cap)
 {
     ns_error err = NS_ERROR_INIT;
-    ns_model_options o = {.dt = dt, .T_cap = T_cap, .S_cap = S_cap, .max_len = 96, .n_slots = 1, .train = train, .recompute = recompute};
+    ns_model_options o = {
+        .dt = dt, .T_cap = T_cap, .S_cap = S_cap, .max_len = 96, .n_slots = 1, .train = train, .recompute = recompute};
     assert_ns_ok(ns_engine_plan(e, &f->arch, &o, NULL, 2, &err), &err);
     assert_ns_ok(ns_engine_start(e, &err), &err);
     assert_ns_ok(ns_model_read(f->dir, &e->table, ns_engine_put, e, &err), &err);
@@ -170,7 +171,8 @@ static void steps_match(fixture *f)
     ns_engine e;
     char name[160];
     open_engine(&e, f, NS_DTYPE_F32, 1, 0, 64, 8);
-    const float *losses = tensor(f->steps, "losses")->data, *norms = tensor(f->steps, "grad_norms")->data, *lrs = tensor(f->steps, "lrs")->data;
+    const float *losses = tensor(f->steps, "losses")->data, *norms = tensor(f->steps, "grad_norms")->data,
+                *lrs = tensor(f->steps, "lrs")->data;
     ns_step *s = e.model.step;
     for (int step = 0; step < 10; step++) {
         ns_batch b[2];
@@ -178,8 +180,14 @@ static void steps_match(fixture *f)
             snprintf(name, sizeof name, "mb.%d.%d.", step, i);
             load_batch(&b[i], f->steps, name, 64, 8);
         }
-        *s = (ns_step){.weight_sum = b[0].weight_sum + b[1].weight_sum, .lr = lrs[step], .beta1 = 0.9f, .beta2 = 0.98f,
-                       .eps = 1e-8f, .weight_decay = 0.01f, .clip = 1.0f, .t = step + 1};
+        *s = (ns_step){.weight_sum = b[0].weight_sum + b[1].weight_sum,
+                       .lr = lrs[step],
+                       .beta1 = 0.9f,
+                       .beta2 = 0.98f,
+                       .eps = 1e-8f,
+                       .weight_decay = 0.01f,
+                       .clip = 1.0f,
+                       .t = step + 1};
         ns_model_zero_grad(&e.model, &e.exec);
         for (int i = 0; i < 2; i++) {
             ns_model_set_batch(&e.model, &b[i]);
@@ -264,7 +272,7 @@ static void cache_in_pieces_matches(void **state)
     fixture f;
     ns_error err = NS_ERROR_INIT;
     open_fixture(&f, "llama3");
-    enum { CTX = 64, LEN = 55, FIRST = 10 }; /* segment 2 of the reference row: tokens 10..64 */
+    enum { CTX = 64, LEN = 55, FIRST = 10 };                    /* segment 2 of the reference row: tokens 10..64 */
     const int piece[] = {20, 1, 1, 33}, other[] = {3, 0, 4, 2}; /* the neighbour's pieces */
     const int32_t *ids = tensor(f.io, "ids")->data;
     ns_engine e;
@@ -300,7 +308,8 @@ static void cache_in_pieces_matches(void **state)
         ns_model_forward(m, &e.exec, 0);
         int32_t row = t - 1;
         ns_model_logits(m, &e.exec, &row, 1, out);
-        check(worst(out, (const float *)tensor(f.io, "logits")->data + (FIRST + pos - 1) * f.arch.vocab, f.arch.vocab), 1e-5, "logits after a piece");
+        check(worst(out, (const float *)tensor(f.io, "logits")->data + (FIRST + pos - 1) * f.arch.vocab, f.arch.vocab),
+              1e-5, "logits after a piece");
     }
     assert_int_equal(pos, LEN);
     free(out);
@@ -310,7 +319,8 @@ static void cache_in_pieces_matches(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(llama3_matches_transformers), cmocka_unit_test(qwen25_matches_transformers),
-                                       cmocka_unit_test(a_wrong_constant_is_seen), cmocka_unit_test(cache_in_pieces_matches)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(llama3_matches_transformers), cmocka_unit_test(qwen25_matches_transformers),
+        cmocka_unit_test(a_wrong_constant_is_seen), cmocka_unit_test(cache_in_pieces_matches)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -186,7 +186,8 @@ static void add(ns_exec *x, const ns_add_args *a)
 static void scatter_rows(ns_exec *x, const ns_scatter_args *a)
 {
     int64_t src = a->T > 0 ? (a->T - 1) * a->src_stride + a->cols : 0; /* bytes moved: T rows in, T rows out */
-    RECORD(x, "scatter_rows", 0, (use){a->src, src * es(a->dt), 1}, arr(a->dst, a->cols, es(a->dt)), arr(a->row, a->T, 4));
+    RECORD(x, "scatter_rows", 0, (use){a->src, src * es(a->dt), 1}, arr(a->dst, a->cols, es(a->dt)),
+           arr(a->row, a->T, 4));
 }
 
 static void zero(ns_exec *x, const ns_fill_args *a)
