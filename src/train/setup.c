@@ -36,8 +36,6 @@ static ns_status load_rows(ns_sft *t, ns_examples *out, const ns_sft_data_option
 /* Rows that would train on nothing, or on the same thing over and over, stop the run by default. */
 static ns_status check_rows(const ns_sft *t, const ns_examples *r, const char *path, ns_error *err)
 {
-    NS_INFO("%s: %s rows: %" PRId64 ", tokens %" PRId64 ", trained tokens %" PRId64 ", longest %" PRId64, path,
-            r->format, r->n, r->start[r->n], r->n_targets, r->longest);
     if (r->n_truncated)
         NS_WARN("%s: %" PRId64 " of %" PRId64 " rows are longer than max_seq_length and were truncated", path,
                 r->n_truncated, r->n);
