@@ -22,5 +22,5 @@ grep 'NOT FOUND' "$log" | sed 's/^-- /build: /' || true
     echo $rc >"$build/build.rc"
 } | grep -vE '^\[ *[0-9]+[%/]|^Consolidate compiler|^ninja: no work' || true
 rc=$(cat "$build/build.rc")
-[ "$rc" = 0 ] || echo "build: failed ($build)" >&2
+if [ "$rc" = 0 ]; then echo "build: $build is up to date"; else echo "build: failed ($build)" >&2; fi
 exit "$rc"

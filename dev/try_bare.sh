@@ -5,7 +5,7 @@
 #   sh dev/try_bare.sh          needs root, debootstrap and the network; exit 77 without them
 #
 # NS_BARE_DIR (default /var/tmp/ns-bare) keeps the unpacked base system between runs; the copy in use is new each time.
-# The mounts (proc, /dev/shm) live in a private mount namespace and end with the script; nothing of the host is mounted.
+# The mounts (proc, /dev/shm, /dev/pts) live in a private mount namespace and end with the script; nothing of the host is mounted.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 dir=${NS_BARE_DIR:-/var/tmp/ns-bare}
@@ -37,8 +37,11 @@ cp -a "$dir/base" "$root" || exit 1
 cp /etc/resolv.conf "$root/etc/resolv.conf"
 mount -t proc proc "$root/proc"
 mkdir -p "$root/dev/shm"
+mkdir -p "$root/dev/pts"
 mount -t tmpfs tmpfs "$root/dev/shm"
+mount -t devpts devpts "$root/dev/pts" -o newinstance,ptmxmode=0666,gid=5
 chmod 1777 "$root/dev/shm"
+ln -sf pts/ptmx "$root/dev/ptmx"
 [ -e "$root/dev/null" ] || mknod -m 666 "$root/dev/null" c 1 3
 chroot "$root" useradd -m -s /bin/sh tester
 
@@ -82,5 +85,5 @@ step user-no-optional   0 tester home/tester/plain "make build"                 
 step user-no-cmocka     2 tester home/tester/plain "make test"                            "apt-get install libcmocka-dev"
 step remove-yaml        0 root   root              "apt-get -qq -y purge libyaml-dev"
 step user-no-yaml       2 tester home/tester/plain "make build"                           "apt-get install libyaml-dev"
-umount "$root/dev/shm" "$root/proc" && rm -rf --one-file-system "$root"
+umount "$root/dev/shm" "$root/dev/pts" "$root/proc" && rm -rf --one-file-system "$root"
 exit $bad
