@@ -208,9 +208,10 @@ static ns_status plain_word(parser *s, const char *word, int *rest, ns_error *er
             s->overrides[s->n_overrides++] = word;
         return NS_OK;
     }
+    /* a verb with operands takes a file "+x" or "~x", but ++x=1 without -- before it is a setting in the wrong place */
+    int setting = s->verb->allow_positional ? !*rest && word[0] == '+' && word[1] == '+' : *word == '+' || *word == '~';
+    NS_FAIL_IF(setting, NS_ERR_CONFIG, "'%s': ns %s has no configuration keys", word, s->verb->name);
     if (!s->verb->allow_positional) {
-        NS_FAIL_IF(*word == '+' || *word == '~', NS_ERR_CONFIG, "'%s': ns %s has no configuration keys", word,
-                   s->verb->name);
         NS_FAIL(NS_ERR_CONFIG, "'%s' is not an option%s", word,
                 s->has_keys ? ": settings are written key=value, options --name value" : " of this command");
     }

@@ -15,6 +15,14 @@ static int is_listed_group(const char *group)
     return 0;
 }
 
+/* A full disk or a closed pipe must not look like success. */
+static int close_output(const char *verb, int rc)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout)) return rc;
+    fprintf(stderr, "ns%s%s: cannot write to standard output\n", *verb ? " " : "", verb);
+    return rc ? rc : 1;
+}
+
 static void print_group(const char *group, const ns_verb *const *v, size_t n)
 {
     int open = 0;
@@ -76,16 +84,11 @@ static int run_verb(const ns_verb *v, int argc, const char *const *argv)
         rc = v->run(p.options, &p);
     }
     ns_parsed_free(&p);
-    if (fflush(stdout) != 0 || ferror(stdout)) { /* a full disk or a closed pipe must not look like success */
-        fprintf(stderr, "ns %s: cannot write to standard output\n", v->name);
-        if (rc == 0) rc = 1;
-    }
     return rc;
 }
 
-int main(int argc, char **argv)
+static int dispatch(int argc, const char *const *argv)
 {
-    const char *const *words = (const char *const *)argv;
     if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) return print_help();
     if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) return puts(ns_cli_version()) < 0;
     if (strcmp(argv[1], "help") == 0) {
@@ -95,5 +98,10 @@ int main(int argc, char **argv)
     }
     const ns_verb *v = ns_cli_find(argv[1]);
     if (!v) return unknown_verb(argv[1]);
-    return run_verb(v, argc - 2, words + 2);
+    return run_verb(v, argc - 2, argv + 2);
+}
+
+int main(int argc, char **argv)
+{
+    return close_output(argc > 1 && argv[1][0] != '-' ? argv[1] : "", dispatch(argc, (const char *const *)argv));
 }
