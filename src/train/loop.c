@@ -55,7 +55,7 @@ static ns_status train_step(ns_sft *t, double *loss, double *grad_norm, int64_t 
     NS_FAIL_IF(x->err.code != NS_OK, x->err.code, "step %" PRId64 ": %s", t->state.step + 1, x->err.msg);
     NS_FAIL_IF(s->nonfinite || !isfinite(*loss), NS_ERR_NUMERIC,
                "step %" PRId64 ": loss %g, gradient norm %g: training diverged; the weights were not updated. Lower "
-                               "model.optim.lr (now %g), add warm-up or set trainer.sft.gradient_clip_val=1.0",
+               "model.optim.lr (now %g), add warm-up or set trainer.sft.gradient_clip_val=1.0",
                t->state.step + 1, *loss, *grad_norm, o->lr);
     return NS_OK;
 }
