@@ -6,9 +6,8 @@
  * heap entry is stale when the rank now stored at its position differs; positions only ever merge, so an equal rank means
  * the same pair.
  *
- * Tables: open addressing with linear probing, at most half full. Vocabulary slots hold a hash tag, so a miss rarely
- * touches token bytes. Pieces that are one token (most of ordinary text) are answered from the vocabulary alone: see
- * `whole` in bpe.h. */
+ * Tables: open addressing with linear probing. Pieces that are one token (most of ordinary text) are answered from their
+ * vocabulary slot alone: short tokens keep their bytes in it, and `whole` (bpe.h) remembers that merging leads there. */
 #include "tok/bpe.h"
 
 #include <stdatomic.h>
@@ -16,8 +15,8 @@
 
 #include "base/mem.h"
 
-enum { SHORT = 96 }; /* symbols: above this the heap wins */
-#define NO_RANK UINT32_MAX
+enum { SHORT = 96 };       /* symbols: above this the heap wins */
+#define NO_RANK UINT32_MAX /* = rank1 - 1 of an absent pair */
 
 /* ---- hashing ---- */
 static inline uint64_t mix(uint64_t a, uint64_t b)
@@ -35,67 +34,83 @@ static inline uint64_t load64(const uint8_t *p)
     memcpy(&w, p, 8);
     return w;
 }
-static inline uint64_t hash_bytes(const uint8_t *p, size_t n)
+/* n > 8 */
+static inline uint64_t hash_long(const uint8_t *p, size_t n)
 {
-    uint64_t a = 0, b = 0;
-    if (n >= 8) {
-        uint64_t h = n;
-        size_t i = 0;
-        for (; i + 16 < n; i += 8) h = mix(h, load64(p + i));
-        a = load64(p + i) ^ h;
-        b = load64(p + n - 8);
-    } else if (n >= 4) {
-        uint32_t x, y;
-        memcpy(&x, p, 4);
-        memcpy(&y, p + n - 4, 4);
-        a = x;
-        b = y;
-    } else if (n) {
-        a = (uint64_t)p[0] << 16 | (uint64_t)p[n / 2] << 8 | p[n - 1];
-    }
-    return mix(a, b ^ n * 0x100000001b3u);
+    uint64_t h = n;
+    size_t i = 0;
+    for (; i + 16 < n; i += 8) h = mix(h, load64(p + i));
+    return mix(h ^ load64(p + i), load64(p + n - 8));
 }
 
-/* Bits of a table of at least 2n slots. */
+/* Bits of a table that n entries fill to three quarters at most. */
 static uint32_t bits_for(size_t n)
 {
     uint32_t bits = 6;
-    while (((size_t)1 << bits) < n * 2) bits++;
+    while (((size_t)3 << bits) / 4 < n) bits++;
     return bits;
 }
 
 /* ---- building ---- */
 ns_status ns_bpe_init(ns_bpe *m, size_t n_tokens, size_t n_merges, ns_error *err)
 {
+    NS_FAIL_IF(n_tokens > NS_BPE_MAX_IDS || n_merges > UINT32_MAX / 2, NS_ERR_INPUT,
+               "%zu tokens and %zu merges are too many", n_tokens, n_merges);
     m->slot_bits = bits_for(n_tokens);
     m->pair_bits = bits_for(n_merges);
-    size_t n = (size_t)1 << m->slot_bits;
-    NS_TRY(ns_alloc((void **)&m->slots, n * sizeof *m->slots, "tok.vocab", err), "vocabulary table");
-    for (size_t i = 0; i < n; i++) m->slots[i].id = -1;
-    n = (size_t)1 << m->pair_bits;
-    NS_TRY(ns_alloc((void **)&m->pairs, n * sizeof *m->pairs, "tok.merges", err), "merge table");
-    for (size_t i = 0; i < n; i++) m->pairs[i] = (ns_bpe_pair){UINT32_MAX, 0, NO_RANK, -1};
-    NS_TRY(ns_grow((void **)&m->span, &m->cap_ids, n_tokens + 1, sizeof *m->span, "tok.vocab", err), "token table");
+    m->max_tokens = n_tokens;
+    m->max_pairs = n_merges;
     m->unk = -1;
+    NS_TRY(ns_alloc((void **)&m->slots, sizeof *m->slots << m->slot_bits, "tok.vocab", err), "vocabulary table");
+    NS_TRY(ns_alloc((void **)&m->pairs, sizeof *m->pairs << m->pair_bits, "tok.merges", err), "merge table");
+    NS_TRY(ns_grow((void **)&m->span, &m->cap_ids, n_tokens + 1, sizeof *m->span, "tok.vocab", err), "token table");
     return NS_OK;
 }
 
-static ns_bpe_slot *slot_of(const ns_bpe *m, const void *p, size_t n, uint32_t *tag)
+/* The bytes as one word when there are at most 8 of them; reads nothing outside p[0..n). */
+static inline uint64_t short_key(const uint8_t *p, size_t n)
 {
-    uint64_t h = hash_bytes(p, n);
-    size_t mask = ((size_t)1 << m->slot_bits) - 1, i = h & mask;
-    *tag = (uint32_t)(h >> 32);
-    for (;; i = (i + 1) & mask) {
+    uint64_t k = 0;
+    if (n == 8) return load64(p);
+    if (n >= 4) {
+        uint32_t x, y;
+        memcpy(&x, p, 4);
+        memcpy(&y, p + n - 4, 4);
+        return x | (uint64_t)y << (8 * (n - 4));
+    }
+    if (n) k = p[0];
+    if (n > 1) k |= (uint64_t)p[1] << 8;
+    if (n > 2) k |= (uint64_t)p[2] << 16;
+    return k;
+}
+
+/* The slot of these bytes, or the empty one where they would go. */
+static ns_bpe_slot *slot_of(const ns_bpe *m, const uint8_t *p, size_t n, uint64_t *key)
+{
+    size_t mask = ((size_t)1 << m->slot_bits) - 1, i;
+    if (n <= 8) {
+        uint64_t k = *key = short_key(p, n);
+        for (i = mix(k, n) & mask;; i = (i + 1) & mask) {
+            ns_bpe_slot *s = &m->slots[i];
+            if ((s->key == k && s->len == n) || !s->id1) return s;
+        }
+    }
+    uint64_t k = *key = hash_long(p, n);
+    uint16_t len = n < UINT16_MAX ? (uint16_t)n : UINT16_MAX;
+    for (i = k & mask;; i = (i + 1) & mask) {
         ns_bpe_slot *s = &m->slots[i];
-        if (s->id < 0 || (s->tag == *tag && s->len == n && !memcmp(m->text + s->at, p, n))) return s;
+        if (!s->id1) return s;
+        if (s->key != k || s->len != len) continue;
+        ns_bpe_span t = m->span[s->id1 - 1];
+        if (t.len == n && !memcmp(m->text + t.at, p, n)) return s;
     }
 }
 
 ns_status ns_bpe_add_token(ns_bpe *m, int32_t id, const char *p, size_t n, int kind, int32_t *clash, ns_error *err)
 {
-    NS_ASSERT(id >= 0 && id < NS_BPE_MAX_IDS && m->n_tokens < (size_t)1 << (m->slot_bits - 1));
+    NS_ASSERT(id >= 0 && id < NS_BPE_MAX_IDS && m->n_tokens < m->max_tokens);
     *clash = -1;
-    NS_FAIL_IF(n > UINT32_MAX - 1 || m->text_n + n > UINT32_MAX - 1, NS_ERR_INPUT, "vocabulary text exceeds 4 GB");
+    NS_FAIL_IF(n >= UINT32_MAX || m->text_n + n >= UINT32_MAX, NS_ERR_INPUT, "vocabulary text exceeds 4 GB");
     if ((size_t)id >= m->n_ids) {
         NS_TRY(ns_grow((void **)&m->span, &m->cap_ids, (size_t)id + 1, sizeof *m->span, "tok.vocab", err), "grow");
         for (; m->n_ids <= (size_t)id; m->n_ids++) m->span[m->n_ids] = (ns_bpe_span){0, UINT32_MAX};
@@ -104,57 +119,57 @@ ns_status ns_bpe_add_token(ns_bpe *m, int32_t id, const char *p, size_t n, int k
         *clash = id;
         return NS_OK;
     }
-    uint32_t tag = 0;
-    ns_bpe_slot *s = kind == NS_BPE_MAPPED ? slot_of(m, p, n, &tag) : NULL;
-    if (s && s->id >= 0) {
-        *clash = s->id;
+    uint64_t key = 0;
+    ns_bpe_slot *s = kind == NS_BPE_MAPPED ? slot_of(m, (const uint8_t *)p, n, &key) : NULL;
+    if (s && s->id1) {
+        *clash = s->id1 - 1;
         return NS_OK;
     }
     NS_TRY(ns_grow((void **)&m->text, &m->text_cap, m->text_n + n + 1, 1, "tok.vocab", err), "grow");
-    uint32_t at = (uint32_t)m->text_n;
-    memcpy(m->text + at, p, n);
+    m->span[id] = (ns_bpe_span){(uint32_t)m->text_n, (uint32_t)n};
+    memcpy(m->text + m->text_n, p, n);
     m->text_n += n;
-    m->span[id] = (ns_bpe_span){at, (uint32_t)n};
     m->n_tokens++;
-    if (s) *s = (ns_bpe_slot){tag, id, at, (uint32_t)n};
+    if (s) {
+        s->key = key;
+        s->id1 = id + 1;
+        s->len = n < UINT16_MAX ? (uint16_t)n : UINT16_MAX;
+        atomic_init(&s->whole, m->ignore_merges ? 1 : 0);
+    }
     return NS_OK;
 }
 
-static inline ns_bpe_pair *pair_of(const ns_bpe *m, uint32_t left, uint32_t right)
+static inline ns_bpe_pair *pair_of(const ns_bpe *m, int32_t left, int32_t right)
 {
     size_t mask = ((size_t)1 << m->pair_bits) - 1;
-    uint64_t k = ((uint64_t)left << 32 | right) * 0x9e3779b97f4a7c15u;
+    uint32_t l = (uint32_t)left + 1, r = (uint32_t)right;
+    uint64_t k = ((uint64_t)l << 32 | r) * 0x9e3779b97f4a7c15u;
     for (size_t i = (size_t)(k >> (64 - m->pair_bits));; i = (i + 1) & mask) {
         ns_bpe_pair *q = &m->pairs[i];
-        if ((q->left == left && q->right == right) || q->left == UINT32_MAX) return q;
+        if ((q->left1 == l && q->right == r) || !q->left1) return q;
     }
 }
 
 void ns_bpe_add_merge(ns_bpe *m, uint32_t rank, int32_t left, int32_t right, int32_t id)
 {
-    ns_bpe_pair *q = pair_of(m, (uint32_t)left, (uint32_t)right);
-    if (q->left == UINT32_MAX) {
-        m->n_pairs++;
-        NS_ASSERT(m->n_pairs <= (size_t)1 << (m->pair_bits - 1));
-    }
-    *q = (ns_bpe_pair){(uint32_t)left, (uint32_t)right, rank, id};
+    ns_bpe_pair *q = pair_of(m, left, right);
+    if (!q->left1) m->n_pairs++;
+    NS_ASSERT(m->n_pairs <= m->max_pairs);
+    *q = (ns_bpe_pair){(uint32_t)left + 1, (uint32_t)right, rank + 1, id};
 }
 
 int32_t ns_bpe_find(const ns_bpe *m, const void *p, size_t n)
 {
-    uint32_t tag;
-    return slot_of(m, p, n, &tag)->id;
+    uint64_t key;
+    return slot_of(m, p, n, &key)->id1 - 1;
 }
 
-ns_status ns_bpe_seal(ns_bpe *m, ns_error *err)
+void ns_bpe_seal(ns_bpe *m)
 {
-    NS_TRY(ns_alloc((void **)&m->whole, m->n_ids ? m->n_ids : 1, "tok.vocab", err), "flags");
-    for (size_t i = 0; i < m->n_ids; i++) atomic_init(&m->whole[i], m->ignore_merges ? 1 : 0);
     for (int b = 0; b < 256; b++) {
         uint8_t c = (uint8_t)b;
         m->byte_id[b] = ns_bpe_find(m, &c, 1);
     }
-    return NS_OK;
 }
 
 void ns_bpe_free(ns_bpe *m)
@@ -163,7 +178,6 @@ void ns_bpe_free(ns_bpe *m)
     ns_free(m->span);
     ns_free(m->slots);
     ns_free(m->pairs);
-    ns_free((void *)m->whole);
     memset(m, 0, sizeof *m);
 }
 
@@ -213,8 +227,8 @@ static size_t merge_short(const ns_bpe *m, int32_t *id, size_t n)
     uint32_t rank[SHORT];
     int32_t to[SHORT];
     for (size_t i = 0; i + 1 < n; i++) {
-        const ns_bpe_pair *q = pair_of(m, (uint32_t)id[i], (uint32_t)id[i + 1]);
-        rank[i] = q->rank;
+        const ns_bpe_pair *q = pair_of(m, id[i], id[i + 1]);
+        rank[i] = q->rank1 - 1;
         to[i] = q->id;
     }
     while (n > 1) {
@@ -228,13 +242,13 @@ static size_t merge_short(const ns_bpe *m, int32_t *id, size_t n)
         if (best + 1 < n) { /* pair (best, best+1) is recomputed below, later ones move down */
             memmove(rank + best + 1, rank + best + 2, (n - best - 2) * sizeof *rank);
             memmove(to + best + 1, to + best + 2, (n - best - 2) * sizeof *to);
-            const ns_bpe_pair *q = pair_of(m, (uint32_t)id[best], (uint32_t)id[best + 1]);
-            rank[best] = q->rank;
+            const ns_bpe_pair *q = pair_of(m, id[best], id[best + 1]);
+            rank[best] = q->rank1 - 1;
             to[best] = q->id;
         }
         if (best > 0) {
-            const ns_bpe_pair *q = pair_of(m, (uint32_t)id[best - 1], (uint32_t)id[best]);
-            rank[best - 1] = q->rank;
+            const ns_bpe_pair *q = pair_of(m, id[best - 1], id[best]);
+            rank[best - 1] = q->rank1 - 1;
             to[best - 1] = q->id;
         }
     }
@@ -276,10 +290,10 @@ static ns_status consider(const ns_bpe *m, ns_bpe_work *w, symbol *s, int32_t i,
 {
     s[i].rank = NO_RANK;
     if (s[i].next < 0) return NS_OK;
-    const ns_bpe_pair *q = pair_of(m, (uint32_t)s[i].id, (uint32_t)s[s[i].next].id);
-    s[i].rank = q->rank;
+    const ns_bpe_pair *q = pair_of(m, s[i].id, s[s[i].next].id);
+    s[i].rank = q->rank1 - 1;
     s[i].to = q->id;
-    return q->rank == NO_RANK ? NS_OK : heap_push(w, (uint64_t)q->rank << 32 | (uint32_t)i, err);
+    return s[i].rank == NO_RANK ? NS_OK : heap_push(w, (uint64_t)s[i].rank << 32 | (uint32_t)i, err);
 }
 
 static ns_status merge_long(const ns_bpe *m, ns_bpe_work *w, symbol *s, size_t n, ns_error *err)
@@ -321,15 +335,17 @@ static ns_status encode_long(const ns_bpe *m, ns_bpe_work *w, ns_ids *out, const
 
 ns_status ns_bpe_encode(const ns_bpe *m, ns_bpe_work *w, ns_ids *out, const uint8_t *p, size_t n, ns_error *err)
 {
-    int32_t whole = ns_bpe_find(m, p, n);
-    int known = whole >= 0 ? atomic_load_explicit(&m->whole[whole], memory_order_relaxed) : 2;
+    uint64_t key;
+    ns_bpe_slot *s = slot_of(m, p, n, &key);
+    int32_t whole = s->id1 - 1;
+    int known = whole >= 0 ? atomic_load_explicit(&s->whole, memory_order_relaxed) : 2;
     if (known == 1) return ns_ids_push(out, whole, err);
     if (n > SHORT) return encode_long(m, w, out, p, n, err);
     int32_t id[SHORT];
     size_t k;
     NS_TRY(start_symbols(m, id, &k, p, n, err), "encode");
     k = merge_short(m, id, k);
-    if (known == 0) atomic_store_explicit(&m->whole[whole], k == 1 && id[0] == whole ? 1 : 2, memory_order_relaxed);
+    if (known == 0) atomic_store_explicit(&s->whole, k == 1 && id[0] == whole ? 1 : 2, memory_order_relaxed);
     for (size_t i = 0; i < k; i++) NS_TRY(ns_ids_push(out, id[i], err), "ids");
     return NS_OK;
 }

@@ -1,9 +1,9 @@
 /* Byte-level BPE model: vocabulary of byte strings, ranked merges, and the encoder of one pre-token.
- *     ns_bpe m = {0};
+ *     ns_bpe m = {.ignore_merges = ...};
  *     NS_TRY(ns_bpe_init(&m, n_tokens, n_merges, err), "...");
  *     ns_bpe_add_token(&m, id, bytes, n, NS_BPE_MAPPED, &clash, err); ...   // all tokens
  *     ns_bpe_add_merge(&m, rank, left_id, right_id, new_id); ...            // ranks 0,1,...
- *     NS_TRY(ns_bpe_seal(&m, err), "...");
+ *     ns_bpe_seal(&m);
  *     ns_bpe_work w = {0};
  *     NS_TRY(ns_bpe_encode(&m, &w, &ids, piece, n, err), "...");            // appends
  * After seal the model is const and may be used from many threads, each with its own ns_bpe_work. */
@@ -17,14 +17,19 @@
 
 enum { NS_BPE_MAX_IDS = 1 << 22 }; /* an id past this is taken for a corrupt file */
 
+/* One vocabulary entry in one quarter of a cache line. Zeroed: empty. */
 typedef struct ns_bpe_slot {
-    uint32_t tag; /* high hash bits */
-    int32_t id;   /* -1: empty */
-    uint32_t at, len;
+    uint64_t key; /* length <= 8: the bytes themselves; longer: hash (the bytes are compared too) */
+    int32_t id1;  /* id + 1; 0: empty */
+    uint16_t len; /* UINT16_MAX: at least that, see span */
+    uint8_t pad;
+    /* Is the token the whole result when its bytes are a pre-token? 0 not known yet, 1 yes, 2 no. Filled as pieces are
+     * met; any thread finds the same answer, so relaxed stores are enough. */
+    _Atomic uint8_t whole;
 } ns_bpe_slot;
 typedef struct ns_bpe_pair {
-    uint32_t left, right; /* left == UINT32_MAX: empty */
-    uint32_t rank;
+    uint32_t left1, right; /* left1 = left id + 1; 0: empty */
+    uint32_t rank1;        /* rank + 1; 0: no such pair */
     int32_t id;
 } ns_bpe_pair;
 typedef struct ns_bpe_span {
@@ -41,10 +46,7 @@ typedef struct ns_bpe {
     uint32_t slot_bits;
     ns_bpe_pair *pairs;
     uint32_t pair_bits;
-    size_t n_pairs;
-    /* By id: is the token the whole result when its bytes are a pre-token? 0 not known yet, 1 yes, 2 no. Filled as
-     * pieces are met; any thread finds the same answer, so relaxed stores are enough. */
-    _Atomic uint8_t *whole;
+    size_t n_pairs, max_pairs, max_tokens;
     int32_t byte_id[256]; /* -1: the vocabulary lacks this byte */
     int ignore_merges, fuse_unk;
     int32_t unk; /* -1 none */
@@ -66,7 +68,7 @@ NS_MUST_USE ns_status ns_bpe_add_token(ns_bpe *m, int32_t id, const char *p, siz
                                        ns_error *err);
 /* A repeated pair keeps the last rank. At most n_merges different pairs. */
 void ns_bpe_add_merge(ns_bpe *m, uint32_t rank, int32_t left, int32_t right, int32_t id);
-NS_MUST_USE ns_status ns_bpe_seal(ns_bpe *m, ns_error *err);
+void ns_bpe_seal(ns_bpe *m);
 void ns_bpe_free(ns_bpe *m);
 
 int32_t ns_bpe_find(const ns_bpe *m, const void *p, size_t n); /* -1: absent, or literal */

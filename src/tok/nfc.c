@@ -73,8 +73,14 @@ size_t ns_utf8_put(uint8_t out[4], uint32_t c)
 static size_t skip_inert(const uint8_t *p, size_t n, size_t i)
 {
     while (i < n) {
+        if (p[i] < 0x80) {
+            uint64_t w;
+            while (i + 8 <= n && (memcpy(&w, p + i, 8), !(w & 0x8080808080808080u))) i += 8;
+            while (i < n && p[i] < 0x80) i++;
+            continue;
+        }
         if (p[i] < 0xcc) {
-            i += p[i] < 0x80 ? 1 : 2;
+            i += 2;
             continue;
         }
         size_t len;

@@ -338,7 +338,7 @@ static ns_status read_model(loader *l, const ns_json *model, ns_error *err)
     NS_TRY(ns_bpe_init(m, vocab->n, merges->n, err), "model");
     NS_TRY(read_vocab(l, vocab, err), "vocabulary");
     NS_TRY(read_merges(l, merges, err), "merges");
-    NS_TRY(ns_bpe_seal(m, err), "model");
+    ns_bpe_seal(m);
     int missing = -1, mapped;
     for (int b = 0; b < 256; b++)
         if (m->byte_id[b] < 0) missing = b;
