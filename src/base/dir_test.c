@@ -295,6 +295,10 @@ static void removal_never_follows_links(void **state)
     assert_ns_ok(ns_remove_tree(in_dir("file"), &err), &err);
     assert_false(ns_path_exists(in_dir("file")));
     assert_ns_ok(publish("x", &err), &err);
+    ns_sys_fail_at("unlink", 2, EIO); /* the first entry of the folder, whichever it is: DONE has gone before */
+    assert_ns_fails(ns_remove_tree(in_dir("runs/a/ckpt"), &err), NS_ERR_IO, "remove", &err);
+    assert_false(ns_path_exists(in_dir("runs/a/ckpt/DONE")));
+    assert_ns_ok(publish("x", &err), &err);
     ns_sys_fail_at("rmdir", 1, EIO); /* half removed is not complete */
     assert_ns_fails(ns_remove_tree(in_dir("runs/a/ckpt"), &err), NS_ERR_IO, "remove folder", &err);
     assert_false(ns_dir_is_done(in_dir("runs/a/ckpt"), 0, NULL));

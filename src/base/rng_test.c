@@ -124,6 +124,7 @@ static void bounded_draws_and_small_sizes(void **state)
     ns_randperm_torch(&g, &one, 0);
     assert_int_equal(one, 77);
     ns_randperm_torch(&g, &one, 1);
+    assert_int_equal(ns_mt_below_numpy(&g, 1), 0);
     assert_int_equal(one, 0);
     assert_int_equal(ns_mt_u32(&g), ns_mt_u32(&h)); /* nothing was drawn */
 }

@@ -1,12 +1,12 @@
 /* Thread pool: one job at a time, dealt tile by tile.
  *
- * A job is published by one store to `state` = generation << 32 | tiles left. Whoever (caller or worker) lowers "tiles
- * left" by one with a compare-and-swap owns that tile, and only then reads fn and arg: they cannot change before the
- * tile is reported in `done`. The generation makes a compare-and-swap of a late worker fail when a new job with the
- * same number of tiles has come meanwhile. The caller returns when done == tiles, so a worker that the system has
- * suspended without a tile delays nobody.
+ * A job is published by one store to `left`, the number of tiles not yet dealt. Whoever (caller or worker) lowers it by
+ * one with a compare-and-swap owns tile n_tiles - left, and only then reads fn, arg and n_tiles: they cannot change
+ * before that tile is counted in `done`. A late worker of an earlier job thus either finds nothing or takes a tile of the
+ * present job like any other. The caller returns when done == n_tiles, so a worker that the system has suspended
+ * without a tile delays nobody.
  *
- * Sleeping: workers spin a little, then wait on a condition variable. The pairs (state, sleepers) and (done,
+ * Sleeping: workers spin a little, then wait on a condition variable. The pairs (left, sleepers) and (done,
  * caller_waits) are written and read in opposite order on the two sides with sequential consistency, so one side always
  * sees the other and no wake-up is lost. Workers block all signals: handlers run on the caller's threads. */
 #include "base/threads.h"
@@ -25,7 +25,7 @@
 
 #include "base/mem.h"
 
-enum { MAX_WORKERS = 1024, WORKER_STACK = 8 << 20, SPINS = 4000 };
+enum { MAX_WORKERS = 1024, WORKER_STACK = 8 << 20, SPINS = 2000 };
 
 typedef struct worker {
     pthread_t thread;
@@ -34,9 +34,9 @@ typedef struct worker {
 } worker;
 
 struct ns_threads {
-    _Alignas(NS_ALIGN) atomic_uint_fast64_t state; /* generation << 32 | tiles left to deal */
-    _Alignas(NS_ALIGN) atomic_int done;            /* tiles finished */
-    _Alignas(NS_ALIGN) ns_tile_fn fn;              /* the job; stable while any tile is unfinished */
+    _Alignas(NS_ALIGN) atomic_int left; /* tiles not yet dealt */
+    _Alignas(NS_ALIGN) atomic_int done; /* tiles finished */
+    _Alignas(NS_ALIGN) ns_tile_fn fn;   /* the job; stable while any tile is unfinished */
     void *arg;
     int n_tiles;
     atomic_int sleepers, caller_waits, stop, busy;
@@ -55,25 +55,20 @@ static void cpu_pause(void)
 #endif
 }
 
-static int tiles_left(const ns_threads *p)
-{
-    return (int)(uint32_t)atomic_load(&p->state);
-}
-
 /* Takes and runs tiles until none is left. */
 static void run_tiles(ns_threads *p, int index)
 {
-    uint_fast64_t s = atomic_load(&p->state);
-    while ((uint32_t)s != 0) {
-        if (!atomic_compare_exchange_weak(&p->state, &s, s - 1)) continue;
-        int n = p->n_tiles, left = (int)(uint32_t)s;
+    int left = atomic_load(&p->left);
+    while (left > 0) {
+        if (!atomic_compare_exchange_weak(&p->left, &left, left - 1)) continue;
+        int n = p->n_tiles;
         p->fn(p->arg, n - left, index);
         if (atomic_fetch_add(&p->done, 1) == n - 1 && atomic_load(&p->caller_waits)) {
             pthread_mutex_lock(&p->mutex);
             pthread_cond_signal(&p->finished);
             pthread_mutex_unlock(&p->mutex);
         }
-        s = atomic_load(&p->state);
+        left = atomic_load(&p->left);
     }
 }
 
@@ -83,11 +78,11 @@ static void *worker_main(void *arg)
     ns_threads *p = w->pool;
     while (!atomic_load(&p->stop)) {
         run_tiles(p, w->index);
-        for (int i = 0; i < p->spins && !tiles_left(p) && !atomic_load(&p->stop); i++) cpu_pause();
-        if (tiles_left(p)) continue;
+        for (int i = 0; i < p->spins && !atomic_load(&p->left) && !atomic_load(&p->stop); i++) cpu_pause();
+        if (atomic_load(&p->left)) continue;
         pthread_mutex_lock(&p->mutex);
         atomic_fetch_add(&p->sleepers, 1);
-        while (!tiles_left(p) && !atomic_load(&p->stop)) pthread_cond_wait(&p->wake, &p->mutex);
+        while (!atomic_load(&p->left) && !atomic_load(&p->stop)) pthread_cond_wait(&p->wake, &p->mutex);
         atomic_fetch_sub(&p->sleepers, 1);
         pthread_mutex_unlock(&p->mutex);
     }
@@ -200,8 +195,7 @@ void ns_parallel_for(ns_threads *p, int n_tiles, ns_tile_fn fn, void *arg)
     p->arg = arg;
     p->n_tiles = n_tiles;
     atomic_store(&p->done, 0);
-    uint_fast64_t generation = (atomic_load(&p->state) >> 32) + 1;
-    atomic_store(&p->state, generation << 32 | (uint32_t)n_tiles);
+    atomic_store(&p->left, n_tiles);
     if (atomic_load(&p->sleepers)) {
         pthread_mutex_lock(&p->mutex);
         int asleep = atomic_load(&p->sleepers);

@@ -81,6 +81,75 @@ static void many_short_jobs(void **state)
     ns_threads_free(&p);
 }
 
+typedef struct meeting {
+    atomic_int here, met, late;
+    int n;
+} meeting;
+
+/* Waits until every worker has a tile; then all but the caller are slow, so that the caller has to wait for them. */
+static void meet(void *arg, int tile, int worker)
+{
+    meeting *m = arg;
+    (void)tile;
+    atomic_fetch_add(&m->here, 1);
+    for (int i = 0; i < 20000 && atomic_load(&m->here) < m->n; i++) usleep(100);
+    if (atomic_load(&m->here) == m->n) atomic_fetch_add(&m->met, 1);
+    if (worker != 0) usleep(3000);
+    atomic_fetch_add(&m->late, 1);
+}
+
+/* All workers take part, asleep or awake, and the caller sleeps until the last has finished. */
+static void workers_work_at_the_same_time(void **state)
+{
+    (void)state;
+    ns_error err = NS_ERROR_INIT;
+    for (int n = 2; n <= 6; n++) {
+        ns_threads *p = NULL;
+        assert_ns_ok(ns_threads_new(&p, n, &err), &err);
+        for (int round = 0; round < 12; round++) {
+            meeting m = {.n = n};
+            if (round % 3 == 0) usleep(2000);
+            ns_parallel_for(p, n, meet, &m);
+            assert_int_equal(atomic_load(&m.met), n);
+            assert_int_equal(atomic_load(&m.late), n);
+        }
+        ns_threads_free(&p);
+    }
+}
+
+typedef struct spin_job {
+    atomic_int *count;
+    int length;
+} spin_job;
+
+/* Long enough that several workers are between "read left" and "claim" at any moment. */
+static void spin_tile(void *arg, int tile, int worker)
+{
+    spin_job *j = arg;
+    (void)worker;
+    for (volatile int i = 0; i < j->length; i++) {
+    }
+    if (tile % 16 == 0) usleep(0);
+    atomic_fetch_add(&j->count[tile], 1);
+}
+
+static void contention(void **state)
+{
+    (void)state;
+    ns_error err = NS_ERROR_INIT;
+    static atomic_int count[512];
+    ns_threads *p = NULL;
+    assert_ns_ok(ns_threads_new(&p, 8, &err), &err);
+    for (int round = 0; round < 300; round++) {
+        spin_job j = {count, round % 5 * 100};
+        int n = 64 + round % 449;
+        memset(count, 0, sizeof count);
+        ns_parallel_for(p, n, spin_tile, &j);
+        for (int i = 0; i < 512; i++) assert_int_equal(atomic_load(&count[i]), i < n);
+    }
+    ns_threads_free(&p);
+}
+
 static void threads_setting_is_honoured(void **state)
 {
     (void)state;
@@ -134,8 +203,9 @@ static void out_of_memory_is_reported(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(every_tile_exactly_once), cmocka_unit_test(many_short_jobs),
-                                       cmocka_unit_test(threads_setting_is_honoured),
-                                       cmocka_unit_test(out_of_memory_is_reported)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_tile_exactly_once),       cmocka_unit_test(many_short_jobs),
+        cmocka_unit_test(workers_work_at_the_same_time), cmocka_unit_test(contention),
+        cmocka_unit_test(threads_setting_is_honoured),   cmocka_unit_test(out_of_memory_is_reported)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
