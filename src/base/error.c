@@ -16,6 +16,8 @@ ns_status ns_error_set(ns_error *err, ns_status code, const char *file, int line
     va_start(ap, fmt);
     vsnprintf(err->msg, sizeof err->msg, fmt, ap);
     va_end(ap);
+    for (char *p = err->msg; *p; p++) /* one line, whatever was quoted from the input */
+        if ((unsigned char)*p < 0x20 || *p == 0x7f) *p = '?';
     return code;
 }
 
@@ -26,6 +28,7 @@ void ns_error_frame(ns_error *err, const char *file, int line, const char *fmt, 
     va_start(ap, fmt);
     vsnprintf(err->ctx[err->n_ctx].what, sizeof err->ctx[0].what, fmt, ap);
     va_end(ap);
+    if (!err->ctx[err->n_ctx].what[0]) return; /* an empty frame says nothing and would take a place */
     err->ctx[err->n_ctx].file = file;
     err->ctx[err->n_ctx].line = line;
     err->n_ctx++;
