@@ -436,6 +436,7 @@ static ns_status unknown_key(ns_config *c, const char *origin, const char *key, 
 static ns_status check_key(const char *origin, const char *key, ns_error *err)
 {
     NS_FAIL_IF(!*key, NS_ERR_CONFIG, "%s: there is no key before '=': write key=value", origin);
+    NS_FAIL_IF(cfg_utf8_valid(key, strlen(key)) < strlen(key), NS_ERR_CONFIG, "%s: the key is not UTF-8", origin);
     for (const char *p = key; *p; p++) {
         NS_FAIL_IF(*p == '@' || *p == '/', NS_ERR_UNSUPPORTED,
                    "%s: configuration groups ('%c' in a key) are not supported: name the key with dots", origin, *p);

@@ -62,6 +62,8 @@ NS_MUST_USE ns_status cfg_type_yaml(ns_config *c, ns_node *n, ns_error *err);
 NS_MUST_USE ns_status cfg_type_hydra(ns_config *c, ns_node *n, ns_error *err);
 /* Text of a scalar as Python's str() prints it: True, None, 1e-05. */
 NS_MUST_USE ns_status cfg_to_text(const ns_node *n, ns_buf *out, ns_error *err);
+/* Length of the valid UTF-8 at the front; n when all of it is. */
+size_t cfg_utf8_valid(const char *s, size_t n);
 void cfg_format_double(char out[40], double x);
 
 /* ---- config_yaml.c ---- */

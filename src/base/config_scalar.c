@@ -168,6 +168,28 @@ ns_status cfg_type_hydra(ns_config *c, ns_node *n, ns_error *err)
 }
 
 /* ---- text ---- */
+size_t cfg_utf8_valid(const char *s, size_t n)
+{
+    const unsigned char *p = (const unsigned char *)s;
+    size_t i = 0;
+    while (i < n) {
+        unsigned char c = p[i];
+        size_t more = c < 0x80                ? 0
+                      : c >= 0xc2 && c < 0xe0 ? 1
+                      : c >= 0xe0 && c < 0xf0 ? 2
+                      : c >= 0xf0 && c < 0xf5 ? 3
+                                              : 9;
+        if (more == 9 || n - i <= more) return i;
+        for (size_t k = 1; k <= more; k++)
+            if ((p[i + k] & 0xc0) != 0x80) return i;
+        if ((c == 0xe0 && p[i + 1] < 0xa0) || (c == 0xed && p[i + 1] > 0x9f) || (c == 0xf0 && p[i + 1] < 0x90) ||
+            (c == 0xf4 && p[i + 1] > 0x8f))
+            return i;
+        i += more + 1;
+    }
+    return n;
+}
+
 void cfg_format_double(char out[40], double x)
 {
     char digits[40];

@@ -191,6 +191,7 @@ static void yaml_errors(void **state)
     assert_parse_fails("a: !!python/object:os.system x\n", NS_ERR_UNSUPPORTED,
                        "t.yaml:1:4: tag tag:yaml.org,2002:python/object:os.system is not supported");
     assert_parse_fails("a: !!int x\n", NS_ERR_CONFIG, "t.yaml:1:4: 'x' is a string, its tag says !!int");
+    assert_parse_fails("a: !!str [1]\n", NS_ERR_CONFIG, "t.yaml:1:4: a list cannot have the tag !!str");
     assert_parse_fails("? [a, b]\n: 1\n", NS_ERR_UNSUPPORTED, "a key must be a plain word, found a list or map");
     assert_parse_fails("a: \xff\n", NS_ERR_CONFIG, "YAML must be UTF-8");
     char deep[512];
@@ -334,6 +335,9 @@ static void override_value_errors(void **state)
         {"k=${a", "this ${ is never closed by }"},
         {"k=]", "']' at character 1"},
         {"k={x}{y}", "expected key:value"},
+        {"k=a\xff", "byte 2 of the value is not UTF-8"},
+        {"++\xe2\x82=1", "the key is not UTF-8"},
+        {"k={${x}:1}", "a key inside {...} cannot contain ${...}"},
         {"k", "'k' is not a setting: write key=value (or +key=value, ++key=value, ~key)"},
         {"=1", "there is no key before '='"},
         {"db@pkg=1", "configuration groups ('@' in a key) are not supported"},

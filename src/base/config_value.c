@@ -159,6 +159,8 @@ static ns_status parse_map_key(parse *v, ns_node *map, const char **key)
     if (*v->p != ':') return fail_at(v, "expected key:value inside {...}");
     v->p++;
     NS_FAIL_IF(node->n == 0, NS_ERR_CONFIG, "%s: an empty key inside {...}", v->origin);
+    NS_FAIL_IF(cfg_has_interpolation(node), NS_ERR_UNSUPPORTED, "%s: a key inside {...} cannot contain ${...}",
+               v->origin);
     NS_FAIL_IF(ns_node_get(map, node->s), NS_ERR_CONFIG, "%s: key '%s' is given twice inside {...}", v->origin,
                node->s);
     *key = node->s;
@@ -278,6 +280,8 @@ ns_status cfg_parse_value(ns_config *c, const char *key, const char *text, const
 {
     parse v = {c, text, text, origin, 0, err};
     const char *name = key ? key : "key";
+    size_t n = strlen(text), good = cfg_utf8_valid(text, n);
+    NS_FAIL_IF(good < n, NS_ERR_CONFIG, "%s: byte %zu of the value is not UTF-8", origin, good + 1);
     CFG_TRY(parse_element(&v, ",", out));
     NS_FAIL_IF(*v.p == ',', NS_ERR_CONFIG,
                "%s: a comma outside of quotes would be a sweep over several runs: write \"%s='%s'\" for one text or "

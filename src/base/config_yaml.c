@@ -240,6 +240,8 @@ static ns_status read_node(reader *r, ns_node **out, int depth, ns_error *err)
         int is_map = r->event.type == YAML_MAPPING_START_EVENT;
         CFG_TRY(check_tag(r, is_map ? r->event.data.mapping_start.tag : r->event.data.sequence_start.tag, origin, &tag,
                           err));
+        NS_FAIL_IF(*tag && strcmp(tag, is_map ? "map" : "seq") != 0, NS_ERR_CONFIG, "%s: a %s cannot have the tag !!%s",
+                   origin, is_map ? "map" : "list", tag);
         *out = cfg_new(r->c, is_map ? NS_NODE_MAP : NS_NODE_LIST, origin, err);
         CFG_NEED(*out);
         if (is_map) {
@@ -357,6 +359,9 @@ static ns_status emit(writer *w, yaml_event_t *e, int made)
 static ns_status emit_text(writer *w, const char *s, size_t n, int plain_ok)
 {
     yaml_event_t e;
+    ns_error *err = w->err;
+    NS_FAIL_IF(cfg_utf8_valid(s, n) < n, NS_ERR_CONFIG, "the text '%.60s' is not UTF-8 and cannot be written as YAML",
+               s);
     int style = plain_ok ? YAML_ANY_SCALAR_STYLE : YAML_SINGLE_QUOTED_SCALAR_STYLE;
     int made = yaml_scalar_event_initialize(&e, NULL, NULL, (const yaml_char_t *)s, (int)n, plain_ok, 1, style);
     return emit(w, &e, made);

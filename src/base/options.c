@@ -223,6 +223,8 @@ static ns_status plain_word(parser *s, const char *word, int *rest, ns_error *er
 static ns_status sort_words(parser *s, ns_error *err)
 {
     int rest = 0;
+    for (int i = 0; i < s->argc && s->verb->allow_positional != 2 && strcmp(s->argv[i], "--") != 0; i++)
+        if (strcmp(s->argv[i], "--help") == 0) s->out->help = 1; /* also behind a word that is wrong */
     for (s->at = 0; s->at < s->argc && !s->out->help; s->at++) {
         const char *w = s->argv[s->at];
         if (rest)
@@ -549,6 +551,67 @@ ns_status ns_options_parse(ns_parsed *out, const ns_verb *v, int argc, const cha
     ns_status st = prepare(&s, argc, argv, err);
     if (st == NS_OK) st = parse_all(&s, err);
     if (st != NS_OK) ns_parsed_free(out);
+    return st;
+}
+
+/* ---- self-check of a table ---- */
+static ns_status check_names(const ns_verb *v, ns_error *err)
+{
+    for (size_t i = 0; i < v->n_options; i++)
+        for (size_t j = 0; j < i; j++) {
+            const ns_option *a = &v->options[i], *b = &v->options[j];
+            if (a->flag != b->flag) continue;
+            int same = a->flag ? same_name(a->key, b->key) : strcmp(a->key, b->key) == 0;
+            NS_FAIL_IF(same, NS_ERR_INTERNAL, "ns %s: option '%s' stands in the table twice", v->name, a->key);
+            NS_FAIL_IF(a->short_name && a->short_name == b->short_name, NS_ERR_INTERNAL,
+                       "ns %s: -%c is both '%s' and '%s'", v->name, a->short_name, b->key, a->key);
+        }
+    return NS_OK;
+}
+
+static size_t field_size(ns_opt_type t)
+{
+    static const size_t sizes[] = {sizeof(int),          sizeof(int64_t),     sizeof(double),
+                                   sizeof(const char *), sizeof(ns_opt_list), sizeof(const ns_node *)};
+    return sizes[t];
+}
+
+static ns_status check_row(parser *s, size_t row, ns_error *err)
+{
+    const ns_option *o = &s->verb->options[row];
+    ns_error got = NS_ERROR_INIT;
+    char text[1024];
+    NS_FAIL_IF(o->at + field_size(o->type) > s->verb->options_size, NS_ERR_INTERNAL,
+               "ns %s: option '%s' is stored past the end of the struct", s->verb->name, o->key);
+    if (o->flags & NS_OPT_REQUIRED) return NS_OK;
+    ns_status st = fill_row(s, row, &got);
+    if (st == NS_OK || strstr(got.msg, "must be given")) return NS_OK; /* a default that follows a required setting */
+    NS_FAIL_IF(st == NS_ERR_MEMORY, st, "%s", got.msg);
+    NS_FAIL(NS_ERR_INTERNAL, "ns %s: the default of '%s' breaks its own rule: %s", s->verb->name, o->key,
+            ns_error_text(&got, text, sizeof text));
+}
+
+ns_status ns_options_check(const ns_verb *v, ns_error *err)
+{
+    ns_parsed out = {0};
+    parser s = {.out = &out, .verb = v};
+    CFG_TRY(check_names(v, err));
+    CFG_TRY(ns_config_new(&out.config, err));
+    s.c = out.config;
+    ns_status st = prepare(&s, 0, NULL, err);
+    if (st == NS_OK) st = put_defaults(&s, err);
+    for (size_t i = 0; st == NS_OK && i < v->n_options; i++) st = check_row(&s, i, err);
+    for (const char *const *b = v->builtin_configs; st == NS_OK && b && b[0]; b += 2) { /* each must fit the table */
+        const char *const words[] = {"--config-name", b[0]};
+        ns_parsed p;
+        ns_error got = NS_ERROR_INIT;
+        if (ns_options_parse(&p, v, 2, words, &got) == NS_OK)
+            ns_parsed_free(&p);
+        else if (!strstr(got.msg, "missing: ") && !strstr(got.msg, "must be given"))
+            st = ns_error_set(err, NS_ERR_INTERNAL, __FILE__, __LINE__, "ns %s --config-name %s: %s", v->name, b[0],
+                              got.msg);
+    }
+    ns_parsed_free(&out);
     return st;
 }
 

@@ -94,6 +94,8 @@ struct ns_parsed {
 NS_MUST_USE ns_status ns_options_parse(ns_parsed *out, const ns_verb *v, int argc, const char *const *argv,
                                        ns_error *err);
 void ns_parsed_free(ns_parsed *p);
+/* Is the table itself sound: no key, flag or letter twice, every default within its own type, bounds and choices? */
+NS_MUST_USE ns_status ns_options_check(const ns_verb *v, ns_error *err);
 /* --help text; doc page in Markdown (doc/options/<verb>.md). */
 NS_MUST_USE ns_status ns_options_help(ns_buf *out, const ns_verb *v, ns_error *err);
 NS_MUST_USE ns_status ns_options_markdown(ns_buf *out, const ns_verb *v, ns_error *err);

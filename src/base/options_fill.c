@@ -11,18 +11,21 @@ static int bounded(const ns_option *o)
     return o->min < o->max && (o->type == NS_OPT_INT || o->type == NS_OPT_FLOAT);
 }
 
+static void format_bound(char out[40], const ns_option *o, double v)
+{
+    if (o->type == NS_OPT_INT && fabs(v) < 1e18)
+        snprintf(out, 40, "%.0f", v);
+    else
+        cfg_format_double(out, v);
+}
+
+/* A very large bound only keeps nonsense out: not worth a reader's time. */
 static ns_status add_bounds(ns_buf *out, const ns_option *o, ns_error *err)
 {
     char lo[40], hi[40];
-    int is_int = o->type == NS_OPT_INT;
-    if (is_int && fabs(o->min) < 1e15)
-        snprintf(lo, sizeof lo, "%.0f", o->min);
-    else
-        cfg_format_double(lo, o->min);
-    if (is_int && fabs(o->max) < 1e15)
-        snprintf(hi, sizeof hi, "%.0f", o->max);
-    else
-        cfg_format_double(hi, o->max);
+    format_bound(lo, o, o->min);
+    format_bound(hi, o, o->max);
+    if (o->max >= 1e9 && o->min > -1e9) return ns_buf_printf(out, err, " of at least %s", lo);
     return ns_buf_printf(out, err, " from %s to %s", lo, hi);
 }
 

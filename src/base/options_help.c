@@ -40,22 +40,18 @@ static ns_status facts(ns_buf *out, const ns_option *o, ns_error *err)
 /* Appends text wrapped at HELP_WIDTH with a hanging indent; `col` is where the line stands now. */
 static ns_status wrap(ns_buf *out, const char *text, size_t indent, size_t col, ns_error *err)
 {
-    while (*text) {
+    for (text += strspn(text, " "); *text; text += strspn(text, " ")) {
         size_t n = strcspn(text, " ");
-        if (col + n > HELP_WIDTH && col > indent) {
+        if (col > indent && col + 1 + n > HELP_WIDTH) {
             CFG_TRY(ns_buf_printf(out, err, "\n%*s", (int)indent, ""));
             col = indent;
+        } else if (col > indent) {
+            CFG_TRY(ns_buf_addc(out, ' ', err));
+            col++;
         }
         CFG_TRY(ns_buf_add(out, text, n, err));
         col += n;
         text += n;
-        while (*text == ' ') {
-            text++;
-            if (col > indent && *text && *text != ' ') {
-                CFG_TRY(ns_buf_addc(out, ' ', err));
-                col++;
-            }
-        }
     }
     return ns_buf_addc(out, '\n', err);
 }

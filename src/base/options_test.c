@@ -220,7 +220,7 @@ static void help_wins(void **state)
     assert_ns_ok(PARSE(&verb, &p, &err, "-h"), &err);
     assert_int_equal(p.help, 1);
     ns_parsed_free(&p);
-    assert_ns_ok(PARSE(&verb, &p, &err, "++model.nothing=1", "--help", "--nonsense"), &err);
+    assert_ns_ok(PARSE(&verb, &p, &err, "++model.nothing=1", "--nonsense", "--help"), &err);
     assert_int_equal(p.help, 1);
     ns_parsed_free(&p);
 }
@@ -467,6 +467,33 @@ static void help_and_markdown(void **state)
     ns_buf_free(&b);
 }
 
+static void tables_check_themselves(void **state)
+{
+    (void)state;
+    ns_error err = NS_ERROR_INIT;
+    assert_ns_ok(ns_options_check(&verb, &err), &err);
+    ns_option bad[2] = {{.key = "a", .type = NS_OPT_INT, AT(workers), .def = "0", .min = 1, .max = 5},
+                        {.key = "b", .type = NS_OPT_INT, AT(epochs), .def = "${a}"}};
+    ns_verb v = {.name = "bad", .options = bad, .n_options = 2, .options_size = sizeof(opts)};
+    assert_ns_fails(ns_options_check(&v, &err), NS_ERR_INTERNAL,
+                    "ns bad: the default of 'a' breaks its own rule: a must be an integer from 1 to 5, found the "
+                    "integer '0' (default)",
+                    &err);
+    bad[0].def = "3";
+    bad[1].def = "${c}";
+    assert_ns_fails(ns_options_check(&v, &err), NS_ERR_INTERNAL, "${c} names a key that does not exist", &err);
+    bad[1].key = "a";
+    assert_ns_fails(ns_options_check(&v, &err), NS_ERR_INTERNAL, "option 'a' stands in the table twice", &err);
+    bad[1] = (ns_option){.key = "x", .flag = 1, .type = NS_OPT_LIST, .at = sizeof(opts) - 8};
+    assert_ns_fails(ns_options_check(&v, &err), NS_ERR_INTERNAL, "option 'x' is stored past the end of the struct",
+                    &err);
+    static const char *const wrong[] = {"one", "a: 9\n", NULL};
+    v.n_options = 1;
+    v.builtin_configs = wrong;
+    assert_ns_fails(ns_options_check(&v, &err), NS_ERR_INTERNAL,
+                    "ns bad --config-name one: a must be an integer from 1 to 5", &err);
+}
+
 static void every_allocation_may_fail(void **state)
 {
     (void)state;
@@ -504,6 +531,7 @@ int main(void)
                                        cmocka_unit_test(open_configuration),
                                        cmocka_unit_test(positional_and_kept_words),
                                        cmocka_unit_test(help_and_markdown),
+                                       cmocka_unit_test(tables_check_themselves),
                                        cmocka_unit_test(every_allocation_may_fail)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
