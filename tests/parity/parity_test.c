@@ -212,7 +212,7 @@ static void steps_match(fixture *f)
             m += (double)want[i] * (double)want[i];
         }
         /* softmax nearly cancels the gradient of a key bias (exactly, without rope): what is left is rounding, times Adam */
-        check(sqrt(d / m), strstr(name, "k_proj.bias") ? 2e-4 : 3e-6, name);
+        check(sqrt(d / m), strstr(name, "k_proj.bias") ? 2e-4 : 5e-6, name);
     }
     ns_engine_free(&e);
 }

@@ -1,8 +1,11 @@
-/* f32 matrix product for one thread: OpenBLAS opened on first use, or a blocked loop of our own when it is absent.
+/* f32 matrix product for one thread: our AVX-512 kernel where the CPU has it, else OpenBLAS opened on first use, else a
+ * blocked loop of our own. OpenBLAS 0.3.21 does not know every AVX-512 CPU: where it falls back to its SSE kernel ours is
+ * ten times as fast, and elsewhere no slower (bench/).
  *
  * We cut the tiles and own the threads, so OpenBLAS must not start its own: its OpenMP build keeps the thread count per
  * calling thread, hence the setting on each thread's first call. */
 #include "ops/cpu/cpu.h"
+#include "ops/cpu/sgemm_avx512.h"
 
 #include <dlfcn.h>
 #include <pthread.h>
@@ -15,9 +18,13 @@ enum { ROW_MAJOR = 101, NO_TRANS = 111, TRANS = 112 }; /* CBLAS values */
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static sgemm_fn blas_sgemm;
 static void (*blas_threads)(int);
+static int own_avx512;
 
 static void open_blas(void)
 {
+#if defined(__x86_64__)
+    if ((own_avx512 = __builtin_cpu_supports("avx512f"))) return;
+#endif
 #ifdef NS_HAVE_OPENBLAS
     void *lib = dlopen("libopenblas.so.0", RTLD_NOW | RTLD_LOCAL);
     if (!lib) return;
@@ -31,7 +38,7 @@ static void open_blas(void)
 const char *ns_cpu_blas_name(void)
 {
     pthread_once(&once, open_blas);
-    return blas_sgemm ? "OpenBLAS" : "own loop";
+    return own_avx512 ? "own AVX-512" : blas_sgemm ? "OpenBLAS" : "own loop";
 }
 
 /* Row panels of op(A) against rows of op(B): the inner loop runs over contiguous C and, for plain B, contiguous B. */
@@ -67,6 +74,12 @@ void ns_cpu_sgemm(int ta, int tb, int64_t m, int64_t n, int64_t k, float alpha, 
     static _Thread_local int ready;
     if (m == 0 || n == 0) return;
     pthread_once(&once, open_blas);
+#if defined(__x86_64__)
+    if (own_avx512) {
+        ns_sgemm_avx512(ta, tb, m, n, k, alpha, A, lda, B, ldb, beta, C, ldc);
+        return;
+    }
+#endif
     if (!blas_sgemm) {
         own_sgemm(ta, tb, m, n, k, alpha, A, lda, B, ldb, beta, C, ldc);
         return;
