@@ -1,0 +1,84 @@
+"""The same work by the usual tools, where they are installed. Called by bench/run.sh; one JSON object a line.
+
+usage: rivals.py ROWS.jsonl TOKENIZER_DIR TEXT
+Same timing rule as bench.h: one warm-up, then at least 7 calls and 0.5 s; best and median.
+"""
+import json
+import os
+import sys
+import time
+
+
+def measure(fn):
+    fn()
+    times, start = [], time.perf_counter()
+    while len(times) < 7 or time.perf_counter() - start < 0.5:
+        t = time.perf_counter()
+        fn()
+        times.append(time.perf_counter() - t)
+    times.sort()
+    return times[0], times[len(times) // 2]
+
+
+def line(bench, who, rate, unit, best, median, **more):
+    print(json.dumps({"bench": bench, "who": who, **more, "rate": float(f"{rate:.4g}"), "unit": unit,
+                      "best_s": float(f"{best:.4g}"), "median_s": float(f"{median:.4g}")}), flush=True)
+
+
+def skip(bench, who, why):
+    print(json.dumps({"bench": bench, "who": who, "skipped": why}), flush=True)
+
+
+def bench_json(path):
+    if not os.path.exists(path):
+        return skip("json.parse", "python json", "no test data")
+    rows = open(path, encoding="utf-8").read().splitlines()
+    size = os.path.getsize(path)
+    trees = [json.loads(r) for r in rows]
+    best, median = measure(lambda: [json.loads(r) for r in rows])
+    line("json.parse", "python json", size / best / 1e6, "MB/s", best, median, rows=len(rows), bytes=size, threads=1)
+    best, median = measure(lambda: [json.dumps(t, ensure_ascii=False) for t in trees])
+    line("json.write", "python json", size / best / 1e6, "MB/s", best, median, rows=len(rows), bytes=size, threads=1)
+
+
+def bench_tok(folder, text):
+    try:
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one thread, as ours
+        import tokenizers
+    except ImportError:
+        return skip("tok.encode", "hf tokenizers", "not installed")
+    for name in ("llama2/tokenizer.json", "qwen2.5/tokenizer.assembled.json", "llama3/tokenizer.assembled.json"):
+        path = os.path.join(folder, name)
+        if not (os.path.exists(path) and os.path.exists(text)):
+            skip("tok.encode", "hf tokenizers", "no test data")
+            continue
+        t = time.perf_counter()
+        tok = tokenizers.Tokenizer.from_file(path)
+        load = time.perf_counter() - t
+        rows = open(text, encoding="utf-8", newline="").read().splitlines(keepends=True)
+        size = os.path.getsize(text)
+        count = sum(len(e.ids) for e in tok.encode_batch(rows, add_special_tokens=False))
+        best, median = measure(lambda: tok.encode_batch(rows, add_special_tokens=False))
+        line("tok.encode", "hf tokenizers " + tokenizers.__version__, size / best / 1e6, "MB/s", best, median,
+             tokenizer=name.split("/")[0], bytes=size, tokens=count, threads=1, load_s=round(load, 3))
+
+
+def bench_torch():
+    try:
+        import torch
+    except ImportError:
+        return skip("ops.linear_fwd", "torch", "not installed")
+    for threads in sorted({1, os.cpu_count() or 1}):
+        torch.set_num_threads(threads)
+        for dtype, name in ((torch.float32, "F32"), (torch.bfloat16, "BF16")):
+            for m, n, k in ((1024, 1024, 1024), (1024, 2816, 1024)):
+                x, w = torch.randn(m, k).to(dtype), torch.randn(n, k).to(dtype)
+                with torch.no_grad():
+                    best, median = measure(lambda: torch.nn.functional.linear(x, w))
+                line("ops.linear_fwd", "torch " + torch.__version__, 2 * m * n * k / best / 1e9, "GFLOP/s", best, median,
+                     dtype=name, M=m, N=n, K=k, threads=threads)
+
+
+bench_json(sys.argv[1])
+bench_tok(sys.argv[2], sys.argv[3])
+bench_torch()
