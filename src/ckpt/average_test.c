@@ -169,7 +169,7 @@ static void unfinished_and_damaged(void **unused)
     struct stat sb;
     assert_int_equal(stat(path, &sb), 0);
     assert_int_equal(truncate(path, sb.st_size - 1), 0);
-    check("all", (int[]){10}, 1); /* DONE knows the size */
+    check("all", (int[]){10}, 1);                        /* DONE knows the size */
     snprintf(path, sizeof path, "%s/sft--step=30", dir); /* complete by its DONE, but without tensors */
     assert_ns_ok(ns_st_writer_new(&w, path, "model", 0, &err), &err);
     assert_ns_ok(ns_st_writer_close(&w, &err), &err);

@@ -19,7 +19,8 @@ static void sh(const char *fmt, ...)
     snprintf(full, sizeof full, "(%s) > %s/log 2>&1", cmd, g_dir);
     if (system(full) != 0) {
         snprintf(full, sizeof full, "tail -20 %s/log", g_dir);
-        if (system(full)) {}
+        if (system(full)) {
+        }
         fail_msg("%s", cmd);
     }
 }
@@ -69,7 +70,8 @@ static void compare(const char *python, const char *model)
     snprintf(out, sizeof out, "%s/logits-out", g_dir);
     sh("rm -rf %s; mkdir %s", out, out);
     dump_logits(model, out);
-    sh("%s %s/tests/golden/hf_logits.py '%s' --compare %s/logits.safetensors --atol 2e-5 --rtol 1e-5", python, NS_SOURCE_DIR, model, out);
+    sh("%s %s/tests/golden/hf_logits.py '%s' --compare %s/logits.safetensors --atol 2e-5 --rtol 1e-5", python,
+       NS_SOURCE_DIR, model, out);
 }
 
 static void transformers_reads_our_models(void **state)
@@ -86,21 +88,32 @@ static void transformers_reads_our_models(void **state)
     for (int c = 0; c < 2; c++) {
         char run[600], path[1200];
         snprintf(run, sizeof run, "%s/%s", g_dir, configs[c]);
-        sh("mkdir %s; printf '{\"model_type\": \"%s\", \"architectures\": [\"%s\"], \"hidden_size\": 64, \"intermediate_size\": 128, \"num_hidden_layers\": 2, "
-           "\"num_attention_heads\": 4, \"num_key_value_heads\": 2, \"vocab_size\": 640, \"max_position_embeddings\": 256, \"rms_norm_eps\": 1e-5, \"rope_theta\": 10000.0, "
-           "\"tie_word_embeddings\": %s, \"hidden_act\": \"silu\", \"torch_dtype\": \"bfloat16\", \"initializer_range\": 0.1}' > %s/config.json",
+        sh("mkdir %s; printf '{\"model_type\": \"%s\", \"architectures\": [\"%s\"], \"hidden_size\": 64, "
+           "\"intermediate_size\": 128, \"num_hidden_layers\": 2, "
+           "\"num_attention_heads\": 4, \"num_key_value_heads\": 2, \"vocab_size\": 640, \"max_position_embeddings\": "
+           "256, \"rms_norm_eps\": 1e-5, \"rope_theta\": 10000.0, "
+           "\"tie_word_embeddings\": %s, \"hidden_act\": \"silu\", \"torch_dtype\": \"bfloat16\", "
+           "\"initializer_range\": 0.1}' > %s/config.json",
            run, configs[c], c ? "Qwen2ForCausalLM" : "LlamaForCausalLM", c ? "true" : "false", run);
-        sh("for i in $(seq 60); do echo '{\"input\": \"'$i' plus 3 is \", \"output\": \"'$((i + 3))'\"}'; done > %s/rows.jsonl", run);
-        sh("%s init --config %s/config.json --tokenizer %s/examples/demo/tokenizer --output %s/base", NS_PROGRAM, run, NS_SOURCE_DIR, run);
-        sh("%s sft ++model.restore_from_path=%s/base ++model.data.train_ds.file_path=%s/rows.jsonl ++exp_manager.explicit_log_dir=%s/out "
-           "++model.data.train_ds.global_batch_size=8 ++trainer.sft.max_steps=6 ++trainer.sft.save_interval=2 ++model.optim.lr=1e-3", NS_PROGRAM, run, run, run);
+        sh("for i in $(seq 60); do echo '{\"input\": \"'$i' plus 3 is \", \"output\": \"'$((i + 3))'\"}'; done > "
+           "%s/rows.jsonl",
+           run);
+        sh("%s init --config %s/config.json --tokenizer %s/examples/demo/tokenizer --output %s/base", NS_PROGRAM, run,
+           NS_SOURCE_DIR, run);
+        sh("%s sft ++model.restore_from_path=%s/base ++model.data.train_ds.file_path=%s/rows.jsonl "
+           "++exp_manager.explicit_log_dir=%s/out "
+           "++model.data.train_ds.global_batch_size=8 ++trainer.sft.max_steps=6 ++trainer.sft.save_interval=2 "
+           "++model.optim.lr=1e-3",
+           NS_PROGRAM, run, run, run);
         sh("%s average --input %s/out/checkpoints --output %s/averaged", NS_PROGRAM, run, run);
         snprintf(path, sizeof path, "%s/averaged", run);
         compare(python, path);
         snprintf(path, sizeof path, "%s/last", run);
         sh("ln -s %s/out/checkpoints/*-last %s", run, path);
         compare(python, path);
-        sh("%s %s/tests/golden/tensorboard/read_events.py %s/out > %s/events.txt && grep -q 'train/loss' %s/events.txt && grep -q 'val/loss' %s/events.txt", python, NS_SOURCE_DIR, run, run, run, run);
+        sh("%s %s/tests/golden/tensorboard/read_events.py %s/out > %s/events.txt && grep -q 'train/loss' %s/events.txt "
+           "&& grep -q 'val/loss' %s/events.txt",
+           python, NS_SOURCE_DIR, run, run, run, run);
     }
     sh("rm -rf %s/llama %s/qwen2 %s/logits-out", g_dir, g_dir, g_dir);
 }
