@@ -1,14 +1,12 @@
-/* Reading, writing and initialising models in Hugging Face layout: one storage parameter in memory at a time. The folder that
+/* Reading and writing models in Hugging Face layout: one storage parameter in memory at a time. The folder that
  * ns_model_write fills is complete for any loader: config.json, weights, generation_config.json, tokenizer files. */
 #include "ckpt/model_io.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/file.h"
 #include "base/json.h"
-#include "base/rng.h"
 #include "ckpt/model_source.h"
 #include "ckpt/path.h"
 
@@ -162,31 +160,4 @@ done:
     ns_st_writer_abort(&w);
     ns_free(data);
     return st;
-}
-
-/* ---- initial values ---- */
-
-ns_status ns_model_init_values(const ns_param_table *t, int param, uint64_t seed, float *data, ns_error *err)
-{
-    NS_FAIL_IF(param < 0 || param >= t->n_params, NS_ERR_INTERNAL, "no parameter %d", param);
-    const ns_param *p = &t->params[param];
-    int64_t n = p->rows * p->cols;
-    double std = t->arch->init_std;
-    switch (p->kind) {
-    case NS_P_ATTN_NORM:
-    case NS_P_MLP_NORM:
-    case NS_P_FINAL_NORM:
-    case NS_P_Q_NORM:
-    case NS_P_K_NORM:
-        for (int64_t i = 0; i < n; i++) data[i] = t->arch->norm_plus_one ? 0.0f : 1.0f;
-        return NS_OK;
-    case NS_P_QKV_BIAS:
-    case NS_P_O_BIAS: memset(data, 0, (size_t)n * sizeof *data); return NS_OK;
-    case NS_P_O:
-    case NS_P_DOWN: std /= sqrt(2.0 * (double)t->arch->L); break; /* 2 L branches add to the stream (GPT-2) */
-    default: break;
-    }
-    ns_philox_key key = {{(uint32_t)seed, (uint32_t)(seed >> 32)}};
-    for (int64_t i = 0; i < n; i++) data[i] = (float)(std * ns_philox_normal(key, (uint64_t)param, (uint64_t)i));
-    return NS_OK;
 }

@@ -267,6 +267,22 @@ static void init_publishes(void **state)
     for (int i = 0; i < ns_st_count(st); i++) sum += ns_st_at(st, i)->n;
     assert_int_equal(sum, n);
     assert_null(ns_st_find(st, "lm_head.weight"));
+    const ns_st_tensor *gate = ns_st_find(st, "model.layers.0.mlp.gate_proj.weight"); /* threads change nothing */
+    float *one;
+    ns_arch arch;
+    ns_param_table t;
+    ns_arena arena = NS_ARENA_INIT("test");
+    assert_ns_ok(ns_arch_read(&arch, NS_SOURCE_DIR "/tests/golden/parity/qwen25/config.json", &err), &err);
+    assert_ns_ok(ns_param_table_build(&t, &arch, &arena, &err), &err);
+    assert_ns_ok(ns_alloc((void **)&one, (size_t)ns_param_table_largest(&t) * 4, "test", &err), &err);
+    assert_ns_ok(ns_model_init_values(&t, ns_param_find(&t, NS_P_GATE_UP, 0), 3, one, &err), &err);
+    for (int64_t i = 0; i < gate->n; i++) {
+        uint16_t h;
+        memcpy(&h, (const char *)gate->data + 2 * i, 2);
+        assert_int_equal(h, ns_f32_to_bf16(one[i]));
+    }
+    ns_free(one);
+    ns_arena_free(&arena);
     ns_st_close(&st);
     assert_ns_fails(ns_model_init(&a, &n, &err), NS_ERR_INPUT, "exists already", &err);
     a.replace = 1;
