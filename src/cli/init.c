@@ -2,9 +2,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/json.h"
+#include "base/log.h"
 #include "ckpt/model_io.h"
 #include "cli/cli.h"
+#include "tok/tok.h"
 
 typedef struct init_options {
     const char *config, *output, *tokenizer, *dtype;
@@ -56,10 +59,40 @@ static const ns_option opts[] = {
      .help = "replace an existing model at --output"},
 };
 
+/* A token id beyond the embedding would only show when training meets it: refuse the pair here. */
+static ns_status check_tokenizer(const init_options *o, ns_error *err)
+{
+    char path[4096];
+    ns_arch a;
+    ns_tok *t = NULL;
+    ns_error why = NS_ERROR_INIT;
+    if (!o->tokenizer) return NS_OK;
+    NS_FAIL_IF(!ns_path_is_dir(o->tokenizer), NS_ERR_INPUT, "%s: no such folder of tokenizer files", o->tokenizer);
+    int n = snprintf(path, sizeof path, ns_path_is_dir(o->config) ? "%s/config.json" : "%s", o->config);
+    NS_FAIL_IF(n < 0 || n >= (int)sizeof path, NS_ERR_INPUT, "path is too long: '%.100s...'", o->config);
+    NS_TRY(ns_arch_read(&a, path, err), "%s", "");
+    n = snprintf(path, sizeof path, "%s/tokenizer.json", o->tokenizer);
+    if (n < 0 || n >= (int)sizeof path || !ns_path_exists(path)) {
+        NS_WARN("%s has no tokenizer.json: cannot compare it with vocab_size", o->tokenizer);
+        return NS_OK;
+    }
+    if (ns_tok_load(&t, o->tokenizer, &why) != NS_OK) {
+        NS_WARN("cannot compare the tokenizer with vocab_size: %s", why.msg);
+        return NS_OK;
+    }
+    int64_t size = ns_tok_vocab_size(t);
+    ns_tok_free(&t);
+    NS_FAIL_IF(size > a.vocab, NS_ERR_MISMATCH,
+               "the tokenizer of %s has ids up to %lld, \"vocab_size\" of %s is %lld: raise it", o->tokenizer,
+               (long long)size - 1, o->config, (long long)a.vocab);
+    return NS_OK;
+}
+
 static int run(void *options, ns_parsed *p)
 {
     const init_options *o = options;
     ns_error err = NS_ERROR_INIT;
+    if (check_tokenizer(o, &err) != NS_OK) return ns_cli_fail("init", &err);
     ns_dtype dt = o->dtype[0] == 'b' ? NS_DTYPE_BF16 : o->dtype[1] == '3' ? NS_DTYPE_F32 : NS_DTYPE_F16;
     ns_model_init_args a = {.config_path = o->config,
                             .out = o->output,

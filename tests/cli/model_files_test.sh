@@ -33,6 +33,20 @@ is "init names a missing config" 3 "nowhere: no such config.json" "$ns" init --c
 is "init refuses a type" 2 "dtype" "$ns" init --config "$config" --output m/d --dtype int4
 sed 's/"model_type": "qwen2"/"model_type": "mixtral"/' "$config" >mixtral.json
 is "init names what is not supported" 1 '"model_type" "mixtral"' "$ns" init --config mixtral.json --output m/d
+mkdir tok
+cat >tok/tokenizer.json <<'END'
+{"version": "1.0", "added_tokens": [{"id": 400, "content": "<s>", "single_word": false, "lstrip": false, "rstrip": false,
+ "normalized": false, "special": true}], "normalizer": null, "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false,
+ "trim_offsets": true, "use_regex": true}, "post_processor": null, "decoder": {"type": "ByteLevel"},
+ "model": {"type": "BPE", "unk_token": null, "vocab": {"a": 0, "b": 1}, "merges": []}}
+END
+is "init refuses a tokenizer with more ids than rows" 1 "has ids up to 400" \
+    "$ns" init --config "$config" --output m/d --tokenizer tok
+is "init refuses a missing tokenizer folder" 3 "no such folder of tokenizer" \
+    "$ns" init --config "$config" --output m/d --tokenizer nowhere
+sed 's/"id": 400/"id": 2/' tok/tokenizer.json >tok/t && mv tok/t tok/tokenizer.json
+is "init copies the tokenizer" 0 "" "$ns" init --config "$config" --output t --tokenizer tok
+is "byte for byte" 0 "" cmp tok/tokenizer.json t/tokenizer.json
 is "nothing is left of refused models" 0 "a b c f ." sh -c 'echo $(ls -A m) .'
 is "show lists tensors" 0 "26 tensors, 287872 parameters, 575744 bytes" "$ns" show m/a
 is "show names and shapes" 0 "model.layers.1.self_attn.k_proj.bias" "$ns" show m/a
