@@ -220,7 +220,8 @@ static ns_status read_header(ns_st *s, shard *f, const ns_json *root, uint64_t b
         n++;
     }
     qsort(sp, n, sizeof *sp, by_begin);
-    NS_CHECK(st, ns_grow((void **)&s->t, &s->cap, s->n + n + 1, sizeof *s->t, "safetensors.tensors", err), "%s", f->path);
+    NS_CHECK(st, ns_grow((void **)&s->t, &s->cap, s->n + n + 1, sizeof *s->t, "safetensors.tensors", err), "%s",
+             f->path);
     for (size_t i = 0; i < n; i++) s->t[s->n + i] = raw[sp[i].entry];
     NS_CHECK(st, check_tiling(sp, s->t + s->n, n, f, before, err), "%s", "");
     for (size_t i = 0; i < n; i++) s->t[s->n + i].data = f->data + sp[i].begin;
