@@ -217,6 +217,7 @@ ns_status ns_nfc(ns_buf *out, const uint8_t *p, size_t n, ns_error *err)
     segment s = {0};
     ns_status st = NS_OK;
     NS_CHECK(st, ns_buf_reserve(out, n, err), "grow");
+    out->data[out->len] = 0; /* also when there is nothing to add */
     for (size_t i = 0; i < n;) {
         size_t j = skip_inert(p, n, i), end = j;
         if (j < n && j > i) j = ns_utf8_back(p, j); /* the starter that the doubtful character may join */
