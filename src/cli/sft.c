@@ -10,11 +10,12 @@
 /* The command as typed, quoted for a shell, so that it can be pasted to resume. */
 static void print_command(FILE *f, const ns_parsed *p)
 {
+    fputs("ns sft", f);
     for (int i = 0; i < p->argc; i++) {
         const char *a = p->argv_copy[i];
         int plain =
             *a && strspn(a, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=./:,@%") == strlen(a);
-        if (i) fputc(' ', f);
+        fputc(' ', f);
         if (plain) {
             fputs(a, f);
             continue;

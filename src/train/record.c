@@ -28,12 +28,12 @@ static ns_status write_run_json(ns_sft *t, const char *config_yaml, int argc, ch
                  &b, err,
                  "{\"version\": \"%s\", \"host\": \"%s\", \"cpu_level\": \"%s\", \"threads\": %d, \"seed\": %" PRId64
                  ", \"deterministic\": true, \"data_hash\": \"%s\", \"param_hash\": \"%s\", \"resumed_at\": %" PRId64
-                 ", \"argv\": [",
+                 ", \"argv\": [\"ns\", \"sft\"",
                  NS_VERSION, host, t->engine.ops.name, ns_threads_count(t->engine.pool), t->o->seed, t->rows.hash,
                  t->engine.table.hash, t->state.step),
              "run.json");
     for (int i = 0; i < argc; i++) {
-        if (i) NS_CHECK(st, ns_buf_adds(&b, ", ", err), "run.json");
+        NS_CHECK(st, ns_buf_adds(&b, ", ", err), "run.json");
         NS_CHECK(st, ns_json_write_str(&b, (ns_str){argv[i], strlen(argv[i])}, NS_JSON_UTF8, err), "run.json");
     }
     NS_CHECK(st, ns_buf_adds(&b, "], \"config_yaml\": ", err), "run.json");
