@@ -685,7 +685,7 @@ static void prob_new(prob *p, const cas *c, const ns_ops *ops, ns_threads *pool)
     p->x.step = &p->step;
     c->setup(p);
     int64_t wide = c->C > c->N ? c->C : c->N;
-    p->x.work_bytes = ops->work_bytes(&p->x, c->T, c->T, wide, wide, c->V + c->pad, c->nh, c->hd);
+    p->x.work_bytes = ops->work_bytes(&p->x, c->T, c->T + 29, wide, wide, c->V + c->pad, c->nh, c->hd);
     if (p->x.work_bytes) p->x.work = p->work = guarded(p->x.work_bytes);
     prepare(p);
 }

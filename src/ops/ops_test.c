@@ -111,7 +111,7 @@ static int check(const cas *c, const ns_ops *ops, ns_threads *pool, char *msg, s
         c->bwd(&g);
         ok = stage_ok(&r, &g, BWD, msg, msg_n);
     }
-    if (ok && g.x.err.code) {
+    if (g.x.err.code) {
         ok = 0;
         snprintf(msg, msg_n, "%s", g.x.err.msg);
     }

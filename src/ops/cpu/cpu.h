@@ -50,43 +50,54 @@ void ns_cpu_sgemm(int ta, int tb, int64_t m, int64_t n, int64_t k, float alpha, 
                   const float *B, int64_t ldb, float beta, float *C, int64_t ldc);
 const char *ns_cpu_blas_name(void); /* "OpenBLAS ..." or "own loop" */
 
-/* ---- cpu_linear.c: any mix of types by f32 tiles ---- */
-/* out[m,n] (+)= A B^T-like product over k; operand element (row or column i of out, k) is at i*ld + k or k*ld + i. Worker
- * scratch lies after the first `shared` bytes of exec.work. */
+/* ---- cpu_vec.c, vec_avx512.c: what one thread computes, by level ---- */
+/* Operand of a product: element (row i of A or column i of B, k) is at i*ld + k, or at k*ld + i. */
 typedef struct ns_cpu_operand {
     const void *p;
     ns_dtype dt;
     int64_t ld;
     int k_contiguous;
 } ns_cpu_operand;
-void ns_cpu_gemm(ns_exec *x, int64_t shared, ns_cpu_operand a, ns_cpu_operand b, int64_t m, int64_t n, int64_t k,
-                 void *out, ns_dtype dt, int add, const ns_weight *bias);
-void ns_cpu_linear_fwd(ns_exec *x, const ns_linear_args *a);
-void ns_cpu_linear_dgrad(ns_exec *x, const ns_linear_args *a);
-void ns_cpu_linear_wgrad(ns_exec *x, const ns_linear_args *a);
-void ns_cpu_bias_grad(ns_exec *x, const ns_linear_args *a);
-int64_t ns_cpu_linear_work(int workers);
 
-/* ---- cpu_vec.c, vec_avx512.c: inner loops of attention and head on one row of f32 ---- */
 typedef struct ns_cpu_vec {
+    /* C[m,n] f32 (+)= A B over k; scratch: gemm_scratch() bytes, 64-byte aligned */
+    void (*gemm)(const ns_cpu_operand *a, const ns_cpu_operand *b, int64_t m, int64_t n, int64_t k, float *c,
+                 int64_t ldc, int add, void *scratch);
+    int64_t (*gemm_scratch)(void);
+    /* dst[n] = src (+ bias) (+ dst) */
+    void (*store_row)(void *dst, ns_dtype dt, const float *src, int64_t n, const float *bias, int add);
+    /* sum over rows: s[n] += p[r*ld + i], r ascending */
+    void (*sum_rows)(float *s, const void *p, ns_dtype dt, int64_t rows, int64_t ld, int64_t n);
     /* s = softcap(scale * s); returns the largest */
     float (*score_max)(float *s, int64_t n, float scale, float cap);
     /* s = exp(s - top); returns the sum */
     float (*exp_sum)(float *s, int64_t n, float top);
     /* s: q.k -> p = exp(softcap(scale s) - lse);  dp -> d(q.k) = p (dp - D) softcap' scale */
     void (*attn_grad)(float *s, float *dp, int64_t n, float scale, float cap, float lse, float D);
-    /* Row of raw logits z[n] -> returns CE of label. scale != 0: d[n] (type dt, may be z itself when F32) = gradient. */
+    /* Row of raw logits z[n] (destroyed) -> returns CE of label. scale != 0: d[n] (type dt, may be z) = gradient. */
     double (*head_row)(float *z, int64_t n, int64_t label, float scale, float cap, void *d, ns_dtype dt);
     float (*dot)(const void *a, const void *b, ns_dtype dt, int64_t n);
-    void (*to_f32)(float *dst, const void *src, ns_dtype dt, int64_t n);
-    void (*from_f32)(void *dst, ns_dtype dt, const float *src, int64_t n, float scale);
+    void (*scaled)(void *dst, ns_dtype dt, const float *src, int64_t n, float scale); /* dst = scale * src */
 } ns_cpu_vec;
-extern const ns_cpu_vec ns_cpu_vec_plain;
+extern const ns_cpu_vec ns_cpu_vec_plain, ns_cpu_vec_avx512;
+void ns_avx512_gemm(const ns_cpu_operand *a, const ns_cpu_operand *b, int64_t m, int64_t n, int64_t k, float *c,
+                    int64_t ldc, int add, void *scratch);
+int64_t ns_avx512_gemm_scratch(void);
+
+/* ---- cpu_linear.c: any mix of types by f32 tiles ---- */
+/* out[m,n] (type dt) (+)= A B (+ bias) over the pool. Worker scratch lies after the first `shared` bytes of exec.work. */
+void ns_cpu_gemm(ns_exec *x, const ns_cpu_vec *v, int64_t shared, ns_cpu_operand a, ns_cpu_operand b, int64_t m,
+                 int64_t n, int64_t k, void *out, ns_dtype dt, int add, const ns_weight *bias);
+void ns_cpu_linear_fwd(ns_exec *x, const ns_linear_args *a, const ns_cpu_vec *v);
+void ns_cpu_linear_dgrad(ns_exec *x, const ns_linear_args *a, const ns_cpu_vec *v);
+void ns_cpu_linear_wgrad(ns_exec *x, const ns_linear_args *a, const ns_cpu_vec *v);
+void ns_cpu_bias_grad(ns_exec *x, const ns_linear_args *a, const ns_cpu_vec *v);
+int64_t ns_cpu_linear_work(int workers, const ns_cpu_vec *v);
 
 /* ---- cpu_attn.c: blocks of f32, any type ---- */
 void ns_cpu_attn_fwd(ns_exec *x, const ns_attn_args *a, const ns_cpu_vec *v);
 void ns_cpu_attn_bwd(ns_exec *x, const ns_attn_args *a, const ns_cpu_vec *v);
-int64_t ns_cpu_attn_work(int workers, int64_t T, int64_t max_len, int64_t head_dim);
+int64_t ns_cpu_attn_work(int workers, const ns_cpu_vec *v, int64_t T, int64_t max_len, int64_t head_dim);
 
 /* Segments and blocks of query rows, shared by both attention files. */
 typedef struct ns_cpu_seg {
@@ -115,13 +126,26 @@ int64_t ns_cpu_attn_find(const ns_attn_args *a, const int32_t *first, int64_t i)
 typedef struct ns_cpu_head_gemms {
     ns_dtype dlogit; /* type in which d logits reach dgrad and wgrad */
     /* logits[m,V] f32 = x W^T;  dx[m,C] = dlogits W;  W.grad[V,C] += dlogits^T x. Scratch after `shared` bytes of work. */
-    void (*fwd)(ns_exec *, int64_t shared, const ns_head_args *, int64_t m, const void *x, float *logits);
-    void (*dgrad)(ns_exec *, int64_t shared, const ns_head_args *, int64_t m, const void *dlogits, void *dx);
-    void (*wgrad)(ns_exec *, int64_t shared, const ns_head_args *, int64_t m, const void *dlogits, const void *x);
+    void (*fwd)(ns_exec *, const ns_cpu_vec *, int64_t shared, const ns_head_args *, int64_t m, const void *x,
+                float *logits);
+    void (*dgrad)(ns_exec *, const ns_cpu_vec *, int64_t shared, const ns_head_args *, int64_t m, const void *dlogits,
+                  void *dx);
+    void (*wgrad)(ns_exec *, const ns_cpu_vec *, int64_t shared, const ns_head_args *, int64_t m, const void *dlogits,
+                  const void *x);
 } ns_cpu_head_gemms;
 extern const ns_cpu_head_gemms ns_cpu_head_f32;
 void ns_cpu_head(ns_exec *x, const ns_head_args *a, const ns_cpu_head_gemms *g, const ns_cpu_vec *v);
+int64_t ns_cpu_head_rows(int64_t T, int64_t V);              /* tokens of a chunk */
 int64_t ns_cpu_head_shared(int64_t T, int64_t C, int64_t V); /* shared bytes; gemm scratch comes on top */
+
+/* ---- linear_amx.c: bf16 on the tile unit; other types and missing panels fall back on f32 tiles ---- */
+void ns_amx_prepare_bytes(const ns_weight *w, int64_t *fwd, int64_t *dx);
+void ns_amx_prepare(ns_exec *x, const ns_weight *w);
+void ns_amx_linear_fwd(ns_exec *x, const ns_linear_args *a);
+void ns_amx_linear_dgrad(ns_exec *x, const ns_linear_args *a);
+void ns_amx_linear_wgrad(ns_exec *x, const ns_linear_args *a);
+void ns_amx_head(ns_exec *x, const ns_head_args *a, const ns_cpu_vec *v);
+int64_t ns_amx_work(int workers, int64_t T, int64_t wide, int64_t narrow, int64_t C, int64_t V);
 
 /* ---- cpu_rows.c: cut rows (or elements) into fixed blocks and run a serial op on each ---- */
 void ns_cpu_norm_fwd(ns_exec *x, const ns_norm_args *a, void (*serial)(ns_exec *, const ns_norm_args *));

@@ -5,20 +5,21 @@
 #include <math.h>
 #include <string.h>
 
-enum { QB = 64, KB = 256 };
+enum { QB = 128, KB = 256 };
 
-static int64_t fwd_per(int64_t hd)
+static int64_t fwd_per(const ns_cpu_vec *v, int64_t hd)
 {
-    return (2 * QB * hd + 2 * KB * hd + QB * KB + 2 * QB) * 4;
+    return ns_cpu_up((QB * hd + QB * KB + 2 * QB) * 4, 64) + v->gemm_scratch();
 }
-static int64_t bwd_per(int64_t max_kv, int64_t hd)
+static int64_t bwd_per(const ns_cpu_vec *v, int64_t max_kv, int64_t hd)
 {
-    return (3 * QB * hd + 2 * KB * hd + 2 * QB * KB + 2 * max_kv * hd) * 4;
+    return ns_cpu_up((QB * hd + 2 * QB * KB + 2 * max_kv * hd) * 4, 64) + v->gemm_scratch();
 }
 
-int64_t ns_cpu_attn_work(int workers, int64_t T, int64_t max_len, int64_t hd)
+int64_t ns_cpu_attn_work(int workers, const ns_cpu_vec *v, int64_t T, int64_t max_len, int64_t hd)
 {
-    return ns_cpu_up((T + 2) * 4, 64) + workers * ns_cpu_up(ns_cpu_max(fwd_per(hd), bwd_per(max_len, hd)), 64);
+    int64_t per = ns_cpu_max(fwd_per(v, hd), bwd_per(v, max_len, hd));
+    return ns_cpu_up((T + 2) * 4, 64) + workers * ns_cpu_up(per, 64);
 }
 
 int64_t ns_cpu_attn_blocks(const ns_attn_args *a, int64_t block, int32_t *first)
@@ -74,19 +75,20 @@ typedef struct job {
     const int32_t *first;
 } job;
 
-/* f32 rows [r0, r0 + n) of one head: a view when they are f32, else converted into buf. */
-static const float *rows(const job *j, const void *p, int64_t stride, int64_t r0, int64_t n, int64_t head, float *buf,
-                         int64_t *ld)
+/* Rows from r0 of one head, as an operand: k runs over the head's dimensions, or over the rows. */
+static ns_cpu_operand rows(const job *j, const void *p, int64_t stride, int64_t r0, int64_t head, int k_is_dim)
 {
-    int64_t hd = j->a->head_dim;
-    if (j->a->dt == NS_DTYPE_F32) {
-        *ld = stride;
-        return (const float *)p + r0 * stride + head * hd;
-    }
-    *ld = hd;
-    for (int64_t r = 0; r < n; r++)
-        j->v->to_f32(buf + r * hd, (const uint16_t *)p + (r0 + r) * stride + head * hd, j->a->dt, hd);
-    return buf;
+    int64_t e = (int64_t)ns_dtype_size(j->a->dt);
+    return (ns_cpu_operand){(const char *)p + (r0 * stride + head * j->a->head_dim) * e, j->a->dt, stride, k_is_dim};
+}
+static ns_cpu_operand block(const float *p, int64_t ld, int k_contiguous)
+{
+    return (ns_cpu_operand){p, NS_DTYPE_F32, ld, k_contiguous};
+}
+static void mul(const job *j, ns_cpu_operand a, ns_cpu_operand b, int64_t m, int64_t n, int64_t k, float *c,
+                int64_t ldc, int add, void *scratch)
+{
+    j->v->gemm(&a, &b, m, n, k, c, ldc, add, scratch);
 }
 
 /* Key blocks that some of the query rows [i0, i0 + n) see: [*lo, *hi). */
@@ -102,14 +104,14 @@ static void *out_row(const ns_attn_args *a, void *p, int64_t t, int64_t h)
     return (char *)p + (t * a->n_heads + h) * a->head_dim * (int64_t)ns_dtype_size(a->dt);
 }
 
-/* One block of keys folded into the running rows: o, top, sum. s: [n, nk] raw products. */
+/* One block of keys folded into the running rows: o, top, sum. s: [n, KB] raw products. */
 static void fold(const job *j, const ns_cpu_seg *g, int64_t i0, int64_t n, int64_t k0, int64_t nk, float *s, float *o,
                  float *top, float *sum)
 {
     const ns_attn_args *a = j->a;
     for (int64_t i = 0; i < n; i++) {
         int64_t lo, hi;
-        float *row = s + i * nk;
+        float *row = s + i * KB;
         ns_cpu_visible(a, g, i0 + i, &lo, &hi);
         lo = ns_cpu_min(ns_cpu_max(lo - k0, 0), nk), hi = ns_cpu_max(lo, ns_cpu_min(hi - k0, nk));
         memset(row, 0, (size_t)lo * 4);
@@ -129,27 +131,24 @@ static void fwd_tile(void *arg, int t, int worker)
 {
     const job *j = arg;
     const ns_attn_args *a = j->a;
-    int64_t hd = a->head_dim, h = t % a->n_heads, block = t / a->n_heads, seg = ns_cpu_attn_find(a, j->first, block);
+    int64_t hd = a->head_dim, h = t % a->n_heads, blk = t / a->n_heads, seg = ns_cpu_attn_find(a, j->first, blk);
     ns_cpu_seg g = ns_cpu_segment(a, seg);
-    int64_t i0 = (block - j->first[seg]) * QB, n = ns_cpu_min(QB, g.nq - i0), kv = h / (a->n_heads / a->n_kv), lo, hi;
-    float *qb = ns_cpu_mine(&j->scratch, worker), *o = qb + QB * hd, *kb = o + QB * hd, *vb = kb + KB * hd;
-    float *s = vb + KB * hd, *top = s + QB * KB, *sum = top + QB;
-    int64_t ldq, ldk, ldv;
-    const float *q = rows(j, a->q, a->q_stride, g.q0 + i0, n, h, qb, &ldq);
+    int64_t i0 = (blk - j->first[seg]) * QB, n = ns_cpu_min(QB, g.nq - i0), kv = h / (a->n_heads / a->n_kv), lo, hi;
+    float *o = ns_cpu_mine(&j->scratch, worker), *s = o + QB * hd, *top = s + QB * KB, *sum = top + QB;
+    void *scratch = (char *)o + ns_cpu_up((QB * hd + QB * KB + 2 * QB) * 4, 64);
     memset(o, 0, (size_t)(n * hd) * 4);
     for (int64_t i = 0; i < n; i++) top[i] = -INFINITY, sum[i] = 0;
     key_range(a, &g, i0, n, &lo, &hi);
     for (int64_t k0 = lo; k0 < hi; k0 += KB) {
         int64_t nk = ns_cpu_min(KB, hi - k0);
-        const float *k = rows(j, a->k, a->k_stride, g.k0 + k0, nk, kv, kb, &ldk);
-        const float *v = rows(j, a->v, a->v_stride, g.k0 + k0, nk, kv, vb, &ldv);
-        ns_cpu_sgemm(0, 1, n, nk, hd, 1, q, ldq, k, ldk, 0, s, nk);
+        mul(j, rows(j, a->q, a->q_stride, g.q0 + i0, h, 1), rows(j, a->k, a->k_stride, g.k0 + k0, kv, 1), n, nk, hd, s,
+            KB, 0, scratch);
         fold(j, &g, i0, n, k0, nk, s, o, top, sum);
-        ns_cpu_sgemm(0, 0, n, hd, nk, 1, s, nk, v, ldv, 1, o, hd);
+        mul(j, block(s, KB, 1), rows(j, a->v, a->v_stride, g.k0 + k0, kv, 0), n, hd, nk, o, hd, 1, scratch);
     }
     for (int64_t i = 0; i < n; i++) {
         int64_t row = g.q0 + i0 + i;
-        j->v->from_f32(out_row(a, a->out, row, h), a->dt, o + i * hd, hd, sum[i] > 0 ? 1 / sum[i] : 0);
+        j->v->scaled(out_row(a, a->out, row, h), a->dt, o + i * hd, hd, sum[i] > 0 ? 1 / sum[i] : 0);
         if (a->lse) a->lse[h * a->T + row] = sum[i] > 0 ? top[i] + logf(sum[i]) : -INFINITY;
     }
 }
@@ -157,7 +156,7 @@ static void fwd_tile(void *arg, int t, int worker)
 void ns_cpu_attn_fwd(ns_exec *x, const ns_attn_args *a, const ns_cpu_vec *v)
 {
     job j = {.a = a, .v = v};
-    if (!ns_cpu_get_scratch(&j.scratch, x, (a->n_seg + 1) * 4, fwd_per(a->head_dim), "attn_fwd")) return;
+    if (!ns_cpu_get_scratch(&j.scratch, x, (a->n_seg + 1) * 4, fwd_per(v, a->head_dim), "attn_fwd")) return;
     j.first = (int32_t *)j.scratch.shared;
     int64_t n = ns_cpu_attn_blocks(a, QB, (int32_t *)j.scratch.shared);
     ns_parallel_for(x->pool, (int)(n * a->n_heads), fwd_tile, &j);
@@ -165,7 +164,8 @@ void ns_cpu_attn_fwd(ns_exec *x, const ns_attn_args *a, const ns_cpu_vec *v)
 }
 
 typedef struct bwd_bufs {
-    float *q, *dout, *dq, *k, *v, *s, *dp, *dk, *dv;
+    float *dq, *s, *dp, *dk, *dv;
+    void *scratch;
 } bwd_bufs;
 
 /* p and ds of rows [i0, i0+n) against keys [k0, k0+nk), in place of q.k and dout.v; zero where masked. */
@@ -179,7 +179,7 @@ static void grads(const job *j, const ns_cpu_seg *g, int64_t i0, int64_t n, int6
         lo = ns_cpu_min(ns_cpu_max(lo - k0, 0), nk), hi = ns_cpu_max(lo, ns_cpu_min(hi - k0, nk));
         float D =
             j->v->dot(out_row(a, (void *)(uintptr_t)a->dout, row, h), out_row(a, a->out, row, h), a->dt, a->head_dim);
-        float *sr = s + i * nk, *dr = dp + i * nk;
+        float *sr = s + i * KB, *dr = dp + i * KB;
         memset(sr, 0, (size_t)lo * 4), memset(sr + hi, 0, (size_t)(nk - hi) * 4);
         memset(dr, 0, (size_t)lo * 4), memset(dr + hi, 0, (size_t)(nk - hi) * 4);
         if (hi > lo) j->v->attn_grad(sr + lo, dr + lo, hi - lo, a->scale, a->softcap, a->lse[h * a->T + row], D);
@@ -190,26 +190,25 @@ static void grads(const job *j, const ns_cpu_seg *g, int64_t i0, int64_t n, int6
 static void bwd_block(const job *j, const ns_cpu_seg *g, int64_t i0, int64_t h, const bwd_bufs *b)
 {
     const ns_attn_args *a = j->a;
-    int64_t hd = a->head_dim, n = ns_cpu_min(QB, g->nq - i0), kv = h / (a->n_heads / a->n_kv), lo, hi;
-    int64_t ldq, ldk, ldv, ldo;
-    const float *q = rows(j, a->q, a->q_stride, g->q0 + i0, n, h, b->q, &ldq);
-    const float *dout = rows(j, a->dout, a->n_heads * hd, g->q0 + i0, n, h, b->dout, &ldo);
-    memset(b->dq, 0, (size_t)(n * hd) * 4);
+    int64_t hd = a->head_dim, n = ns_cpu_min(QB, g->nq - i0), kv = h / (a->n_heads / a->n_kv), lo, hi, q0 = g->q0 + i0;
     key_range(a, g, i0, n, &lo, &hi);
+    memset(b->dq, 0, (size_t)(n * hd) * 4);
     for (int64_t k0 = lo; k0 < hi; k0 += KB) {
-        int64_t nk = ns_cpu_min(KB, hi - k0);
-        const float *k = rows(j, a->k, a->k_stride, g->k0 + k0, nk, kv, b->k, &ldk);
-        const float *v = rows(j, a->v, a->v_stride, g->k0 + k0, nk, kv, b->v, &ldv);
-        ns_cpu_sgemm(0, 1, n, nk, hd, 1, q, ldq, k, ldk, 0, b->s, nk);
-        ns_cpu_sgemm(0, 1, n, nk, hd, 1, dout, ldo, v, ldv, 0, b->dp, nk);
+        int64_t nk = ns_cpu_min(KB, hi - k0), kr = g->k0 + k0;
+        mul(j, rows(j, a->q, a->q_stride, q0, h, 1), rows(j, a->k, a->k_stride, kr, kv, 1), n, nk, hd, b->s, KB, 0,
+            b->scratch);
+        mul(j, rows(j, a->dout, a->n_heads * hd, q0, h, 1), rows(j, a->v, a->v_stride, kr, kv, 1), n, nk, hd, b->dp, KB,
+            0, b->scratch);
         grads(j, g, i0, n, k0, nk, h, b->s, b->dp);
-        ns_cpu_sgemm(1, 0, nk, hd, n, 1, b->s, nk, dout, ldo, 1, b->dv + k0 * hd, hd);
-        ns_cpu_sgemm(1, 0, nk, hd, n, 1, b->dp, nk, q, ldq, 1, b->dk + k0 * hd, hd);
-        ns_cpu_sgemm(0, 0, n, hd, nk, 1, b->dp, nk, k, ldk, 1, b->dq, hd);
+        mul(j, block(b->s, KB, 0), rows(j, a->dout, a->n_heads * hd, q0, h, 0), nk, hd, n, b->dv + k0 * hd, hd, 1,
+            b->scratch);
+        mul(j, block(b->dp, KB, 0), rows(j, a->q, a->q_stride, q0, h, 0), nk, hd, n, b->dk + k0 * hd, hd, 1,
+            b->scratch);
+        mul(j, block(b->dp, KB, 1), rows(j, a->k, a->k_stride, kr, kv, 0), n, hd, nk, b->dq, hd, 1, b->scratch);
     }
     int64_t e = (int64_t)ns_dtype_size(a->dt);
     for (int64_t i = 0; i < n; i++)
-        j->v->from_f32((char *)a->dq + ((g->q0 + i0 + i) * a->q_stride + h * hd) * e, a->dt, b->dq + i * hd, hd, 1);
+        j->v->scaled((char *)a->dq + ((q0 + i) * a->q_stride + h * hd) * e, a->dt, b->dq + i * hd, hd, 1);
 }
 
 static void bwd_tile(void *arg, int t, int worker)
@@ -219,21 +218,22 @@ static void bwd_tile(void *arg, int t, int worker)
     ns_cpu_seg g = ns_cpu_segment(a, t / a->n_kv);
     int64_t hd = a->head_dim, kv = t % a->n_kv, group = a->n_heads / a->n_kv, e = (int64_t)ns_dtype_size(a->dt);
     float *m = ns_cpu_mine(&j->scratch, worker);
-    bwd_bufs b = {.q = m, .dout = m + QB * hd, .dq = m + 2 * QB * hd, .k = m + 3 * QB * hd};
-    b.v = b.k + KB * hd, b.s = b.v + KB * hd, b.dp = b.s + QB * KB, b.dk = b.dp + QB * KB, b.dv = b.dk + g.nk * hd;
+    bwd_bufs b = {.dq = m, .s = m + QB * hd, .dp = m + QB * hd + QB * KB, .dk = m + QB * hd + 2 * QB * KB};
+    b.dv = b.dk + g.nk * hd;
+    b.scratch = (char *)m + ns_cpu_up((QB * hd + 2 * QB * KB + 2 * a->max_kv * hd) * 4, 64);
     memset(b.dk, 0, (size_t)(2 * g.nk * hd) * 4);
     for (int64_t h = kv * group; h < (kv + 1) * group; h++)
         for (int64_t i0 = 0; i0 < g.nq; i0 += QB) bwd_block(j, &g, i0, h, &b);
     for (int64_t k = 0; k < g.nk; k++) {
-        j->v->from_f32((char *)a->dk + ((g.k0 + k) * a->k_stride + kv * hd) * e, a->dt, b.dk + k * hd, hd, 1);
-        j->v->from_f32((char *)a->dv + ((g.k0 + k) * a->v_stride + kv * hd) * e, a->dt, b.dv + k * hd, hd, 1);
+        j->v->scaled((char *)a->dk + ((g.k0 + k) * a->k_stride + kv * hd) * e, a->dt, b.dk + k * hd, hd, 1);
+        j->v->scaled((char *)a->dv + ((g.k0 + k) * a->v_stride + kv * hd) * e, a->dt, b.dv + k * hd, hd, 1);
     }
 }
 
 void ns_cpu_attn_bwd(ns_exec *x, const ns_attn_args *a, const ns_cpu_vec *v)
 {
     job j = {.a = a, .v = v};
-    if (!ns_cpu_get_scratch(&j.scratch, x, 0, bwd_per(a->max_kv, a->head_dim), "attn_bwd")) return;
+    if (!ns_cpu_get_scratch(&j.scratch, x, 0, bwd_per(v, a->max_kv, a->head_dim), "attn_bwd")) return;
     ns_parallel_for(x->pool, (int)(a->n_seg * a->n_kv), bwd_tile, &j);
     ns_cpu_attn_zero_tail(x, a, 1);
 }

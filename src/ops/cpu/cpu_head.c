@@ -5,7 +5,7 @@
 #include <string.h>
 
 /* Rows of a chunk: about 4 MB of f32 logits. */
-static int64_t chunk_rows(int64_t T, int64_t V)
+int64_t ns_cpu_head_rows(int64_t T, int64_t V)
 {
     int64_t n = (1 << 20) / ns_cpu_max(V, 1) / 32 * 32;
     return ns_cpu_min(ns_cpu_max(64, ns_cpu_min(n, 1024)), ns_cpu_up(ns_cpu_max(T, 1), 32));
@@ -17,7 +17,7 @@ typedef struct layout {
 } layout;
 static layout make_layout(int64_t T, int64_t C, int64_t V)
 {
-    layout l = {.rows = chunk_rows(T, V)};
+    layout l = {.rows = ns_cpu_head_rows(T, V)};
     l.live = 0;
     l.ce = ns_cpu_up(T * 4, 64);
     l.x = l.ce + ns_cpu_up(l.rows * 8, 64);
@@ -118,32 +118,35 @@ void ns_cpu_head(ns_exec *x, const ns_head_args *a, const ns_cpu_head_gemms *g, 
         j.m = ns_cpu_min(l.rows, n - i0);
         int tasks = (int)((j.m + ROWS - 1) / ROWS);
         ns_parallel_for(x->pool, tasks, gather, &j);
-        g->fwd(x, l.end, a, j.m, j.x, j.logits);
+        g->fwd(x, v, l.end, a, j.m, j.x, j.logits);
         ns_parallel_for(x->pool, tasks, loss_rows, &j);
         for (int64_t i = 0; i < j.m; i++) loss += (double)a->weight[j.live[i]] * j.ce[i];
         if (!a->dx) continue;
         const void *d = g->dlogit == NS_DTYPE_F32 ? (void *)j.logits : j.dlogits;
-        g->dgrad(x, l.end, a, j.m, d, j.dx);
+        g->dgrad(x, v, l.end, a, j.m, d, j.dx);
         ns_parallel_for(x->pool, tasks, scatter, &j);
-        if (a->w->grad) g->wgrad(x, l.end, a, j.m, d, j.x);
+        if (a->w->grad) g->wgrad(x, v, l.end, a, j.m, d, j.x);
     }
     x->step->loss_sum += loss;
 }
 
 /* ---- the three products as f32 tiles ---- */
-static void fwd(ns_exec *x, int64_t shared, const ns_head_args *a, int64_t m, const void *rows, float *logits)
+static void fwd(ns_exec *x, const ns_cpu_vec *v, int64_t shared, const ns_head_args *a, int64_t m, const void *rows,
+                float *logits)
 {
-    ns_cpu_gemm(x, shared, (ns_cpu_operand){rows, a->dt, a->C, 1}, (ns_cpu_operand){a->w->data, a->w->dt, a->C, 1}, m,
-                a->V, a->C, logits, NS_DTYPE_F32, 0, NULL);
+    ns_cpu_gemm(x, v, shared, (ns_cpu_operand){rows, a->dt, a->C, 1}, (ns_cpu_operand){a->w->data, a->w->dt, a->C, 1},
+                m, a->V, a->C, logits, NS_DTYPE_F32, 0, NULL);
 }
-static void dgrad(ns_exec *x, int64_t shared, const ns_head_args *a, int64_t m, const void *d, void *dx)
+static void dgrad(ns_exec *x, const ns_cpu_vec *v, int64_t shared, const ns_head_args *a, int64_t m, const void *d,
+                  void *dx)
 {
-    ns_cpu_gemm(x, shared, (ns_cpu_operand){d, NS_DTYPE_F32, a->V, 1}, (ns_cpu_operand){a->w->data, a->w->dt, a->C, 0},
-                m, a->C, a->V, dx, a->dt, 0, NULL);
+    ns_cpu_gemm(x, v, shared, (ns_cpu_operand){d, NS_DTYPE_F32, a->V, 1},
+                (ns_cpu_operand){a->w->data, a->w->dt, a->C, 0}, m, a->C, a->V, dx, a->dt, 0, NULL);
 }
-static void wgrad(ns_exec *x, int64_t shared, const ns_head_args *a, int64_t m, const void *d, const void *rows)
+static void wgrad(ns_exec *x, const ns_cpu_vec *v, int64_t shared, const ns_head_args *a, int64_t m, const void *d,
+                  const void *rows)
 {
-    ns_cpu_gemm(x, shared, (ns_cpu_operand){d, NS_DTYPE_F32, a->V, 0}, (ns_cpu_operand){rows, a->dt, a->C, 0}, a->V,
+    ns_cpu_gemm(x, v, shared, (ns_cpu_operand){d, NS_DTYPE_F32, a->V, 0}, (ns_cpu_operand){rows, a->dt, a->C, 0}, a->V,
                 a->C, m, a->w->grad, NS_DTYPE_F32, 1, NULL);
 }
 const ns_cpu_head_gemms ns_cpu_head_f32 = {NS_DTYPE_F32, fwd, dgrad, wgrad};

@@ -4,6 +4,12 @@
 
 #include "ops/cpu/cpu.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 /* ---- level f32: plain C on rows over the pool, matrix work as f32 tiles ---- */
 static void f32_norm_fwd(ns_exec *x, const ns_norm_args *a)
 {
@@ -54,14 +60,33 @@ static void f32_adamw(ns_exec *x, const ns_opt_args *a)
     ns_cpu_adamw(x, a, ns_ref_adamw);
 }
 
+static void f32_linear_fwd(ns_exec *x, const ns_linear_args *a)
+{
+    ns_cpu_linear_fwd(x, a, &ns_cpu_vec_plain);
+}
+static void f32_linear_dgrad(ns_exec *x, const ns_linear_args *a)
+{
+    ns_cpu_linear_dgrad(x, a, &ns_cpu_vec_plain);
+}
+static void f32_linear_wgrad(ns_exec *x, const ns_linear_args *a)
+{
+    ns_cpu_linear_wgrad(x, a, &ns_cpu_vec_plain);
+}
+
+static int64_t tiles_work(const ns_exec *x, const ns_cpu_vec *v, int64_t T, int64_t max_len, int64_t C, int64_t V,
+                          int64_t n_heads, int64_t head_dim)
+{
+    int workers = ns_threads_count(x->pool);
+    int64_t need = ns_cpu_linear_work(workers, v) + ns_cpu_head_shared(T, C, V);
+    need = ns_cpu_max(need, ns_cpu_rows_work(ns_cpu_max(C, n_heads * head_dim)));
+    return ns_cpu_up(ns_cpu_max(need, ns_cpu_attn_work(workers, v, T, max_len, head_dim)), 64);
+}
+
 static int64_t f32_work_bytes(const ns_exec *x, int64_t T, int64_t max_len, int64_t C, int64_t F, int64_t V,
                               int64_t n_heads, int64_t head_dim)
 {
-    int workers = ns_threads_count(x->pool);
-    int64_t need = ns_cpu_linear_work(workers) + ns_cpu_head_shared(T, C, V);
     (void)F;
-    need = ns_cpu_max(need, ns_cpu_rows_work(ns_cpu_max(C, n_heads * head_dim)));
-    return ns_cpu_up(ns_cpu_max(need, ns_cpu_attn_work(workers, T, max_len, head_dim)), 64);
+    return tiles_work(x, &ns_cpu_vec_plain, T, max_len, C, V, n_heads, head_dim);
 }
 
 static void use_f32(ns_ops *o)
@@ -71,9 +96,9 @@ static void use_f32(ns_ops *o)
     o->embed_bwd = ns_cpu_embed_bwd;
     o->norm_fwd = f32_norm_fwd;
     o->norm_bwd = f32_norm_bwd;
-    o->linear_fwd = ns_cpu_linear_fwd;
-    o->linear_dgrad = ns_cpu_linear_dgrad;
-    o->linear_wgrad = ns_cpu_linear_wgrad;
+    o->linear_fwd = f32_linear_fwd;
+    o->linear_dgrad = f32_linear_dgrad;
+    o->linear_wgrad = f32_linear_wgrad;
     o->rope = f32_rope;
     o->attn_fwd = f32_attn_fwd;
     o->attn_bwd = f32_attn_bwd;
@@ -88,14 +113,108 @@ static void use_f32(ns_ops *o)
     o->work_bytes = f32_work_bytes;
 }
 
+/* ---- level avx512 ---- */
+static void v_linear_fwd(ns_exec *x, const ns_linear_args *a)
+{
+    ns_cpu_linear_fwd(x, a, &ns_cpu_vec_avx512);
+}
+static void v_linear_dgrad(ns_exec *x, const ns_linear_args *a)
+{
+    ns_cpu_linear_dgrad(x, a, &ns_cpu_vec_avx512);
+}
+static void v_linear_wgrad(ns_exec *x, const ns_linear_args *a)
+{
+    ns_cpu_linear_wgrad(x, a, &ns_cpu_vec_avx512);
+}
+static void v_attn_fwd(ns_exec *x, const ns_attn_args *a)
+{
+    ns_cpu_attn_fwd(x, a, &ns_cpu_vec_avx512);
+}
+static void v_attn_bwd(ns_exec *x, const ns_attn_args *a)
+{
+    ns_cpu_attn_bwd(x, a, &ns_cpu_vec_avx512);
+}
+static void v_head(ns_exec *x, const ns_head_args *a)
+{
+    ns_cpu_head(x, a, &ns_cpu_head_f32, &ns_cpu_vec_avx512);
+}
+
+static int64_t v_work_bytes(const ns_exec *x, int64_t T, int64_t max_len, int64_t C, int64_t F, int64_t V,
+                            int64_t n_heads, int64_t head_dim)
+{
+    (void)F;
+    return tiles_work(x, &ns_cpu_vec_avx512, T, max_len, C, V, n_heads, head_dim);
+}
+
+static void use_avx512(ns_ops *o)
+{
+    o->name = "cpu-avx512";
+    o->linear_fwd = v_linear_fwd;
+    o->linear_dgrad = v_linear_dgrad;
+    o->linear_wgrad = v_linear_wgrad;
+    o->attn_fwd = v_attn_fwd;
+    o->attn_bwd = v_attn_bwd;
+    o->head = v_head;
+    o->work_bytes = v_work_bytes;
+}
+
+/* ---- level amx: bf16 products on the tile unit ---- */
+static void amx_head(ns_exec *x, const ns_head_args *a)
+{
+    ns_amx_head(x, a, &ns_cpu_vec_avx512);
+}
+
+static int64_t amx_work_bytes(const ns_exec *x, int64_t T, int64_t max_len, int64_t C, int64_t F, int64_t V,
+                              int64_t n_heads, int64_t head_dim)
+{
+    int64_t q = n_heads * head_dim, wide = ns_cpu_max(ns_cpu_max(2 * F, 3 * q), C);
+    int64_t amx = ns_amx_work(ns_threads_count(x->pool), T, wide, ns_cpu_max(ns_cpu_max(F, q), C), C, V);
+    return ns_cpu_up(ns_cpu_max(amx, v_work_bytes(x, T, max_len, C, F, V, n_heads, head_dim)), 64);
+}
+
+static void use_amx(ns_ops *o)
+{
+    o->name = "cpu-amx";
+    o->linear_fwd = ns_amx_linear_fwd;
+    o->linear_dgrad = ns_amx_linear_dgrad;
+    o->linear_wgrad = ns_amx_linear_wgrad;
+    o->head = amx_head;
+    o->prepare = ns_amx_prepare;
+    o->prepare_bytes = ns_amx_prepare_bytes;
+    o->work_bytes = amx_work_bytes;
+}
+
 static const char *const level_names[] = {"ref", "f32", "avx512", "amx"};
 enum { N_LEVELS = 4 };
+
+#if defined(__x86_64__)
+/* The kernel must have given this process the tile registers: one request serves all its threads. */
+static int amx_available(void)
+{
+    enum { GET_XCOMP_SUPP = 0x1021, REQ_XCOMP_PERM = 0x1023, XTILEDATA = 18 };
+    unsigned a, b, c, d;
+    unsigned long mask = 0;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d >> 22 & 1) || !(d >> 24 & 1)) return 0; /* amx-bf16, amx-tile */
+    if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a >> 5 & 1)) return 0;                    /* avx512-bf16 */
+    if (syscall(SYS_arch_prctl, GET_XCOMP_SUPP, &mask) || !(mask >> XTILEDATA & 1)) return 0;
+    return syscall(SYS_arch_prctl, REQ_XCOMP_PERM, XTILEDATA) == 0;
+}
 
 /* Best level of this machine. */
 static ns_cpu_level best_level(void)
 {
+    __builtin_cpu_init();
+    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
+        !__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512dq"))
+        return NS_CPU_F32;
+    return amx_available() ? NS_CPU_AMX : NS_CPU_AVX512;
+}
+#else
+static ns_cpu_level best_level(void)
+{
     return NS_CPU_F32;
 }
+#endif
 
 ns_status ns_ops_cpu(ns_ops *out, const char *level, ns_error *err)
 {
@@ -110,5 +229,7 @@ ns_status ns_ops_cpu(ns_ops *out, const char *level, ns_error *err)
     *out = ns_ops_ref;
     out->name = "cpu-ref";
     if (want >= NS_CPU_F32) use_f32(out);
+    if (want >= NS_CPU_AVX512) use_avx512(out);
+    if (want >= NS_CPU_AMX) use_amx(out);
     return NS_OK;
 }
