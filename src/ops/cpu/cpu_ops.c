@@ -229,6 +229,7 @@ ns_status ns_ops_cpu(ns_ops *out, const char *level, ns_error *err)
     *out = ns_ops_ref;
     out->name = "cpu-ref";
     if (want >= NS_CPU_F32) use_f32(out);
+    if (want == NS_CPU_F32) (void)ns_cpu_blas_name(); /* opens it now: loading touches the environment */
     if (want >= NS_CPU_AVX512) use_avx512(out);
     if (want >= NS_CPU_AMX) use_amx(out);
     return NS_OK;
