@@ -22,6 +22,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "cli/cli.h"
+#include "ops/cpu/cpu.h"
 #include "ops/ops.h"
 
 typedef struct doctor_options {
@@ -206,28 +207,24 @@ static void check_memory(report *r)
 }
 
 /* ---- libraries and programs, all opened on use ---- */
-static void check_openblas(report *r)
+/* OpenBLAS matters only where there is no kernel of our own. */
+static void check_matrix_kernel(report *r)
 {
-    void *lib = dlopen("libopenblas.so.0", RTLD_NOW | RTLD_LOCAL);
-    if (!lib) {
+    const char *name = ns_cpu_blas_name();
+    if (strcmp(name, "own loop") == 0) {
         add(r, "libraries", "OpenBLAS", "missing", "f32 matrix products use our own loops, several times slower",
             "apt-get install libopenblas0-openmp");
         return;
     }
-    char *(*config)(void) = NULL, *(*core)(void) = NULL, text[512];
-    *(void **)&config = dlsym(lib, "openblas_get_config");
-    *(void **)&core = dlsym(lib, "openblas_get_corename");
-    const char *version = config ? config() : "unknown version"; /* "OpenBLAS 0.3.21 NO_LAPACKE ..." */
-    size_t n = strcspn(version, " ");
-    if (version[n]) n += 1 + strcspn(version + n + 1, " ");
-    snprintf(text, sizeof text, "%.*s, kernels for %s", (int)n, version, core ? core() : "?");
-    /* an OpenBLAS older than the processor falls back to the kernels of 2004: a quarter of the speed, and no word about it */
-    int old =
-        core && has_avx2() && (!strcmp(core(), "Prescott") || !strcmp(core(), "Core2") || !strcmp(core(), "Generic"));
-    add(r, "libraries", "OpenBLAS", old ? "missing" : "ok", text,
-        old ? "this OpenBLAS does not know the processor: set OPENBLAS_CORETYPE=SKYLAKEX (AVX-512) or HASWELL (AVX2)"
-            : NULL);
-    dlclose(lib);
+    add(r, "processor", "f32 matrices", "ok", name, NULL);
+    if (strncmp(name, "OpenBLAS", 8) != 0) return;
+    void *lib = dlopen("libopenblas.so.0", RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD); /* opened by the line above */
+    char *(*core)(void) = NULL;
+    if (lib) *(void **)&core = dlsym(lib, "openblas_get_corename");
+    const char *kernels = core ? core() : "unknown";
+    int slow = has_avx2() && (!strcmp(kernels, "Prescott") || !strcmp(kernels, "Core2") || !strcmp(kernels, "Generic"));
+    add(r, "libraries", "OpenBLAS kernels", slow ? "missing" : "ok", kernels,
+        slow ? "it does not know this processor and is several times too slow: set OPENBLAS_CORETYPE=HASWELL" : NULL);
 }
 
 static void check_gpu(report *r)
@@ -368,7 +365,7 @@ static void check_conflicts(report *r)
 
 static ns_status collect(report *r)
 {
-    static void (*const checks[])(report *) = {check_program, check_processor, check_memory,   check_openblas,
+    static void (*const checks[])(report *) = {check_program, check_processor, check_matrix_kernel, check_memory,
                                                check_gpu,     check_slurm,     check_conflicts};
     for (size_t i = 0; i < sizeof checks / sizeof checks[0]; i++) checks[i](r);
     return r->st;
