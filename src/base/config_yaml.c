@@ -2,7 +2,6 @@
  * Every node's origin is "file:line:column". Refused by name: duplicate keys (both lines), a second document, tags other
  * than !!str int float bool null seq map, complex keys. Anchors are copied (with a budget, so that nested aliases cannot
  * explode) and `<<` merges as in YAML 1.1. */
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +9,7 @@
 #include <yaml.h>
 
 #include "base/config_priv.h"
+#include "base/file.h"
 
 enum { ALIAS_BUDGET = 1000000 }; /* nodes that aliases may copy in one file */
 
@@ -311,20 +311,8 @@ ns_status ns_config_parse_yaml(ns_config *c, const char *text, size_t n, const c
 ns_status ns_config_load_yaml(ns_config *c, const char *path, ns_error *err)
 {
     ns_buf text = {0};
-    ns_status st = NS_OK;
-    FILE *f = fopen(path, "rb");
-    NS_FAIL_IF(!f, NS_ERR_IO, "%s: cannot open the configuration: %s", path, strerror(errno));
-    size_t got = 1;
-    while (st == NS_OK && got) {
-        st = ns_buf_reserve(&text, 65536, err);
-        if (st != NS_OK) break;
-        got = fread(text.data + text.len, 1, 65536, f);
-        text.len += got;
-    }
-    if (st == NS_OK && ferror(f))
-        st = ns_error_set(err, NS_ERR_IO, __FILE__, __LINE__, "%s: cannot read: %s", path, strerror(errno));
-    fclose(f);
-    if (st == NS_OK) st = ns_config_parse_yaml(c, text.data, text.len, path, err);
+    ns_status st = ns_file_read(&text, path, err);
+    if (st == NS_OK) st = ns_config_parse_yaml(c, text.data ? text.data : "", text.len, path, err);
     ns_buf_free(&text);
     return st;
 }
