@@ -4,6 +4,7 @@
 NS_VERB(prepare)
 NS_VERB(inspect)
 NS_VERB(tokenize)
+NS_VERB(detokenize)
 NS_VERB(pack)
 NS_VERB(merge)
 NS_VERB(dataset)

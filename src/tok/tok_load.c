@@ -38,7 +38,7 @@ ns_status ns_tok_unmap(ns_buf *out, ns_str s, int *mapped, ns_error *err)
 {
     const uint8_t *p = (const uint8_t *)s.p;
     *mapped = 1;
-    NS_TRY(ns_buf_reserve(out, s.n, err), "token");
+    NS_TRY(ns_buf_reserve(out, s.n, err), "%s", "");
     for (size_t i = 0, len; i < s.n; i += len) {
         int b = byte_of(ns_utf8_at(p, i, &len));
         if (b < 0) {
@@ -104,7 +104,7 @@ static ns_status read_normalizer(loader *l, const ns_json *v, ns_error *err)
     NS_FAIL_IF(!is_type(v, "Sequence") || !list || list->type != NS_JSON_ARRAY, NS_ERR_UNSUPPORTED,
                "%s: normalizer '%.*s' is not supported (byte-level BPE with no normalizer or with NFC is)",
                l->src->where, S(type_of(v)));
-    for (size_t i = 0; i < list->n; i++) NS_TRY(read_normalizer(l, &list->items[i], err), "normalizer %zu", i);
+    for (size_t i = 0; i < list->n; i++) NS_TRY(read_normalizer(l, &list->items[i], err), "%s", "");
     return NS_OK;
 }
 
@@ -148,14 +148,14 @@ static ns_status read_pre_tokenizer(loader *l, const ns_json *v, ns_error *err)
     if (is_type(v, "ByteLevel")) {
         const ns_json *re = ns_json_get(v, "use_regex"); /* absent in old files: true */
         l->t->byte_level = 1;
-        if (flag(v, "add_prefix_space")) NS_TRY(add_stage(l, NULL, err), "add_prefix_space");
+        if (flag(v, "add_prefix_space")) NS_TRY(add_stage(l, NULL, err), "%s", "");
         return !is_set(re) || re->b ? add_stage(l, ns_split_gpt2, err) : NS_OK;
     }
     const ns_json *list = ns_json_get(v, "pretokenizers");
     NS_FAIL_IF(!is_type(v, "Sequence") || !list || list->type != NS_JSON_ARRAY, NS_ERR_UNSUPPORTED,
                "%s: pre-tokenizer '%.*s' is not supported (Split, ByteLevel and Sequence are)", l->src->where,
                S(type_of(v)));
-    for (size_t i = 0; i < list->n; i++) NS_TRY(read_pre_tokenizer(l, &list->items[i], err), "pre-tokenizer %zu", i);
+    for (size_t i = 0; i < list->n; i++) NS_TRY(read_pre_tokenizer(l, &list->items[i], err), "%s", "");
     return NS_OK;
 }
 
@@ -175,9 +175,9 @@ static ns_status read_template(loader *l, const ns_json *v, ns_error *err)
         if (seq) {
             NS_BAIL_IF(st, to != &before || seq->type != NS_JSON_STRING || !ns_str_eq(seq->s, "A"), NS_ERR_UNSUPPORTED,
                        "%s: post-processor template must have the text ($A) once", l->src->where);
-            for (size_t k = 0; k < l->t->prefix.n; k++) NS_CHECK(st, ns_ids_push(to, l->t->prefix.v[k], err), "ids");
+            for (size_t k = 0; k < l->t->prefix.n; k++) NS_CHECK(st, ns_ids_push(to, l->t->prefix.v[k], err), "%s", "");
             to = &l->t->suffix;
-            for (size_t k = 0; k < inner_suffix.n; k++) NS_CHECK(st, ns_ids_push(to, inner_suffix.v[k], err), "ids");
+            for (size_t k = 0; k < inner_suffix.n; k++) NS_CHECK(st, ns_ids_push(to, inner_suffix.v[k], err), "%s", "");
             continue;
         }
         NS_BAIL_IF(st, !name || name->type != NS_JSON_STRING, NS_ERR_INPUT,
@@ -191,7 +191,7 @@ static ns_status read_template(loader *l, const ns_json *v, ns_error *err)
         for (size_t k = 0; k < ids->n; k++) {
             NS_BAIL_IF(st, id_of(&ids->items[k]) < 0, NS_ERR_INPUT,
                        "%s: post-processor: id of '%.*s' is not a valid id", l->src->where, S(name->s));
-            NS_CHECK(st, ns_ids_push(to, id_of(&ids->items[k]), err), "ids");
+            NS_CHECK(st, ns_ids_push(to, id_of(&ids->items[k]), err), "%s", "");
         }
     }
     NS_BAIL_IF(st, to == &before, NS_ERR_UNSUPPORTED, "%s: post-processor template must have the text ($A) once",
@@ -213,7 +213,7 @@ static ns_status read_post_processor(loader *l, const ns_json *v, ns_error *err)
     NS_FAIL_IF(!is_type(v, "Sequence") || !list || list->type != NS_JSON_ARRAY, NS_ERR_UNSUPPORTED,
                "%s: post-processor '%.*s' is not supported (ByteLevel, TemplateProcessing and Sequence are)",
                l->src->where, S(type_of(v)));
-    for (size_t i = 0; i < list->n; i++) NS_TRY(read_post_processor(l, &list->items[i], err), "post-processor %zu", i);
+    for (size_t i = 0; i < list->n; i++) NS_TRY(read_post_processor(l, &list->items[i], err), "%s", "");
     return NS_OK;
 }
 
@@ -259,14 +259,14 @@ static ns_status read_vocab(loader *l, const ns_json *vocab, ns_error *err)
         NS_FAIL_IF(id < 0, NS_ERR_INPUT, "%s: model.vocab: token '%.*s' has id %.*s, expected an integer in 0..%d",
                    l->src->where, S(key), S(shown(&vocab->items[i])), NS_BPE_MAX_IDS - 1);
         ns_buf_clear(&l->text);
-        NS_TRY(ns_tok_unmap(&l->text, key, &mapped, err), "vocabulary");
+        NS_TRY(ns_tok_unmap(&l->text, key, &mapped, err), "%s", "");
         if (mapped)
-            NS_TRY(ns_bpe_add_token(&t->bpe, id, l->text.data, l->text.len, NS_BPE_MAPPED, &clash, err), "vocabulary");
+            NS_TRY(ns_bpe_add_token(&t->bpe, id, l->text.data, l->text.len, NS_BPE_MAPPED, &clash, err), "%s", "");
         else {
-            NS_TRY(ns_bpe_add_token(&t->bpe, id, key.p, key.n, NS_BPE_LITERAL, &clash, err), "vocabulary");
+            NS_TRY(ns_bpe_add_token(&t->bpe, id, key.p, key.n, NS_BPE_LITERAL, &clash, err), "%s", "");
             NS_TRY(
                 ns_grow((void **)&t->literal, &t->literal_cap, t->n_literal + 1, sizeof *t->literal, "tok.vocab", err),
-                "vocabulary");
+                "%s", "");
             t->literal[t->n_literal++] = id;
         }
         NS_FAIL_IF(clash >= 0, NS_ERR_INPUT, "%s: model.vocab: token '%.*s' has id %d, which another token has already",
@@ -307,11 +307,11 @@ static ns_status read_merges(loader *l, const ns_json *merges, ns_error *err)
         if (v->type == NS_JSON_STRING && v->s.n >= 8 && !memcmp(v->s.p, "#version", 8)) continue;
         ns_str part[2];
         int ok[2];
-        NS_TRY(merge_parts(l, v, i, &part[0], &part[1], err), "merges");
+        NS_TRY(merge_parts(l, v, i, &part[0], &part[1], err), "%s", "");
         ns_buf_clear(&l->text);
-        NS_TRY(ns_tok_unmap(&l->text, part[0], &ok[0], err), "merges");
+        NS_TRY(ns_tok_unmap(&l->text, part[0], &ok[0], err), "%s", "");
         size_t k = l->text.len;
-        NS_TRY(ns_tok_unmap(&l->text, part[1], &ok[1], err), "merges");
+        NS_TRY(ns_tok_unmap(&l->text, part[1], &ok[1], err), "%s", "");
         int32_t left = ok[0] ? ns_bpe_find(m, l->text.data, k) : -1;
         int32_t right = ok[1] ? ns_bpe_find(m, l->text.data + k, l->text.len - k) : -1;
         int32_t both = ns_bpe_find(m, l->text.data, l->text.len);
@@ -327,7 +327,7 @@ static ns_status read_merges(loader *l, const ns_json *merges, ns_error *err)
 
 static ns_status read_model(loader *l, const ns_json *model, ns_error *err)
 {
-    NS_TRY(check_model(l, model, err), "model");
+    NS_TRY(check_model(l, model, err), "%s", "");
     ns_bpe *m = &l->t->bpe;
     const char *w = l->src->where;
     const ns_json *vocab = ns_json_get(model, "vocab"), *merges = ns_json_get(model, "merges");
@@ -335,9 +335,9 @@ static ns_status read_model(loader *l, const ns_json *model, ns_error *err)
                type_name(vocab));
     NS_FAIL_IF(!merges || merges->type != NS_JSON_ARRAY, NS_ERR_INPUT, "%s: model.merges is %s, expected an array", w,
                type_name(merges));
-    NS_TRY(ns_bpe_init(m, vocab->n, merges->n, err), "model");
-    NS_TRY(read_vocab(l, vocab, err), "vocabulary");
-    NS_TRY(read_merges(l, merges, err), "merges");
+    NS_TRY(ns_bpe_init(m, vocab->n, merges->n, err), "%s", "");
+    NS_TRY(read_vocab(l, vocab, err), "%s", "");
+    NS_TRY(read_merges(l, merges, err), "%s", "");
     ns_bpe_seal(m);
     int missing = -1, mapped;
     for (int b = 0; b < 256; b++)
@@ -348,7 +348,7 @@ static ns_status read_model(loader *l, const ns_json *model, ns_error *err)
                "%s: model.byte_fallback with a vocabulary that lacks byte 0x%02x is not supported", w, missing);
     if (is_set(unk) && unk->type == NS_JSON_STRING && unk->s.n) {
         ns_buf_clear(&l->text);
-        NS_TRY(ns_tok_unmap(&l->text, unk->s, &mapped, err), "unk_token");
+        NS_TRY(ns_tok_unmap(&l->text, unk->s, &mapped, err), "%s", "");
         m->unk = mapped ? ns_bpe_find(m, l->text.data, l->text.len) : -1;
         NS_FAIL_IF(m->unk < 0, NS_ERR_INPUT, "%s: model.unk_token '%.*s' is not in the vocabulary", w, S(unk->s));
     }
@@ -362,7 +362,7 @@ static ns_status vocab_id(loader *l, ns_str s, int32_t *id, ns_error *err)
     const ns_tok *t = l->t;
     int mapped;
     ns_buf_clear(&l->text);
-    NS_TRY(ns_tok_unmap(&l->text, s, &mapped, err), "token");
+    NS_TRY(ns_tok_unmap(&l->text, s, &mapped, err), "%s", "");
     *id = mapped ? ns_bpe_find(&t->bpe, l->text.data, l->text.len) : -1;
     for (size_t i = 0; !mapped && i < t->n_literal; i++) {
         ns_bpe_span v = t->bpe.span[t->literal[i]];
@@ -389,7 +389,7 @@ static ns_status add_token(loader *l, const ns_added *a, const char *where, ns_e
             return NS_OK;
         }
     }
-    NS_TRY(vocab_id(l, a->content, &in_vocab, err), "added token");
+    NS_TRY(vocab_id(l, a->content, &in_vocab, err), "%s", "");
     NS_FAIL_IF(in_vocab >= 0 && in_vocab != a->id, NS_ERR_MISMATCH,
                "%s: added token '%.*s' has id %d, but the vocabulary has it at %d", where, S(a->content), (int)a->id,
                (int)in_vocab);
@@ -397,7 +397,7 @@ static ns_status add_token(loader *l, const ns_added *a, const char *where, ns_e
     NS_FAIL_IF(in_vocab < 0 && taken, NS_ERR_MISMATCH,
                "%s: added token '%.*s' has id %d, which is another token in the vocabulary", where, S(a->content),
                (int)a->id);
-    NS_TRY(ns_grow((void **)&set->v, &set->cap, set->n + 1, sizeof *set->v, "tok.added", err), "added tokens");
+    NS_TRY(ns_grow((void **)&set->v, &set->cap, set->n + 1, sizeof *set->v, "tok.added", err), "%s", "");
     ns_added *o = &set->v[set->n];
     *o = *a;
     o->content.p = ns_arena_strndup(&l->t->arena, a->content.p, a->content.n, err);
@@ -441,7 +441,7 @@ static ns_status role_token(loader *l, ns_str s, int32_t *id, const char *where,
             *id = set->v[i].id;
             return NS_OK;
         }
-    NS_TRY(vocab_id(l, s, id, err), "token");
+    NS_TRY(vocab_id(l, s, id, err), "%s", "");
     if (*id < 0) return NS_OK;
     ns_added a = {.id = *id, .content = s, .special = 1};
     return add_token(l, &a, where, err);
@@ -458,7 +458,7 @@ static ns_status read_role(loader *l, const ns_json *cfg, const char *key, const
     if (!is_set(v)) return NS_OK;
     NS_FAIL_IF(!s, NS_ERR_INPUT, "%s: %s is %s, expected a string or an object with 'content'", where, key,
                type_name(v));
-    NS_TRY(role_token(l, s->s, id, where, err), "%s", key);
+    NS_TRY(role_token(l, s->s, id, where, err), "%s", "");
     NS_FAIL_IF(*id < 0, NS_ERR_MISMATCH,
                "%s: %s '%.*s' is not a token of %s: the two files belong to different tokenizers", where, key, S(s->s),
                l->src->where);
@@ -475,8 +475,8 @@ static ns_status read_config(loader *l, const ns_json *cfg, const char *where, i
         NS_TRY(read_added(l, &more->items[i], id_of(&number), where, err), "added_tokens_decoder '%.*s'",
                S(more->keys[i]));
     }
-    NS_TRY(read_role(l, cfg, "bos_token", where, &roles[0], &known[0], err), "BOS");
-    NS_TRY(read_role(l, cfg, "eos_token", where, &roles[1], &known[1], err), "EOS");
+    NS_TRY(read_role(l, cfg, "bos_token", where, &roles[0], &known[0], err), "%s", "");
+    NS_TRY(read_role(l, cfg, "eos_token", where, &roles[1], &known[1], err), "%s", "");
     static const char *const others[] = {"pad_token", "unk_token", "sep_token", "cls_token", "mask_token"};
     int32_t id;
     for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
@@ -494,7 +494,7 @@ static ns_status read_config(loader *l, const ns_json *cfg, const char *where, i
 static ns_status finish(loader *l, ns_error *err)
 {
     ns_tok *t = l->t;
-    NS_TRY(ns_added_seal(&t->added, t->nfc, err), "added tokens");
+    NS_TRY(ns_added_seal(&t->added, t->nfc, err), "%s", "");
     t->n_ids = (int64_t)t->bpe.n_ids;
     if (t->added.n && t->added.v[t->added.n - 1].id >= t->n_ids) t->n_ids = t->added.v[t->added.n - 1].id + 1;
     for (int side = 0; side < 2; side++) {
@@ -524,16 +524,16 @@ static ns_status build(loader *l, ns_error *err)
 {
     const ns_tok_source *src = l->src;
     ns_json *root = NULL;
-    NS_TRY(ns_json_parse(&root, &l->arena, src->json, src->json_n, src->where, 0, err), "read tokenizer");
+    NS_TRY(ns_json_parse(&root, &l->arena, src->json, src->json_n, src->where, 0, err), "%s", "");
     NS_FAIL_IF(root->type != NS_JSON_OBJECT, NS_ERR_INPUT,
                "%s: found %s, expected an object: is this a Hugging Face tokenizer.json?", src->where, type_name(root));
-    NS_TRY(read_normalizer(l, ns_json_get(root, "normalizer"), err), "tokenizer");
-    NS_TRY(read_pre_tokenizer(l, ns_json_get(root, "pre_tokenizer"), err), "tokenizer");
+    NS_TRY(read_normalizer(l, ns_json_get(root, "normalizer"), err), "%s", "");
+    NS_TRY(read_pre_tokenizer(l, ns_json_get(root, "pre_tokenizer"), err), "%s", "");
     NS_FAIL_IF(!l->t->byte_level, NS_ERR_UNSUPPORTED,
                "%s: the pre-tokenizer has no ByteLevel step: only byte-level BPE is supported", src->where);
-    NS_TRY(read_decoder(l, ns_json_get(root, "decoder"), err), "tokenizer");
-    NS_TRY(read_post_processor(l, ns_json_get(root, "post_processor"), err), "tokenizer");
-    NS_TRY(read_model(l, ns_json_get(root, "model"), err), "tokenizer");
+    NS_TRY(read_decoder(l, ns_json_get(root, "decoder"), err), "%s", "");
+    NS_TRY(read_post_processor(l, ns_json_get(root, "post_processor"), err), "%s", "");
+    NS_TRY(read_model(l, ns_json_get(root, "model"), err), "%s", "");
     const ns_json *added = ns_json_get(root, "added_tokens");
     for (size_t i = 0; added && added->type == NS_JSON_ARRAY && i < added->n; i++)
         NS_TRY(read_added(l, &added->items[i], id_of(ns_json_get(&added->items[i], "id")), src->where, err),
@@ -545,8 +545,8 @@ static ns_status build(loader *l, ns_error *err)
     for (int i = 0; i < 2; i++) {
         ns_json *cfg = NULL;
         if (!text[i]) continue;
-        NS_TRY(ns_json_parse(&cfg, &l->arena, text[i], n[i], where[i], 0, err), "read tokenizer");
-        NS_TRY(read_config(l, cfg, where[i], roles, known, err), "read tokenizer");
+        NS_TRY(ns_json_parse(&cfg, &l->arena, text[i], n[i], where[i], 0, err), "%s", "");
+        NS_TRY(read_config(l, cfg, where[i], roles, known, err), "%s", "");
     }
     l->t->bos = known[0] ? roles[0] : l->t->prefix.n ? l->t->prefix.v[0] : -1;
     l->t->eos = roles[1];
@@ -558,10 +558,10 @@ ns_status ns_tok_build(ns_tok **out, const ns_tok_source *src, ns_error *err)
     loader l = {.src = src, .arena = NS_ARENA_INIT("tok.load")};
     ns_status st = NS_OK;
     l.arena.block_size = 1 << 20;
-    NS_CHECK(st, ns_alloc((void **)&l.t, sizeof *l.t, "tok", err), "tokenizer");
+    NS_CHECK(st, ns_alloc((void **)&l.t, sizeof *l.t, "tok", err), "%s", "");
     l.t->arena.label = "tok.added";
     l.t->bos = l.t->eos = -1;
-    NS_CHECK(st, build(&l, err), "load tokenizer");
+    NS_CHECK(st, build(&l, err), "%s", "");
     *out = l.t;
     l.t = NULL;
 done:
@@ -585,10 +585,10 @@ ns_status ns_tok_load(ns_tok **out, const char *path, ns_error *err)
     ns_map json = {0};
     ns_status st = NS_OK;
     *out = NULL;
-    NS_CHECK(st, ns_buf_adds(&main_path, path, err), "path");
+    NS_CHECK(st, ns_buf_adds(&main_path, path, err), "%s", "");
     if (ns_path_is_dir(path)) {
         while (main_path.len > 1 && main_path.data[main_path.len - 1] == '/') main_path.data[--main_path.len] = 0;
-        NS_CHECK(st, ns_buf_adds(&main_path, "/tokenizer.json", err), "path");
+        NS_CHECK(st, ns_buf_adds(&main_path, "/tokenizer.json", err), "%s", "");
         NS_BAIL_IF(
             st, !ns_path_exists(main_path.data), NS_ERR_INPUT,
             "%s has no tokenizer.json (SentencePiece .model and tiktoken files are not read: convert the tokenizer "
@@ -597,9 +597,9 @@ ns_status ns_tok_load(ns_tok **out, const char *path, ns_error *err)
     }
     const char *slash = strrchr(main_path.data, '/');
     size_t dir_n = slash ? (size_t)(slash - main_path.data) + 1 : 0;
-    NS_CHECK(st, read_beside(&files[0], &names[0], main_path.data, dir_n, "tokenizer_config.json", err), "tokenizer");
-    NS_CHECK(st, read_beside(&files[1], &names[1], main_path.data, dir_n, "special_tokens_map.json", err), "tokenizer");
-    NS_CHECK(st, ns_map_open(&json, main_path.data, err), "tokenizer");
+    NS_CHECK(st, read_beside(&files[0], &names[0], main_path.data, dir_n, "tokenizer_config.json", err), "%s", "");
+    NS_CHECK(st, read_beside(&files[1], &names[1], main_path.data, dir_n, "special_tokens_map.json", err), "%s", "");
+    NS_CHECK(st, ns_map_open(&json, main_path.data, err), "%s", "");
     ns_tok_source src = {.json = (const char *)json.data,
                          .json_n = json.size,
                          .where = main_path.data,
@@ -609,7 +609,7 @@ ns_status ns_tok_load(ns_tok **out, const char *path, ns_error *err)
                          .map = files[1].data,
                          .map_n = files[1].len,
                          .map_where = names[1].data};
-    NS_CHECK(st, ns_tok_build(out, &src, err), "tokenizer %s", path);
+    NS_CHECK(st, ns_tok_build(out, &src, err), "%s", "");
 done:
     ns_map_close(&json);
     ns_buf_free(&main_path);
