@@ -1,0 +1,20 @@
+/* Preparing data: a configuration that lists processors -> files of rows (data.md §1.4, §2).
+ *
+ *     ns_config *c;                                  // one of ns_prepare_configs, overridden
+ *     NS_TRY(ns_prepare_run(c, pool, err), "prepare");
+ *
+ * Processors, by the last part of `_target_`: ReadData, MergeProcessor, the filters of prepare_filters.c, RenameFields,
+ * GroupSamples, CodeTextFilter, ShuffleAndDownsampleData, WriteFinalSftManifest, WriteFinalRLManifest. The output bytes
+ * depend on inputs and options only. */
+#ifndef NS_DATA_PREPARE_H
+#define NS_DATA_PREPARE_H
+
+#include "base/config.h"
+#include "base/threads.h"
+
+/* name, YAML text, name, YAML text, ..., NULL: math_sft (default), code_sft, math_rl */
+extern const char *const ns_prepare_configs[];
+
+NS_MUST_USE ns_status ns_prepare_run(ns_config *c, ns_threads *pool, ns_error *err);
+
+#endif

@@ -1,0 +1,343 @@
+/* Final writers: rows -> SFT or RL records, filled with prompts (data.md §2.9-2.10).
+ *
+ *   SFT: {[expected_answer | every key], input, output, metadata} or a chat record; one per distinct (question, output)
+ *   RL:  {[expected_answer, problem | every key], input, task_name, metadata}; shuffled, cut to num_output_samples
+ *
+ * Records are ASCII-style JSON. The file appears under its name when it is complete, or not at all. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/rng.h"
+#include "data/format.h"
+#include "data/prepare_internal.h"
+#include "data/prompt.h"
+
+typedef enum chat_format { CHAT_NONE, CHAT_NEMOTRON, CHAT_LLAMA } chat_format;
+
+typedef struct writer {
+    const char *input_key, *output_key; /* output_key NULL: RL */
+    ns_prompt *prompt;                  /* NULL: raw fields */
+    chat_format chat;
+    int exclude_optional;
+    const ns_json *metadata; /* NULL or an object */
+    /* RL */
+    const char *task_name;
+    int64_t seed, n_samples;
+    int do_shuffle;
+    ns_buf *keep;
+    size_t n_keep, keep_cap;
+    int done;
+} writer;
+
+static const char *const sft_params[] = {"prompt_config", "prompt_template",       "chat_format", "input_key",
+                                         "output_key",    "exclude_optional_keys", "metadata",    NULL};
+static const char *const rl_params[] = {
+    "prompt_config", "prompt_template", "input_key",  "exclude_optional_keys", "metadata",
+    "task_name",     "random_seed",     "do_shuffle", "num_output_samples",    NULL};
+
+/* ---- options ---- */
+static ns_status init_common(ns_stage *s, ns_error *err)
+{
+    const char *config, *tmpl;
+    const ns_node *meta;
+    ns_json *v = NULL;
+    NS_TRY(ns_alloc(&s->state, sizeof(writer), "prepare.writer", err), "writer");
+    writer *w = s->state;
+    NS_FAIL_IF(
+        !s->output_manifest, NS_ERR_CONFIG,
+        "output_path is not set: add ++output_path=FILE.jsonl (the rows go to that file, the log to standard error)");
+    NS_TRY(ns_param_str(s, "input_key", "input", &w->input_key, err), "writer");
+    NS_TRY(ns_param_bool(s, "exclude_optional_keys", 1, &w->exclude_optional, err), "writer");
+    NS_TRY(ns_param_str(s, "prompt_config", NULL, &config, err), "writer");
+    NS_TRY(ns_param_str(s, "prompt_template", NULL, &tmpl, err), "writer");
+    NS_TRY(ns_param(s, "metadata", &meta, err), "writer");
+    NS_FAIL_IF(meta && meta->type != NS_NODE_MAP, NS_ERR_CONFIG,
+               "metadata is a %s, expected a map: ++metadata={source:gsm8k}", ns_node_type_name(meta->type));
+    if (meta) NS_TRY(ns_json_from_node(&v, &s->run->arena, meta, err), "metadata");
+    w->metadata = v;
+    if (config && *config && tmpl && *tmpl)
+        NS_TRY(ns_prompt_load(&w->prompt, &(ns_prompt_options){config, tmpl, NULL}, err), "writer");
+    else
+        NS_WARN("Prompt details are missing! The processed data won't be formatted using any prompt.%s%s",
+                config ? " (prompt_template is not set)" : "", !config && tmpl ? " (prompt_config is not set)" : "");
+    return NS_OK;
+}
+
+static ns_status sft_init(ns_stage *s, ns_error *err)
+{
+    const char *chat;
+    NS_TRY(init_common(s, err), "%s", s->cls->name);
+    writer *w = s->state;
+    NS_TRY(ns_param_str(s, "output_key", "output", &w->output_key, err), "writer");
+    NS_TRY(ns_param_str(s, "chat_format", NULL, &chat, err), "writer");
+    w->chat = !chat ? CHAT_NONE : !strcasecmp(chat, "nemotron") ? CHAT_NEMOTRON : CHAT_LLAMA;
+    NS_FAIL_IF(w->chat == CHAT_LLAMA && strcasecmp(chat, "llama"), NS_ERR_CONFIG,
+               "chat_format=%s: expected nemotron, llama or null", chat);
+    return NS_OK;
+}
+
+static ns_status rl_init(ns_stage *s, ns_error *err)
+{
+    NS_TRY(init_common(s, err), "%s", s->cls->name);
+    writer *w = s->state;
+    NS_TRY(ns_param_str(s, "task_name", NULL, &w->task_name, err), "writer");
+    NS_TRY(ns_param_int(s, "random_seed", 0, &w->seed, err), "writer");
+    NS_TRY(ns_param_bool(s, "do_shuffle", 1, &w->do_shuffle, err), "writer");
+    return ns_param_int(s, "num_output_samples", -1, &w->n_samples, err);
+}
+
+static void writer_free(ns_stage *s)
+{
+    writer *w = s->state;
+    if (!w) return;
+    ns_prompt_free(&w->prompt);
+    for (size_t i = 0; i < w->n_keep; i++) ns_buf_free(&w->keep[i]);
+    ns_free(w->keep);
+    ns_free(w);
+}
+
+/* ---- records ---- */
+static ns_status set_str(ns_json *o, ns_arena *a, const char *key, const char *p, size_t n, ns_error *err)
+{
+    char *copy = ns_arena_strndup(a, p ? p : "", n, err);
+    NS_FAIL_IF(!copy, NS_ERR_MEMORY, "record");
+    ns_json v = {.type = NS_JSON_STRING, .s = {copy, n}};
+    return ns_json_set(o, a, key, &v, err);
+}
+
+/* expected_answer as text, whatever it was. */
+static ns_status set_answer(ns_json *record, const ns_json *row, ns_arena *a, ns_error *err)
+{
+    const ns_json *answer = ns_json_get(row, "expected_answer");
+    ns_buf b = {0};
+    if (!answer) return NS_OK;
+    ns_status st = ns_py_str(&b, answer, err);
+    if (st == NS_OK) st = set_str(record, a, "expected_answer", b.data, b.len, err);
+    ns_buf_free(&b);
+    return st;
+}
+
+static ns_status put_metadata(ns_json *record, const writer *w, ns_arena *a, ns_error *err)
+{
+    for (size_t i = 0; w->metadata && i < w->metadata->n; i++)
+        NS_TRY(ns_json_set(record, a, w->metadata->keys[i].p, &w->metadata->items[i], err), "metadata");
+    return NS_OK;
+}
+
+static ns_status turn(ns_json *list, ns_arena *a, const char *from, ns_str value, ns_error *err)
+{
+    ns_json *t = ns_json_new(a, NS_JSON_OBJECT, err);
+    NS_FAIL_IF(!t, NS_ERR_MEMORY, "record");
+    NS_TRY(set_str(t, a, "value", value.p, value.n, err), "turn");
+    NS_TRY(set_str(t, a, "from", from, strlen(from), err), "turn");
+    NS_TRY(set_str(t, a, "canonical_form", "", 0, err), "turn");
+    return ns_json_append(list, a, t, err);
+}
+
+/* The user text has no few-shot examples; the system text is raw. */
+static ns_status chat_record(ns_json *record, const writer *w, const ns_json *row, ns_str output, const char *where,
+                             ns_arena *a, ns_error *err)
+{
+    int llama = w->chat == CHAT_LLAMA;
+    const char *user_name = llama ? "<|start_header_id|>user<|end_header_id|>" : "User";
+    const char *reply_name = llama ? "<|start_header_id|>assistant<|end_header_id|>" : "Assistant";
+    ns_buf user = {0};
+    ns_str raw;
+    ns_status st = NS_OK;
+    ns_json *list = ns_json_new(a, NS_JSON_ARRAY, err);
+    NS_BAIL_IF(st, !list, NS_ERR_MEMORY, "%s", where);
+    if (w->prompt) {
+        NS_CHECK(st, ns_prompt_user(w->prompt, &user, row, w->output_key, 0, where, err), "chat record");
+    } else {
+        NS_CHECK(st, ns_row_text(&raw, row, w->input_key, where, err), "chat record");
+        NS_CHECK(st, ns_buf_add(&user, raw.p, raw.n, err), "chat record");
+    }
+    NS_CHECK(st, turn(list, a, user_name, (ns_str){user.data ? user.data : "", user.len}, err), "chat record");
+    NS_CHECK(st, turn(list, a, reply_name, output, err), "chat record");
+    NS_CHECK(st, ns_json_set(record, a, "conversations", list, err), "chat record");
+    const char *system = w->prompt ? w->prompt->system : "";
+    NS_CHECK(st, set_str(record, a, "system", system, strlen(system), err), "chat record");
+    NS_CHECK(st, set_str(record, a, "mask", user_name, strlen(user_name), err), "chat record");
+done:
+    ns_buf_free(&user);
+    return st;
+}
+
+/* The filled prompt, or the raw input field. */
+static ns_status set_input(ns_json *record, const writer *w, const ns_json *row, const char *where, ns_arena *a,
+                           ns_error *err)
+{
+    ns_buf b = {0};
+    ns_status st = NS_OK;
+    if (w->prompt) {
+        NS_CHECK(st, ns_prompt_fill(w->prompt, &b, row, w->output_key, where, err), "prompt");
+        NS_CHECK(st, set_str(record, a, "input", b.data, b.len, err), "%s", where);
+    } else {
+        const ns_json *v = ns_json_get(row, w->input_key);
+        ns_str unused;
+        if (!v) {
+            st = ns_row_text(&unused, row, w->input_key, where, err);
+            goto done;
+        }
+        ns_json copy = *v;
+        NS_CHECK(st, ns_json_set(record, a, "input", &copy, err), "%s", where);
+    }
+done:
+    ns_buf_free(&b);
+    return st;
+}
+
+/* A copy of the row that can grow without touching the row. */
+static ns_json *copy_row(const ns_json *row, ns_arena *a, ns_error *err)
+{
+    ns_json *c = ns_json_new(a, NS_JSON_OBJECT, err);
+    for (size_t i = 0; c && i < row->n; i++) {
+        const char *key = ns_arena_strndup(a, row->keys[i].p, row->keys[i].n, err);
+        if (!key || ns_json_set(c, a, key, &row->items[i], err) != NS_OK) return NULL;
+    }
+    return c;
+}
+
+static ns_status sft_row(void *arg, const ns_line *in, const char *where, ns_arena *a, ns_buf *out, ns_line *note,
+                         ns_error *err)
+{
+    const writer *w = ((ns_stage *)arg)->state;
+    ns_json *row, *record;
+    ns_str question, output;
+    NS_TRY(ns_row_parse(&row, a, in, where, err), "writer");
+    NS_TRY(ns_row_text(&question, row, w->input_key, where, err), "writer");
+    NS_TRY(ns_row_text(&output, row, w->output_key, where, err), "writer");
+    note->key = ns_hash_bytes((ns_hash){{0, 0}}, question.p, question.n);
+    note->key = ns_hash_bytes(note->key, output.p, output.n);
+    record = w->exclude_optional ? ns_json_new(a, NS_JSON_OBJECT, err) : copy_row(row, a, err);
+    NS_FAIL_IF(!record, NS_ERR_MEMORY, "%s", where);
+    if (w->exclude_optional) NS_TRY(set_answer(record, row, a, err), "%s", where);
+    if (w->chat) {
+        NS_TRY(chat_record(record, w, row, output, where, a, err), "%s", where);
+    } else {
+        const char *end = w->prompt ? w->prompt->t.assistant_end : "";
+        ns_buf text = {0};
+        NS_TRY(set_input(record, w, row, where, a, err), "%s", where);
+        ns_status st = ns_buf_add(&text, output.p, output.n, err);
+        if (st == NS_OK) st = ns_buf_adds(&text, end, err);
+        if (st == NS_OK) st = set_str(record, a, "output", text.data, text.len, err);
+        ns_buf_free(&text);
+        if (st != NS_OK) return st;
+    }
+    NS_TRY(put_metadata(record, w, a, err), "%s", where);
+    return ns_json_write(out, record, NS_JSON_ASCII, err);
+}
+
+static ns_status rl_row(void *arg, const ns_line *in, const char *where, ns_arena *a, ns_buf *out, ns_line *note,
+                        ns_error *err)
+{
+    const writer *w = ((ns_stage *)arg)->state;
+    ns_json *row, *record;
+    (void)note;
+    NS_TRY(ns_row_parse(&row, a, in, where, err), "writer");
+    record = w->exclude_optional ? ns_json_new(a, NS_JSON_OBJECT, err) : copy_row(row, a, err);
+    NS_FAIL_IF(!record, NS_ERR_MEMORY, "%s", where);
+    if (w->exclude_optional) {
+        const ns_json *problem = ns_json_get(row, "problem");
+        NS_TRY(set_answer(record, row, a, err), "%s", where);
+        if (problem) NS_TRY(ns_json_set(record, a, "problem", problem, err), "%s", where);
+    }
+    NS_TRY(set_input(record, w, row, where, a, err), "%s", where);
+    if (w->task_name)
+        NS_TRY(set_str(record, a, "task_name", w->task_name, strlen(w->task_name), err), "%s", where);
+    else
+        NS_TRY(ns_json_set(record, a, "task_name", ns_json_new(a, NS_JSON_NULL, err), err), "%s", where);
+    NS_TRY(put_metadata(record, w, a, err), "%s", where);
+    return ns_json_write(out, record, NS_JSON_ASCII, err);
+}
+
+/* ---- writing ---- */
+static ns_status put_line(ns_out_file *f, const ns_line *l, ns_error *err)
+{
+    NS_TRY(ns_file_write(f->f, l->p, l->n, err), "write");
+    return ns_file_write(f->f, "\n", 1, err);
+}
+
+static ns_status sft_next(ns_stage *s, ns_block *unused, ns_error *err)
+{
+    writer *w = s->state;
+    ns_out_file f;
+    ns_hash_set seen = {0};
+    ns_status st = NS_OK;
+    int64_t n_written = 0, n_repeated = 0;
+    (void)unused;
+    if (w->done) return NS_OK;
+    w->done = 1;
+    NS_TRY(ns_out_open(&f, s->output_manifest, err), "output_path");
+    for (;;) {
+        ns_block in = {0}, out = {0};
+        st = ns_stage_next(s->input, &in, err);
+        size_t n = in.n;
+        if (st == NS_OK && n) st = ns_block_map(&out, &in, s->run, 0, sft_row, s, err);
+        for (size_t i = 0; st == NS_OK && i < out.n; i++) {
+            int is_new = 0;
+            st = ns_hash_set_add(&seen, out.line[i].key, &is_new, err);
+            n_repeated += st == NS_OK && !is_new;
+            if (st != NS_OK || !is_new) continue;
+            st = put_line(&f, &out.line[i], err);
+            n_written++;
+        }
+        ns_block_free(&in);
+        ns_block_free(&out);
+        if (st != NS_OK || !n) break;
+    }
+    ns_hash_set_free(&seen);
+    if (st != NS_OK) {
+        ns_out_abort(&f);
+        return st;
+    }
+    NS_TRY(ns_out_commit(&f, err), "output_path");
+    NS_INFO("Prepared dataset size: %" PRId64, n_written);
+    if (n_repeated) NS_INFO("%" PRId64 " rows repeated an earlier question and output and were left out", n_repeated);
+    if (!n_written) NS_WARN("%s has no rows: every row was filtered out", s->output_manifest);
+    return NS_OK;
+}
+
+static ns_status rl_next(ns_stage *s, ns_block *unused, ns_error *err)
+{
+    writer *w = s->state;
+    ns_block all = {0}, out = {0};
+    ns_out_file f;
+    int64_t *order = NULL;
+    ns_mt rng;
+    ns_status st = NS_OK;
+    (void)unused;
+    if (w->done) return NS_OK;
+    w->done = 1;
+    NS_TRY(ns_out_open(&f, s->output_manifest, err), "output_path");
+    NS_CHECK(st, ns_stage_pull_all(s->input, &all, &w->keep, &w->n_keep, &w->keep_cap, err), "rows");
+    NS_CHECK(st, ns_alloc((void **)&order, (all.n + 1) * sizeof *order, "prepare.shuffle", err), "shuffle");
+    NS_CHECK(st, ns_block_map(&out, &all, s->run, 0, rl_row, s, err), "writer");
+    NS_INFO("Full dataset size: %zu", out.n);
+    size_t n = out.n;
+    for (size_t i = 0; i < n; i++) order[i] = (int64_t)i;
+    ns_mt_seed_python(&rng, (uint64_t)(w->seed < 0 ? -w->seed : w->seed));
+    if (w->do_shuffle) ns_shuffle_python(&rng, order, n);
+    if (w->n_samples >= 0) {
+        if ((size_t)w->n_samples < n) n = (size_t)w->n_samples;
+        NS_INFO("Downsampled dataset size: %zu", n);
+    }
+    for (size_t i = 0; i < n; i++) NS_CHECK(st, put_line(&f, &out.line[order[i]], err), "output_path");
+    if (!n) NS_WARN("%s has no rows: every row was filtered out", s->output_manifest);
+done:
+    ns_free(order);
+    ns_block_free(&all);
+    ns_block_free(&out);
+    if (st != NS_OK) {
+        ns_out_abort(&f);
+        return st;
+    }
+    return ns_out_commit(&f, err);
+}
+
+const ns_stage_class ns_stage_write_sft = {
+    .name = "WriteFinalSftManifest", .params = sft_params, .init = sft_init, .next = sft_next, .free = writer_free};
+const ns_stage_class ns_stage_write_rl = {
+    .name = "WriteFinalRLManifest", .params = rl_params, .init = rl_init, .next = rl_next, .free = writer_free};
