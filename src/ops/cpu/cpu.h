@@ -138,6 +138,16 @@ void ns_cpu_head(ns_exec *x, const ns_head_args *a, const ns_cpu_head_gemms *g, 
 int64_t ns_cpu_head_rows(int64_t T, int64_t V);              /* tokens of a chunk */
 int64_t ns_cpu_head_shared(int64_t T, int64_t C, int64_t V); /* shared bytes; gemm scratch comes on top */
 
+/* ---- rows_avx512.c: serial ---- */
+void ns_avx512_norm_fwd(ns_exec *x, const ns_norm_args *a);
+void ns_avx512_norm_bwd(ns_exec *x, const ns_norm_bwd_args *a);
+void ns_avx512_rope(ns_exec *x, const ns_rope_args *a);
+void ns_avx512_act_fwd(ns_exec *x, const ns_act_args *a);
+void ns_avx512_act_bwd(ns_exec *x, const ns_act_args *a);
+void ns_avx512_add(ns_exec *x, const ns_add_args *a);
+void ns_avx512_adamw(ns_exec *x, const ns_opt_args *a);
+double ns_avx512_sumsq(const float *g, int64_t n);
+
 /* ---- linear_amx.c: bf16 on the tile unit; other types and missing panels fall back on f32 tiles ---- */
 void ns_amx_prepare_bytes(const ns_weight *w, int64_t *fwd, int64_t *dx);
 void ns_amx_prepare(ns_exec *x, const ns_weight *w);

@@ -139,6 +139,39 @@ static void v_head(ns_exec *x, const ns_head_args *a)
     ns_cpu_head(x, a, &ns_cpu_head_f32, &ns_cpu_vec_avx512);
 }
 
+static void v_norm_fwd(ns_exec *x, const ns_norm_args *a)
+{
+    ns_cpu_norm_fwd(x, a, ns_avx512_norm_fwd);
+}
+static void v_norm_bwd(ns_exec *x, const ns_norm_bwd_args *a)
+{
+    ns_cpu_norm_bwd(x, a, ns_avx512_norm_bwd);
+}
+static void v_rope(ns_exec *x, const ns_rope_args *a)
+{
+    ns_cpu_rope(x, a, ns_avx512_rope);
+}
+static void v_act_fwd(ns_exec *x, const ns_act_args *a)
+{
+    ns_cpu_act(x, a, ns_avx512_act_fwd);
+}
+static void v_act_bwd(ns_exec *x, const ns_act_args *a)
+{
+    ns_cpu_act(x, a, ns_avx512_act_bwd);
+}
+static void v_add(ns_exec *x, const ns_add_args *a)
+{
+    ns_cpu_add(x, a, ns_avx512_add);
+}
+static void v_grad_sumsq(ns_exec *x, const ns_opt_args *a)
+{
+    ns_cpu_grad_sumsq(x, a, ns_avx512_sumsq);
+}
+static void v_adamw(ns_exec *x, const ns_opt_args *a)
+{
+    ns_cpu_adamw(x, a, ns_avx512_adamw);
+}
+
 static int64_t v_work_bytes(const ns_exec *x, int64_t T, int64_t max_len, int64_t C, int64_t F, int64_t V,
                             int64_t n_heads, int64_t head_dim)
 {
@@ -155,6 +188,14 @@ static void use_avx512(ns_ops *o)
     o->attn_fwd = v_attn_fwd;
     o->attn_bwd = v_attn_bwd;
     o->head = v_head;
+    o->norm_fwd = v_norm_fwd;
+    o->norm_bwd = v_norm_bwd;
+    o->rope = v_rope;
+    o->act_fwd = v_act_fwd;
+    o->act_bwd = v_act_bwd;
+    o->add = v_add;
+    o->grad_sumsq = v_grad_sumsq;
+    o->adamw = v_adamw;
     o->work_bytes = v_work_bytes;
 }
 

@@ -138,6 +138,7 @@ void ns_avx512_gemm(const ns_cpu_operand *a, const ns_cpu_operand *b, int64_t m,
                     int64_t ldc, int add, void *scratch)
 {
     float *bbuf = scratch, *abuf = bbuf + (int64_t)NB * KC;
+    unsigned csr = flush_denormals();
     if (k == 0 && !add)
         for (int64_t i = 0; i < m; i++) memset(c + i * ldc, 0, (size_t)n * 4);
     for (int64_t j0 = 0; j0 < n; j0 += NB) {
@@ -149,4 +150,5 @@ void ns_avx512_gemm(const ns_cpu_operand *a, const ns_cpu_operand *b, int64_t m,
                 rows_block(a, i0, ns_cpu_min(MB, m - i0), nb, k0, nk, c + i0 * ldc + j0, ldc, add || k0, abuf, bbuf);
         }
     }
+    restore_denormals(csr);
 }

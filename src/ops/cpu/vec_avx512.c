@@ -60,6 +60,7 @@ static float score_max(float *s, int64_t n, float scale, float cap)
 
 static float exp_sum(float *s, int64_t n, float top)
 {
+    unsigned csr = flush_denormals();
     __m512 sum = _mm512_setzero_ps(), t = _mm512_set1_ps(top);
     for (int64_t i = 0; i < n; i += 16) {
         __mmask16 m = mask16(n - i);
@@ -67,11 +68,13 @@ static float exp_sum(float *s, int64_t n, float top)
         _mm512_mask_storeu_ps(s + i, m, e);
         sum = _mm512_mask_add_ps(sum, m, sum, e);
     }
+    restore_denormals(csr);
     return _mm512_reduce_add_ps(sum);
 }
 
 static void attn_grad(float *s, float *dp, int64_t n, float scale, float cap, float lse, float D)
 {
+    unsigned csr = flush_denormals();
     __m512 f = _mm512_set1_ps(scale), c = _mm512_set1_ps(cap), l = _mm512_set1_ps(lse), d = _mm512_set1_ps(D);
     for (int64_t i = 0; i < n; i += 16) {
         __mmask16 m = mask16(n - i);
@@ -86,10 +89,11 @@ static void attn_grad(float *s, float *dp, int64_t n, float scale, float cap, fl
         _mm512_mask_storeu_ps(s + i, m, p);
         _mm512_mask_storeu_ps(dp + i, m, g);
     }
+    restore_denormals(csr);
 }
 
 /* Three passes over a row that sits in cache: largest, exponentials, gradient. */
-static double head_row(float *z, int64_t n, int64_t label, float scale, float cap, void *d, ns_dtype dt)
+static double head_pass(float *z, int64_t n, int64_t label, float scale, float cap, void *d, ns_dtype dt)
 {
     float top = score_max(z, n, 1, cap), z_label = z[label];
     __m512 sum = _mm512_setzero_ps(), t = _mm512_set1_ps(top), c = _mm512_set1_ps(cap > 0 ? 1 / cap : 0);
@@ -114,6 +118,14 @@ static double head_row(float *z, int64_t n, int64_t label, float scale, float ca
     }
     ns_ref_store(d, dt, label, at_label);
     return lse - (double)z_label;
+}
+
+static double head_row(float *z, int64_t n, int64_t label, float scale, float cap, void *d, ns_dtype dt)
+{
+    unsigned csr = flush_denormals();
+    double ce = head_pass(z, n, label, scale, cap, d, dt);
+    restore_denormals(csr);
+    return ce;
 }
 
 const ns_cpu_vec ns_cpu_vec_avx512 = {.gemm = ns_avx512_gemm,
