@@ -127,7 +127,7 @@ ns_status ns_stage_new(ns_stage **out, ns_prepare *p, const char *path, ns_error
     NS_CHECK(st, check_params(s->cls, node, path, err), "processors");
     NS_CHECK(st, ns_param_str(s, "input_manifest_file", NULL, &s->input_manifest, err), "processors");
     NS_CHECK(st, ns_param_str(s, "output_manifest_file", NULL, &s->output_manifest, err), "processors");
-    NS_CHECK(st, s->cls->init(s, err), "%s", s->cls->name);
+    NS_CHECK(st, s->cls->init(s, err), "%s (%s)", s->cls->name, path);
     NS_CHECK(st, run_test_cases(s, err), "%s", s->cls->name);
     *out = s;
 done:
@@ -293,8 +293,8 @@ static ns_status build(plan *pl, ns_prepare *p, const ns_node *list, const char 
         if (run && !ns_node_truthy(run)) continue;
         char *path = ns_arena_printf(&p->arena, err, "processors.%zu", i);
         NS_FAIL_IF(!path, NS_ERR_MEMORY, "processors");
-        NS_TRY(ns_stage_new(&s, p, path, err), "%s", path);
-        ns_status st = link_input(pl, p, s, i, err);
+        ns_status st = ns_stage_new(&s, p, path, err);
+        if (st == NS_OK) st = link_input(pl, p, s, i, err);
         if (st != NS_OK) {
             ns_stage_free(&s);
             return st;

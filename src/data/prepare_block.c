@@ -107,6 +107,10 @@ ns_status ns_block_map(ns_block *out, const ns_block *in, const ns_prepare *p, i
         }
         for (int i = 0; i < n; i++) NS_CHECK(st, join(out, &m.tiles[i], err), "rows");
     }
+    if (out->text.data) { /* blocks may be kept for long: give back what doubling took too much */
+        NS_CHECK(st, ns_realloc((void **)&out->text.data, out->text.len + 1, "prepare.text", err), "rows");
+        out->text.cap = out->text.len + 1;
+    }
     size_t at = 0; /* the text no longer moves */
     for (size_t i = 0; i < out->n; i++) {
         out->line[i].p = out->text.data ? out->text.data + at : "";

@@ -14,6 +14,7 @@
 #include "data/prepare_internal.h"
 #include "data/prompt.h"
 
+enum { SLICE_ROWS = 8192 };
 typedef enum chat_format { CHAT_NONE, CHAT_NEMOTRON, CHAT_LLAMA } chat_format;
 
 typedef struct writer {
@@ -68,7 +69,8 @@ static ns_status init_common(ns_stage *s, ns_error *err)
 static ns_status sft_init(ns_stage *s, ns_error *err)
 {
     const char *chat;
-    NS_TRY(init_common(s, err), "%s", s->cls->name);
+    ns_status st = init_common(s, err);
+    if (st != NS_OK) return st;
     writer *w = s->state;
     NS_TRY(ns_param_str(s, "output_key", "output", &w->output_key, err), "writer");
     NS_TRY(ns_param_str(s, "chat_format", NULL, &chat, err), "writer");
@@ -80,7 +82,8 @@ static ns_status sft_init(ns_stage *s, ns_error *err)
 
 static ns_status rl_init(ns_stage *s, ns_error *err)
 {
-    NS_TRY(init_common(s, err), "%s", s->cls->name);
+    ns_status st = init_common(s, err);
+    if (st != NS_OK) return st;
     writer *w = s->state;
     NS_TRY(ns_param_str(s, "task_name", NULL, &w->task_name, err), "writer");
     NS_TRY(ns_param_int(s, "random_seed", 0, &w->seed, err), "writer");
@@ -260,33 +263,45 @@ static ns_status put_line(ns_out_file *f, const ns_line *l, ns_error *err)
     return ns_file_write(f->f, "\n", 1, err);
 }
 
+/* Turns rows into records and writes them, a slice at a time: the text of all records is never held at once. */
+static ns_status write_rows(ns_stage *s, const ns_block *in, ns_row_fn fn, ns_out_file *f, ns_hash_set *seen,
+                            int64_t *n_written, ns_error *err)
+{
+    for (size_t from = 0; from < in->n; from += SLICE_ROWS) {
+        ns_block slice = {.line = in->line + from, .n = in->n - from < SLICE_ROWS ? in->n - from : SLICE_ROWS};
+        ns_block out = {0};
+        ns_status st = ns_block_map(&out, &slice, s->run, 0, fn, s, err);
+        for (size_t i = 0; st == NS_OK && i < out.n; i++) {
+            int is_new = 1;
+            if (seen) st = ns_hash_set_add(seen, out.line[i].key, &is_new, err);
+            if (st != NS_OK || !is_new) continue;
+            st = put_line(f, &out.line[i], err);
+            ++*n_written;
+        }
+        ns_block_free(&out);
+        if (st != NS_OK) return st;
+    }
+    return NS_OK;
+}
+
 static ns_status sft_next(ns_stage *s, ns_block *unused, ns_error *err)
 {
     writer *w = s->state;
     ns_out_file f;
     ns_hash_set seen = {0};
     ns_status st = NS_OK;
-    int64_t n_written = 0, n_repeated = 0;
+    int64_t n_read = 0, n_written = 0;
     (void)unused;
     if (w->done) return NS_OK;
     w->done = 1;
     NS_TRY(ns_out_open(&f, s->output_manifest, err), "output_path");
-    for (;;) {
-        ns_block in = {0}, out = {0};
+    for (size_t n = 1; st == NS_OK && n;) {
+        ns_block in = {0};
         st = ns_stage_next(s->input, &in, err);
-        size_t n = in.n;
-        if (st == NS_OK && n) st = ns_block_map(&out, &in, s->run, 0, sft_row, s, err);
-        for (size_t i = 0; st == NS_OK && i < out.n; i++) {
-            int is_new = 0;
-            st = ns_hash_set_add(&seen, out.line[i].key, &is_new, err);
-            n_repeated += st == NS_OK && !is_new;
-            if (st != NS_OK || !is_new) continue;
-            st = put_line(&f, &out.line[i], err);
-            n_written++;
-        }
+        if (st == NS_OK) st = write_rows(s, &in, sft_row, &f, &seen, &n_written, err);
+        n = in.n;
+        n_read += (int64_t)n;
         ns_block_free(&in);
-        ns_block_free(&out);
-        if (st != NS_OK || !n) break;
     }
     ns_hash_set_free(&seen);
     if (st != NS_OK) {
@@ -295,41 +310,54 @@ static ns_status sft_next(ns_stage *s, ns_block *unused, ns_error *err)
     }
     NS_TRY(ns_out_commit(&f, err), "output_path");
     NS_INFO("Prepared dataset size: %" PRId64, n_written);
-    if (n_repeated) NS_INFO("%" PRId64 " rows repeated an earlier question and output and were left out", n_repeated);
+    if (n_read > n_written)
+        NS_INFO("%" PRId64 " rows repeated an earlier question and output and were left out", n_read - n_written);
     if (!n_written) NS_WARN("%s has no rows: every row was filtered out", s->output_manifest);
     return NS_OK;
+}
+
+/* A permutation of the rows, cut to the number asked for. */
+static ns_status choose_rows(const writer *w, ns_block *all, ns_error *err)
+{
+    int64_t *order = NULL;
+    ns_line *line = NULL;
+    ns_mt rng;
+    ns_status st = NS_OK;
+    NS_CHECK(st, ns_alloc((void **)&order, (all->n + 1) * sizeof *order, "prepare.shuffle", err), "shuffle");
+    NS_CHECK(st, ns_alloc((void **)&line, (all->n + 1) * sizeof *line, "prepare.lines", err), "shuffle");
+    for (size_t i = 0; i < all->n; i++) order[i] = (int64_t)i;
+    ns_mt_seed_python(&rng, (uint64_t)(w->seed < 0 ? -w->seed : w->seed));
+    if (w->do_shuffle) ns_shuffle_python(&rng, order, all->n);
+    for (size_t i = 0; i < all->n; i++) line[i] = all->line[order[i]];
+    ns_free(all->line);
+    all->line = line;
+    all->cap = all->n;
+    if (w->n_samples >= 0 && (size_t)w->n_samples < all->n) all->n = (size_t)w->n_samples;
+done:
+    ns_free(order);
+    if (st != NS_OK) ns_free(line);
+    return st;
 }
 
 static ns_status rl_next(ns_stage *s, ns_block *unused, ns_error *err)
 {
     writer *w = s->state;
-    ns_block all = {0}, out = {0};
+    ns_block all = {0};
     ns_out_file f;
-    int64_t *order = NULL;
-    ns_mt rng;
     ns_status st = NS_OK;
+    int64_t n_written = 0;
     (void)unused;
     if (w->done) return NS_OK;
     w->done = 1;
     NS_TRY(ns_out_open(&f, s->output_manifest, err), "output_path");
     NS_CHECK(st, ns_stage_pull_all(s->input, &all, &w->keep, &w->n_keep, &w->keep_cap, err), "rows");
-    NS_CHECK(st, ns_alloc((void **)&order, (all.n + 1) * sizeof *order, "prepare.shuffle", err), "shuffle");
-    NS_CHECK(st, ns_block_map(&out, &all, s->run, 0, rl_row, s, err), "writer");
-    NS_INFO("Full dataset size: %zu", out.n);
-    size_t n = out.n;
-    for (size_t i = 0; i < n; i++) order[i] = (int64_t)i;
-    ns_mt_seed_python(&rng, (uint64_t)(w->seed < 0 ? -w->seed : w->seed));
-    if (w->do_shuffle) ns_shuffle_python(&rng, order, n);
-    if (w->n_samples >= 0) {
-        if ((size_t)w->n_samples < n) n = (size_t)w->n_samples;
-        NS_INFO("Downsampled dataset size: %zu", n);
-    }
-    for (size_t i = 0; i < n; i++) NS_CHECK(st, put_line(&f, &out.line[order[i]], err), "output_path");
-    if (!n) NS_WARN("%s has no rows: every row was filtered out", s->output_manifest);
+    NS_INFO("Full dataset size: %zu", all.n);
+    NS_CHECK(st, choose_rows(w, &all, err), "rows");
+    if (w->n_samples >= 0) NS_INFO("Downsampled dataset size: %zu", all.n);
+    NS_CHECK(st, write_rows(s, &all, rl_row, &f, NULL, &n_written, err), "output_path");
+    if (!n_written) NS_WARN("%s has no rows: every row was filtered out", s->output_manifest);
 done:
-    ns_free(order);
     ns_block_free(&all);
-    ns_block_free(&out);
     if (st != NS_OK) {
         ns_out_abort(&f);
         return st;
