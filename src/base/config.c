@@ -470,7 +470,7 @@ static int all_default(const ns_node *n)
     return 1;
 }
 
-ns_status ns_config_override(ns_config *c, const char *word, ns_error *err)
+ns_status cfg_override(ns_config *c, const char *word, int may_create, ns_error *err)
 {
     const char *origin = strlen(word) <= 160 ? ns_arena_printf(&c->arena, err, "override %s", word)
                                              : ns_arena_printf(&c->arena, err, "override %.150s...", word);
@@ -489,7 +489,7 @@ ns_status ns_config_override(ns_config *c, const char *word, ns_error *err)
     ns_node *value = NULL, *there = NULL;
     CFG_TRY(cfg_parse_value(c, key, eq + 1, origin, &value, err));
     NS_TRY(raw_find(c, key, &there, err), "%s", origin);
-    if (plus == 0 && !there) return unknown_key(c, origin, key, err);
+    if (plus == 0 && !there && !may_create) return unknown_key(c, origin, key, err);
     /* as Hydra: a null, a missing value, a list or a map may be added onto what is there */
     int may_add = !there || there->type == NS_NODE_NULL || all_default(there) || value->type == NS_NODE_LIST ||
                   value->type == NS_NODE_MAP || (there->type == NS_NODE_STRING && strcmp(there->s, "???") == 0);
@@ -497,6 +497,11 @@ ns_status ns_config_override(ns_config *c, const char *word, ns_error *err)
                "%s: '%s' is already set (%s): write %s=... or ++%s=... to change it", origin, key, there->origin, key,
                key);
     return cfg_assign(c, key, value, origin, err);
+}
+
+ns_status ns_config_override(ns_config *c, const char *word, ns_error *err)
+{
+    return cfg_override(c, word, 0, err);
 }
 
 ns_status ns_config_value(ns_config *c, const char *text, ns_node **out, ns_error *err)

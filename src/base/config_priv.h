@@ -42,6 +42,8 @@ NS_MUST_USE ns_status cfg_assign(ns_config *c, const char *path, const ns_node *
                                  ns_error *err);
 /* As written, without resolving interpolations. *out NULL if absent. */
 NS_MUST_USE ns_status cfg_find(ns_config *c, const char *path, const ns_node **out, ns_error *err);
+/* ns_config_override; may_create: the plain form, too, may create its key. */
+NS_MUST_USE ns_status cfg_override(ns_config *c, const char *word, int may_create, ns_error *err);
 void cfg_remove(ns_node *map, const char *key);
 int cfg_equal(const ns_node *a, const ns_node *b);
 /* Writes the dotted path of a node; returns out. */

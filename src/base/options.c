@@ -3,7 +3,6 @@
  * Nothing of a verb runs before all of it has been checked. */
 #include "base/options.h"
 
-#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -11,238 +10,8 @@
 #include "base/log.h"
 #include "base/options_priv.h"
 
-typedef struct parser {
-    ns_parsed *out;
-    const ns_verb *verb;
-    ns_config *c;
-    const char *const *argv;
-    int argc, at;
-    ns_node **flag_values; /* per row: what the command line gave, or NULL */
-    const char **overrides;
-    size_t n_overrides;
-    const char *config_name, *config_path, *config_dir;
-    int has_keys; /* the table has configuration rows */
-} parser;
-
-/* ---- words ---- */
-static int same_name(const char *a, const char *b) /* '-' and '_' are the same in flag names */
-{
-    for (; *a && *b; a++, b++)
-        if (*a != *b && !((*a == '-' || *a == '_') && (*b == '-' || *b == '_'))) return 0;
-    return *a == *b;
-}
-
-static const ns_option *find_flag(const parser *s, const char *name, char short_name)
-{
-    for (size_t i = 0; i < s->verb->n_options; i++) {
-        const ns_option *o = &s->verb->options[i];
-        if (!o->flag) continue;
-        if (short_name ? o->short_name == short_name : same_name(o->key, name)) return o;
-    }
-    return NULL;
-}
-
-static int starts_override(const parser *s, const char *w)
-{
-    if (*w == '+' || *w == '~') return 1;
-    size_t n = 0;
-    if (!(isalpha((unsigned char)*w) || *w == '_')) return 0;
-    while (w[n] && (isalnum((unsigned char)w[n]) || strchr("_-.[]", w[n]))) n++;
-    return w[n] == '=' && (s->has_keys || s->verb->keep_overrides);
-}
-
-static ns_status unknown_flag(const parser *s, const char *word, const char *name, ns_error *err)
-{
-    static const char *const common[] = {"--help",        "--json",        "--quiet",
-                                         "--config-name", "--config-path", "--config-dir"};
-    size_t n_common = sizeof common / sizeof common[0], n = 0;
-    char hint[512];
-    for (size_t i = 0; i < s->verb->n_options; i++)
-        NS_FAIL_IF(!s->verb->options[i].flag && strcmp(s->verb->options[i].key, name) == 0, NS_ERR_CONFIG,
-                   "%s: '%s' is a configuration key: write ++%s=VALUE", word, name, name);
-    const char **names = ns_arena_alloc(&s->c->arena, (s->verb->n_options + n_common) * sizeof *names, err);
-    CFG_NEED(names);
-    for (size_t i = 0; i < s->verb->n_options; i++) {
-        if (!s->verb->options[i].flag || s->verb->options[i].flags & NS_OPT_HIDDEN) continue;
-        names[n] = ns_arena_printf(&s->c->arena, err, "--%s", s->verb->options[i].key);
-        CFG_NEED(names[n]);
-        n++;
-    }
-    for (size_t i = 0; i < n_common; i++) names[n++] = common[i];
-    const char *full = ns_arena_printf(&s->c->arena, err, "--%s", name);
-    CFG_NEED(full);
-    NS_FAIL(NS_ERR_CONFIG, "unknown option %s%s", word, cfg_suggest(hint, sizeof hint, full, names, n));
-}
-
-/* The value of an option: after '=', or the next word. */
-static ns_status take_value(parser *s, const char *shown, const char *inline_value, const char **value, ns_error *err)
-{
-    if (inline_value) {
-        *value = inline_value;
-        return NS_OK;
-    }
-    const char *next = s->at + 1 < s->argc ? s->argv[s->at + 1] : NULL;
-    int looks_like_option = next && next[0] == '-' && next[1] && !isdigit((unsigned char)next[1]) && next[1] != '.';
-    NS_FAIL_IF(!next || looks_like_option, NS_ERR_CONFIG, "%s needs a value: write %s=VALUE%s%s", shown, shown,
-               next ? "; found the option " : "", next ? next : "");
-    *value = next;
-    s->at++;
-    return NS_OK;
-}
-
-static ns_status set_flag(parser *s, const ns_option *o, const char *text, ns_error *err)
-{
-    size_t row = (size_t)(o - s->verb->options);
-    const char *origin = ns_arena_printf(&s->c->arena, err, "--%s", o->key);
-    ns_node *n = origin ? cfg_string(s->c, text, strlen(text), origin, err) : NULL;
-    CFG_NEED(n);
-    if (o->type == NS_OPT_NODE) {
-        CFG_TRY(cfg_parse_value(s->c, o->key, text, origin, &n, err));
-    } else if (o->type != NS_OPT_STRING && o->type != NS_OPT_LIST) {
-        CFG_TRY(cfg_type_hydra(s->c, n, err));
-    }
-    if (o->type != NS_OPT_LIST) {
-        s->flag_values[row] = n;
-        return NS_OK;
-    }
-    if (!s->flag_values[row]) s->flag_values[row] = cfg_new(s->c, NS_NODE_LIST, origin, err);
-    CFG_NEED(s->flag_values[row]);
-    return cfg_append(s->c, s->flag_values[row], NULL, n, err);
-}
-
-/* `--input_prefixes a b`: a list option also takes the words after its first value, where words have no other meaning. */
-static ns_status take_more(parser *s, const ns_option *o, ns_error *err)
-{
-    while (o->type == NS_OPT_LIST && !s->verb->allow_positional && s->at + 1 < s->argc) {
-        const char *next = s->argv[s->at + 1];
-        if (next[0] == '-' || starts_override(s, next)) break;
-        s->at++;
-        CFG_TRY(set_flag(s, o, next, err));
-    }
-    return NS_OK;
-}
-
-/* --help, --json, --quiet, --config-*. *done: the word was one of them. */
-static ns_status common_flag(parser *s, const char *word, const char *name, const char *inline_value, int *done,
-                             ns_error *err)
-{
-    const char **target = NULL;
-    *done = 1;
-    if (strcmp(name, "help") == 0)
-        s->out->help = 1;
-    else if (strcmp(name, "json") == 0)
-        s->out->json = 1;
-    else if (strcmp(name, "quiet") == 0)
-        s->out->quiet = 1;
-    else if (same_name(name, "config-name") || strcmp(name, "cn") == 0)
-        target = &s->config_name;
-    else if (same_name(name, "config-path") || strcmp(name, "cp") == 0)
-        target = &s->config_path;
-    else if (same_name(name, "config-dir") || strcmp(name, "cd") == 0)
-        target = &s->config_dir;
-    else
-        *done = 0;
-    if (!target) {
-        NS_FAIL_IF(*done && inline_value, NS_ERR_CONFIG, "%s: --%s takes no value", word, name);
-        return NS_OK;
-    }
-    return take_value(s, word, inline_value, target, err);
-}
-
-static ns_status long_flag(parser *s, const char *word, ns_error *err)
-{
-    const char *eq = strchr(word, '=');
-    char name[256];
-    size_t n = eq ? (size_t)(eq - word) : strlen(word);
-    NS_FAIL_IF(n >= sizeof name, NS_ERR_CONFIG, "unknown option %.60s...", word);
-    memcpy(name, word, n);
-    name[n] = 0;
-    const char *inline_value = eq ? eq + 1 : NULL, *value = NULL;
-    const ns_option *o = find_flag(s, name + 2, 0);
-    int done = 0;
-    if (!o) CFG_TRY(common_flag(s, name, name + 2, inline_value, &done, err));
-    if (done) return NS_OK;
-    if (!o && strncmp(name, "--no", 4) == 0 && (name[4] == '-' || name[4] == '_')) {
-        o = find_flag(s, name + 5, 0);
-        if (o && o->type == NS_OPT_BOOL && !inline_value) return set_flag(s, o, "false", err);
-        NS_FAIL_IF(o && o->type == NS_OPT_BOOL, NS_ERR_CONFIG, "%s takes no value", name);
-        o = NULL;
-    }
-    if (!o) return unknown_flag(s, name, name + 2, err);
-    if (o->type == NS_OPT_BOOL) return set_flag(s, o, inline_value ? inline_value : "true", err);
-    CFG_TRY(take_value(s, name, inline_value, &value, err));
-    CFG_TRY(set_flag(s, o, value, err));
-    return take_more(s, o, err);
-}
-
-static ns_status short_flag(parser *s, const char *word, ns_error *err)
-{
-    const ns_option *o = find_flag(s, NULL, word[1]);
-    const char *value = NULL;
-    char shown[3] = {'-', word[1], 0};
-    int done = 0;
-    if (!o) {
-        if (strcmp(word, "-h") == 0) s->out->help = done = 1;
-        char two[3] = {word[1], word[1] ? word[2] : 0, 0}; /* -cn NAME, -cn=NAME */
-        const char *after = word[1] && word[2] ? word + 3 : "";
-        if (!done && word[1] == 'c' && (*after == 0 || *after == '=') && two[1])
-            CFG_TRY(common_flag(s, word, two, *after ? after + 1 : NULL, &done, err));
-        NS_FAIL_IF(!done, NS_ERR_CONFIG, "unknown option %s (see `ns %s --help`)", word, s->verb->name);
-        return NS_OK;
-    }
-    NS_FAIL_IF(o->type == NS_OPT_BOOL && word[2], NS_ERR_CONFIG, "%s: -%c takes no value", word, word[1]);
-    if (o->type == NS_OPT_BOOL) return set_flag(s, o, "true", err);
-    const char *attached = word[2] == '=' ? word + 3 : word[2] ? word + 2 : NULL;
-    CFG_TRY(take_value(s, shown, attached, &value, err));
-    CFG_TRY(set_flag(s, o, value, err));
-    return take_more(s, o, err);
-}
-
-static ns_status plain_word(parser *s, const char *word, int *rest, ns_error *err)
-{
-    ns_parsed *out = s->out;
-    if (!*rest && starts_override(s, word) && (s->has_keys || s->verb->keep_overrides)) {
-        if (s->verb->keep_overrides)
-            out->overrides[out->n_overrides++] = word;
-        else
-            s->overrides[s->n_overrides++] = word;
-        return NS_OK;
-    }
-    /* a verb with operands takes a file "+x" or "~x", but ++x=1 without -- before it is a setting in the wrong place */
-    int setting = s->verb->allow_positional ? !*rest && word[0] == '+' && word[1] == '+' : *word == '+' || *word == '~';
-    NS_FAIL_IF(setting, NS_ERR_CONFIG, "'%s': ns %s has no configuration keys", word, s->verb->name);
-    if (!s->verb->allow_positional) {
-        NS_FAIL(NS_ERR_CONFIG, "'%s' is not an option%s", word,
-                s->has_keys ? ": settings are written key=value, options --name value" : " of this command");
-    }
-    out->positional[out->n_positional++] = word;
-    if (s->verb->allow_positional == 2) *rest = 1;
-    return NS_OK;
-}
-
-static ns_status sort_words(parser *s, ns_error *err)
-{
-    int rest = 0;
-    for (int i = 0; i < s->argc && s->verb->allow_positional != 2 && strcmp(s->argv[i], "--") != 0; i++)
-        if (strcmp(s->argv[i], "--help") == 0) s->out->help = 1; /* also behind a word that is wrong */
-    for (s->at = 0; s->at < s->argc && !s->out->help; s->at++) {
-        const char *w = s->argv[s->at];
-        if (rest)
-            CFG_TRY(plain_word(s, w, &rest, err));
-        else if (strcmp(w, "--") == 0)
-            rest = 1;
-        else if (w[0] == '-' && w[1] == '-')
-            CFG_TRY(long_flag(s, w, err));
-        else if (w[0] == '-' && w[1] && !isdigit((unsigned char)w[1]))
-            CFG_TRY(short_flag(s, w, err));
-        else
-            CFG_TRY(plain_word(s, w, &rest, err));
-    }
-    return NS_OK;
-}
-
 /* ---- the tree ---- */
-static ns_status put_defaults(parser *s, ns_error *err)
+static ns_status put_defaults(opt_parser *s, ns_error *err)
 {
     for (size_t i = 0; i < s->verb->n_options; i++) {
         const ns_option *o = &s->verb->options[i];
@@ -268,7 +37,7 @@ static int is_file(const char *path)
 }
 
 /* DIR/NAME, DIR/NAME.yaml, DIR/NAME.yml; *found NULL if none is a file. */
-static ns_status look_in(parser *s, const char *dir, const char *name, const char **found, ns_error *err)
+static ns_status look_in(opt_parser *s, const char *dir, const char *name, const char **found, ns_error *err)
 {
     static const char *const ends[] = {"", ".yaml", ".yml"};
     for (size_t i = 0; i < 3 && !*found; i++) {
@@ -289,7 +58,7 @@ static const char *builtin_text(const ns_verb *v, const char *name)
     return NULL;
 }
 
-static ns_status fail_no_config(parser *s, const char *name, ns_error *err)
+static ns_status fail_no_config(opt_parser *s, const char *name, ns_error *err)
 {
     ns_buf known = {0};
     ns_status st = NS_OK;
@@ -305,7 +74,7 @@ static ns_status fail_no_config(parser *s, const char *name, ns_error *err)
 }
 
 /* Settings of Hydra itself that documented files carry; they configure nothing here. */
-static ns_status drop_hydra_keys(parser *s, ns_error *err)
+static ns_status drop_hydra_keys(opt_parser *s, ns_error *err)
 {
     const ns_node *defaults = ns_node_get(s->c->root, "defaults");
     for (size_t i = 0; defaults && defaults->type == NS_NODE_LIST && i < defaults->n; i++)
@@ -318,7 +87,7 @@ static ns_status drop_hydra_keys(parser *s, ns_error *err)
     return NS_OK;
 }
 
-static ns_status read_files(parser *s, ns_error *err)
+static ns_status read_files(opt_parser *s, ns_error *err)
 {
     const char *name = s->config_name ? s->config_name : s->verb->default_config, *found = NULL;
     NS_FAIL_IF(!name && (s->config_path || s->config_dir), NS_ERR_CONFIG,
@@ -340,9 +109,11 @@ static ns_status read_files(parser *s, ns_error *err)
 }
 
 /* ---- known and unknown keys ---- */
-enum { KEY_UNKNOWN, KEY_ROW, KEY_GROUP, KEY_INSIDE }; /* a row; a map of rows; below a row that takes anything */
+/* A row; a map of rows; below a row that takes anything: one with a default, or one without, where nothing is known about
+ * the keys and the plain `row.sub=value` may create them unless a file has filled it. */
+enum { KEY_UNKNOWN, KEY_ROW, KEY_GROUP, KEY_INSIDE, KEY_FREE };
 
-static int classify(const parser *s, const char *key)
+static int classify(const opt_parser *s, const char *key)
 {
     size_t n = strlen(key);
     int kind = KEY_UNKNOWN;
@@ -354,12 +125,13 @@ static int classify(const parser *s, const char *key)
         if (m > n && o->key[n] == '.' && memcmp(key, o->key, n) == 0) kind = KEY_GROUP;
         int takes_children = o->type == NS_OPT_NODE || o->type == NS_OPT_LIST;
         if (n > m && takes_children && (key[m] == '.' || key[m] == '[') && memcmp(key, o->key, m) == 0)
-            return KEY_INSIDE;
+
+            return o->def && strcmp(o->def, "null") != 0 && strcmp(o->def, "{}") != 0 ? KEY_INSIDE : KEY_FREE;
     }
     return kind;
 }
 
-static ns_status fail_unknown(parser *s, const char *where, const char *key, size_t more, ns_error *err)
+static ns_status fail_unknown(opt_parser *s, const char *where, const char *key, size_t more, ns_error *err)
 {
     char hint[512], others[64] = "";
     size_t n = 0;
@@ -368,21 +140,36 @@ static ns_status fail_unknown(parser *s, const char *where, const char *key, siz
     for (size_t i = 0; i < s->verb->n_options; i++)
         if (!s->verb->options[i].flag) names[n++] = s->verb->options[i].key;
     cfg_suggest(hint, sizeof hint, key, names, n);
-    if (!*hint && find_flag(s, key, 0)) snprintf(hint, sizeof hint, "; did you mean the option --%s?", key);
+    if (!*hint && opt_find_flag(s, key, 0)) snprintf(hint, sizeof hint, "; did you mean the option --%s?", key);
     if (more) snprintf(others, sizeof others, " (%zu more unknown keys follow)", more);
     NS_FAIL(NS_ERR_CONFIG, "%s: unknown key '%s'%s%s", where, key, hint, others);
 }
 
-/* May this override create or change its key? Keys that a YAML file defined are known when the verb allows them. */
-static ns_status check_override(parser *s, const char *word, ns_error *err)
+/* The nearest value above key that exists holds nothing from a file: null, or made by earlier words. Cuts key there. */
+static ns_status is_unfilled(opt_parser *s, char *key, int *yes, ns_error *err)
 {
+    const ns_node *n = NULL;
+    for (char *dot = strrchr(key, '.'); dot && !n; dot = strrchr(key, '.')) {
+        *dot = 0;
+        CFG_TRY(cfg_find(s->c, key, &n, err));
+    }
+    *yes = n && (n->type == NS_NODE_NULL || strncmp(n->origin, "override ", 9) == 0);
+    return NS_OK;
+}
+
+/* May this override create or change its key? Keys that a YAML file defined are known when the verb allows them. */
+static ns_status check_override(opt_parser *s, const char *word, int *may_create, ns_error *err)
+{
+    *may_create = 0;
     if (*word == '~') return NS_OK;
     const char *from = word + strspn(word, "+"), *eq = strchr(from, '=');
     if (!eq || eq == from) return NS_OK; /* malformed: the configuration says how */
     char *key = ns_arena_strndup(&s->c->arena, from, (size_t)(eq - from), err);
     const char *where = ns_arena_printf(&s->c->arena, err, "override %.160s", word);
     CFG_NEED(key && where ? key : NULL);
-    if (classify(s, key) != KEY_UNKNOWN) return NS_OK;
+    int kind = classify(s, key);
+    if (kind == KEY_FREE) return is_unfilled(s, key, may_create, err);
+    if (kind != KEY_UNKNOWN) return NS_OK;
     if (s->verb->open_config) {
         const ns_node *n = NULL;
         CFG_TRY(cfg_find(s->c, key, &n, err));
@@ -403,7 +190,7 @@ typedef struct unknown_keys {
     size_t n;
 } unknown_keys;
 
-static ns_status scan_tree(parser *s, const ns_node *map, const char *prefix, unknown_keys *u, ns_error *err)
+static ns_status scan_tree(opt_parser *s, const ns_node *map, const char *prefix, unknown_keys *u, ns_error *err)
 {
     for (size_t i = 0; i < map->n; i++) {
         const ns_node *n = map->items[i];
@@ -420,7 +207,7 @@ static ns_status scan_tree(parser *s, const ns_node *map, const char *prefix, un
     return NS_OK;
 }
 
-static ns_status check_keys(parser *s, ns_error *err)
+static ns_status check_keys(opt_parser *s, ns_error *err)
 {
     unknown_keys u = {0};
     if (!s->has_keys) return NS_OK;
@@ -429,13 +216,13 @@ static ns_status check_keys(parser *s, ns_error *err)
 }
 
 /* ---- filling ---- */
-static ns_status fail_missing(parser *s, ns_buf *list, ns_error *err)
+static ns_status fail_missing(opt_parser *s, ns_buf *list, ns_error *err)
 {
     ns_error_set(err, NS_ERR_CONFIG, __FILE__, __LINE__, "missing: %s (see `ns %s --help`)", list->data, s->verb->name);
     return NS_ERR_CONFIG;
 }
 
-static int is_required_and_missing(parser *s, size_t row)
+static int is_required_and_missing(opt_parser *s, size_t row)
 {
     const ns_option *o = &s->verb->options[row];
     const ns_node *n = NULL;
@@ -447,7 +234,7 @@ static int is_required_and_missing(parser *s, size_t row)
 }
 
 /* All missing settings in one message. */
-static ns_status check_required(parser *s, ns_error *err)
+static ns_status check_required(opt_parser *s, ns_error *err)
 {
     ns_buf list = {0};
     ns_status st = NS_OK;
@@ -462,7 +249,7 @@ static ns_status check_required(parser *s, ns_error *err)
     return st;
 }
 
-static ns_status note_compat(parser *s, const ns_option *o, const ns_node *n, ns_error *err)
+static ns_status note_compat(opt_parser *s, const ns_option *o, const ns_node *n, ns_error *err)
 {
     ns_node *def = NULL;
     const ns_node null_node = {.type = NS_NODE_NULL};
@@ -478,7 +265,7 @@ static ns_status note_compat(parser *s, const ns_option *o, const ns_node *n, ns
     return st;
 }
 
-static ns_status fill_row(parser *s, size_t row, ns_error *err)
+static ns_status fill_row(opt_parser *s, size_t row, ns_error *err)
 {
     const ns_option *o = &s->verb->options[row];
     const ns_node *n = NULL;
@@ -502,7 +289,7 @@ static ns_status fill_row(parser *s, size_t row, ns_error *err)
 }
 
 /* ---- public ---- */
-static ns_status prepare(parser *s, int argc, const char *const *argv, ns_error *err)
+static ns_status prepare(opt_parser *s, int argc, const char *const *argv, ns_error *err)
 {
     ns_arena *a = &s->c->arena;
     size_t n = (size_t)argc;
@@ -526,15 +313,16 @@ static ns_status prepare(parser *s, int argc, const char *const *argv, ns_error 
     return NS_OK;
 }
 
-static ns_status parse_all(parser *s, ns_error *err)
+static ns_status parse_all(opt_parser *s, ns_error *err)
 {
-    CFG_TRY(sort_words(s, err));
+    CFG_TRY(opt_sort_words(s, err));
     if (s->out->help) return NS_OK; /* nothing else matters */
     CFG_TRY(put_defaults(s, err));
     CFG_TRY(read_files(s, err));
     for (size_t i = 0; i < s->n_overrides; i++) {
-        CFG_TRY(check_override(s, s->overrides[i], err));
-        CFG_TRY(ns_config_override(s->c, s->overrides[i], err));
+        int may_create = 0;
+        CFG_TRY(check_override(s, s->overrides[i], &may_create, err));
+        CFG_TRY(cfg_override(s->c, s->overrides[i], may_create, err));
     }
     CFG_TRY(check_keys(s, err));
     CFG_TRY(check_required(s, err));
@@ -544,7 +332,7 @@ static ns_status parse_all(parser *s, ns_error *err)
 
 ns_status ns_options_parse(ns_parsed *out, const ns_verb *v, int argc, const char *const *argv, ns_error *err)
 {
-    parser s = {.out = out, .verb = v};
+    opt_parser s = {.out = out, .verb = v};
     memset(out, 0, sizeof *out);
     CFG_TRY(ns_config_new(&out->config, err));
     s.c = out->config;
@@ -561,7 +349,7 @@ static ns_status check_names(const ns_verb *v, ns_error *err)
         for (size_t j = 0; j < i; j++) {
             const ns_option *a = &v->options[i], *b = &v->options[j];
             if (a->flag != b->flag) continue;
-            int same = a->flag ? same_name(a->key, b->key) : strcmp(a->key, b->key) == 0;
+            int same = a->flag ? opt_same_name(a->key, b->key) : strcmp(a->key, b->key) == 0;
             NS_FAIL_IF(same, NS_ERR_INTERNAL, "ns %s: option '%s' stands in the table twice", v->name, a->key);
             NS_FAIL_IF(a->short_name && a->short_name == b->short_name, NS_ERR_INTERNAL,
                        "ns %s: -%c is both '%s' and '%s'", v->name, a->short_name, b->key, a->key);
@@ -576,7 +364,7 @@ static size_t field_size(ns_opt_type t)
     return sizes[t];
 }
 
-static ns_status check_row(parser *s, size_t row, ns_error *err)
+static ns_status check_row(opt_parser *s, size_t row, ns_error *err)
 {
     const ns_option *o = &s->verb->options[row];
     ns_error got = NS_ERROR_INIT;
@@ -594,7 +382,7 @@ static ns_status check_row(parser *s, size_t row, ns_error *err)
 ns_status ns_options_check(const ns_verb *v, ns_error *err)
 {
     ns_parsed out = {0};
-    parser s = {.out = &out, .verb = v};
+    opt_parser s = {.out = &out, .verb = v};
     CFG_TRY(check_names(v, err));
     CFG_TRY(ns_config_new(&out.config, err));
     s.c = out.config;

@@ -17,7 +17,7 @@ typedef struct opts {
     int packed, logger, shuffle;
     const char *name, *path, *filename, *precision, *copy;
     ns_opt_list betas, files;
-    const ns_node *val_interval, *sched;
+    const ns_node *val_interval, *sched, *wandb;
     int64_t seed2;
 } opts;
 
@@ -78,6 +78,7 @@ static const ns_option table[] = {
      .def = "x--{val_loss:.3f}-{step}, {epoch}",
      .help = "pattern"},
     {.key = "model.restore_from_path", .type = NS_OPT_STRING, AT(path), .flags = NS_OPT_REQUIRED, .help = "base model"},
+    {.key = "exp_manager.wandb_logger_kwargs", .type = NS_OPT_NODE, AT(wandb), .help = "anything"},
     {.key = "model.optim.lr", .type = NS_OPT_FLOAT, AT(lr), .def = "5e-6", .min = 0, .max = 10, .help = "rate"},
     {.key = "model.optim.betas", .type = NS_OPT_LIST, AT(betas), .def = "[0.9, 0.98]", .help = "Adam"},
     {.key = "model.optim.sched",
@@ -265,6 +266,23 @@ static void overrides_and_types(void **state)
     ns_parsed_free(&p);
 }
 
+static void rows_that_take_anything(void **state)
+{
+    (void)state;
+    ns_error err = NS_ERROR_INIT;
+    ns_parsed p;
+    /* as the documented launcher writes them: plain for what its file has, + for the rest */
+    assert_ns_ok(PARSE(&verb, &p, &err, BASE, "exp_manager.wandb_logger_kwargs.name=x",
+                       "exp_manager.wandb_logger_kwargs.project=p", "+exp_manager.wandb_logger_kwargs.id=y"),
+                 &err);
+    const opts *o = p.options;
+    assert_string_equal(ns_node_get(o->wandb, "name")->s, "x");
+    assert_string_equal(ns_node_get(o->wandb, "id")->s, "y");
+    ns_parsed_free(&p);
+    assert_refused("there is no key 'model.optim.sched.warmup'", BASE,
+                   "model.optim.sched.warmup=1"); /* has a default: ++ */
+}
+
 static void wrong_words(void **state)
 {
     (void)state;
@@ -398,7 +416,8 @@ static void configuration_files(void **state)
 static void open_configuration(void **state)
 {
     (void)state;
-    static const char *const own[] = {"base", "mine:\n  a: 1\nname: ${mine.a}-x\n", NULL};
+    static const char *const own[] = {
+        "base", "mine:\n  a: 1\nname: ${mine.a}-x\nexp_manager:\n  wandb_logger_kwargs: {name: q}\n", NULL};
     ns_verb v = verb;
     v.open_config = 1;
     v.builtin_configs = own;
@@ -408,6 +427,8 @@ static void open_configuration(void **state)
     assert_ns_ok(PARSE(&v, &p, &err, BASE, "++mine.a=5", "++mine.b=6"), &err);
     assert_string_equal(((opts *)p.options)->name, "5-x");
     ns_parsed_free(&p);
+    assert_ns_fails(PARSE(&v, &p, &err, BASE, "exp_manager.wandb_logger_kwargs.nam=5"), NS_ERR_CONFIG,
+                    "did you mean exp_manager.wandb_logger_kwargs.name?", &err);
     assert_ns_fails(PARSE(&v, &p, &err, BASE, "++mien.a=5"), NS_ERR_CONFIG, "unknown key 'mien.a'", &err);
     assert_ns_fails(PARSE(&v, &p, &err, BASE, "++model.optim.x=5"), NS_ERR_CONFIG, "unknown key 'model.optim.x'", &err);
 }
@@ -524,6 +545,7 @@ int main(void)
                                        cmocka_unit_test(flags_in_all_spellings),
                                        cmocka_unit_test(help_wins),
                                        cmocka_unit_test(overrides_and_types),
+                                       cmocka_unit_test(rows_that_take_anything),
                                        cmocka_unit_test(wrong_words),
                                        cmocka_unit_test(wrong_values),
                                        cmocka_unit_test(compatibility_notes),
