@@ -93,11 +93,12 @@ static ns_status count_steps(ns_sft *t, ns_error *err)
     int64_t nv = t->val_is_train ? t->rows.n : t->val_rows.n;
     t->n_val_batches = limited(o->limit_val_batches, (nv + o->val.gbs - 1) / o->val.gbs);
     if (t->val_interval <= 0) t->n_val_batches = 0;
+    int64_t horizon = o->sched_max_steps >= 0 ? o->sched_max_steps : t->max_steps;
     t->schedule = (ns_schedule){.lr = o->lr,
                                 .min_lr = o->min_lr,
-                                .max_steps = t->max_steps,
-                                .warmup = o->warmup,
-                                .constant = o->constant,
+                                .max_steps = horizon,
+                                .warmup = o->warmup_ratio >= 0 ? (int64_t)(o->warmup_ratio * (double)horizon) : o->warmup,
+                                .constant = o->constant_ratio >= 0 ? (int64_t)(o->constant_ratio * (double)horizon) : o->constant,
                                 .flat = !strcmp(o->sched, "constant")};
     return ns_schedule_check(&t->schedule, err);
 }

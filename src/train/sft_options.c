@@ -179,7 +179,10 @@ const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS] = {
      .help = "learning-rate schedule"},
     INT("model.optim.sched.warmup_steps", warmup, "0", 0, BIG, "linear warm-up"),
     INT("model.optim.sched.constant_steps", constant, "0", 0, BIG, "steps at min_lr at the end"),
-    FLT("model.optim.sched.min_lr", min_lr, "${model.optim.lr}", 0, 1e3,
+    INT("model.optim.sched.max_steps", sched_max_steps, "-1", -1, BIG, "length of the schedule; -1: the run's steps"),
+    FLT("model.optim.sched.warmup_ratio", warmup_ratio, "-1", -1, 1, "warm-up as a share of the schedule, instead of warmup_steps"),
+    FLT("model.optim.sched.constant_ratio", constant_ratio, "-1", -1, 1, "constant phase as a share of the schedule, instead of constant_steps"),
+FLT("model.optim.sched.min_lr", min_lr, "${model.optim.lr}", 0, 1e3,
         "final rate (default: the rate itself, i.e. constant)"),
     BOOL("model.optim.norm_weight_decay", norm_decay, "true", "norm weights are decayed, as in the original"),
     {.key = "sampler",
@@ -289,6 +292,8 @@ ns_status ns_sft_check(ns_sft_options *o, ns_error *err)
         "activations_checkpoint_granularity=selective: attention never stores its scores here; use null or full");
     NS_TRY(check_batches(&o->train, "train_ds", err), "%s", "batch sizes");
     NS_TRY(check_batches(&o->val, "validation_ds", err), "%s", "batch sizes");
+    NS_FAIL_IF((o->warmup_ratio >= 0 && o->warmup > 0) || (o->constant_ratio >= 0 && o->constant > 0), NS_ERR_CONFIG,
+               "model.optim.sched: give warmup_steps or warmup_ratio, constant_steps or constant_ratio, not both");
     NS_FAIL_IF(o->betas.n != 2, NS_ERR_CONFIG, "model.optim.betas: expected two numbers, found %zu", o->betas.n);
     o->beta1 = strtod(o->betas.v[0], NULL);
     o->beta2 = strtod(o->betas.v[1], NULL);

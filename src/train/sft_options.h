@@ -36,7 +36,8 @@ typedef struct ns_sft_options {
     double lr, weight_decay, eps;
     ns_opt_list betas;
     const char *sched;
-    int64_t warmup, constant;
+    int64_t warmup, constant, sched_max_steps; /* sched_max_steps -1: the run's steps */
+    double warmup_ratio, constant_ratio;       /* of the schedule's steps; < 0: not given */
     double min_lr;
     const char *sampler, *loss;
     int norm_decay;
@@ -50,7 +51,7 @@ typedef struct ns_sft_options {
     double beta1, beta2;
 } ns_sft_options;
 
-enum { NS_SFT_N_OPTIONS = 139 };
+enum { NS_SFT_N_OPTIONS = 142 };
 extern const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS];
 
 /* Combinations, before any work: sizes that do not divide, layouts this build cannot run, missing paths. */
