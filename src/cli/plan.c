@@ -18,6 +18,9 @@ static int run(void *options, ns_parsed *p)
     return code;
 }
 
+/* `--config-name=sft_config`, as documented commands may say, is the table's own defaults. */
+static const char *const builtin[] = {"sft_config", "", NULL};
+
 const ns_verb ns_verb_plan = {
     .name = "plan",
     .group = "training",
@@ -26,6 +29,7 @@ const ns_verb ns_verb_plan = {
     .examples = "ns plan ++model.restore_from_path=llama3.2-1b ++model.data.train_ds.file_path=sft-data.jsonl "
                 "++exp_manager.explicit_log_dir=out/training\n"
                 "ns plan --json ... | jq .memory.total_bytes\n",
+    .builtin_configs = builtin,
     .options = ns_sft_option_table,
     .n_options = NS_SFT_N_OPTIONS,
     .options_size = sizeof(ns_sft_options),

@@ -54,6 +54,9 @@ static int run(void *options, ns_parsed *p)
     return code;
 }
 
+/* `--config-name=sft_config`, as documented commands may say, is the table's own defaults. */
+static const char *const builtin[] = {"sft_config", "", NULL};
+
 const ns_verb ns_verb_sft = {
     .name = "sft",
     .group = "training",
@@ -63,6 +66,7 @@ const ns_verb ns_verb_sft = {
     .examples = "ns sft ++model.restore_from_path=llama3.2-1b ++model.data.train_ds.file_path=sft-data.jsonl \\\n"
                 "    ++model.data.validation_ds.file_path=val.jsonl ++exp_manager.explicit_log_dir=out/training\n"
                 "ns sft --config-name my_sft.yaml ++model.optim.lr=1e-5 ++trainer.sft.max_steps=200\n",
+    .builtin_configs = builtin,
     .options = ns_sft_option_table,
     .n_options = NS_SFT_N_OPTIONS,
     .options_size = sizeof(ns_sft_options),

@@ -94,12 +94,13 @@ static ns_status count_steps(ns_sft *t, ns_error *err)
     t->n_val_batches = limited(o->limit_val_batches, (nv + o->val.gbs - 1) / o->val.gbs);
     if (t->val_interval <= 0) t->n_val_batches = 0;
     int64_t horizon = o->sched_max_steps >= 0 ? o->sched_max_steps : t->max_steps;
-    t->schedule = (ns_schedule){.lr = o->lr,
-                                .min_lr = o->min_lr,
-                                .max_steps = horizon,
-                                .warmup = o->warmup_ratio >= 0 ? (int64_t)(o->warmup_ratio * (double)horizon) : o->warmup,
-                                .constant = o->constant_ratio >= 0 ? (int64_t)(o->constant_ratio * (double)horizon) : o->constant,
-                                .flat = !strcmp(o->sched, "constant")};
+    t->schedule =
+        (ns_schedule){.lr = o->lr,
+                      .min_lr = o->min_lr,
+                      .max_steps = horizon,
+                      .warmup = o->warmup_ratio >= 0 ? (int64_t)(o->warmup_ratio * (double)horizon) : o->warmup,
+                      .constant = o->constant_ratio >= 0 ? (int64_t)(o->constant_ratio * (double)horizon) : o->constant,
+                      .flat = !strcmp(o->sched, "constant")};
     return ns_schedule_check(&t->schedule, err);
 }
 
