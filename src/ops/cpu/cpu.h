@@ -148,13 +148,16 @@ void ns_avx512_add(ns_exec *x, const ns_add_args *a);
 void ns_avx512_adamw(ns_exec *x, const ns_opt_args *a);
 double ns_avx512_sumsq(const float *g, int64_t n);
 
-/* ---- linear_amx.c: bf16 on the tile unit; other types and missing panels fall back on f32 tiles ---- */
+/* ---- linear_amx.c, attn_amx.c: bf16 on the tile unit; other types and missing panels fall back on f32 tiles ---- */
 void ns_amx_prepare_bytes(const ns_weight *w, int64_t *fwd, int64_t *dx);
 void ns_amx_prepare(ns_exec *x, const ns_weight *w);
 void ns_amx_linear_fwd(ns_exec *x, const ns_linear_args *a);
 void ns_amx_linear_dgrad(ns_exec *x, const ns_linear_args *a);
 void ns_amx_linear_wgrad(ns_exec *x, const ns_linear_args *a);
 void ns_amx_head(ns_exec *x, const ns_head_args *a, const ns_cpu_vec *v);
+void ns_amx_attn_fwd(ns_exec *x, const ns_attn_args *a);
+void ns_amx_attn_bwd(ns_exec *x, const ns_attn_args *a);
+int64_t ns_amx_attn_work(int workers, int64_t T, int64_t max_len, int64_t head_dim);
 int64_t ns_amx_work(int workers, int64_t T, int64_t wide, int64_t narrow, int64_t C, int64_t V);
 
 /* ---- cpu_rows.c: cut rows (or elements) into fixed blocks and run a serial op on each ---- */

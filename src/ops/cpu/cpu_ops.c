@@ -210,6 +210,7 @@ static int64_t amx_work_bytes(const ns_exec *x, int64_t T, int64_t max_len, int6
 {
     int64_t q = n_heads * head_dim, wide = ns_cpu_max(ns_cpu_max(2 * F, 3 * q), C);
     int64_t amx = ns_amx_work(ns_threads_count(x->pool), T, wide, ns_cpu_max(ns_cpu_max(F, q), C), C, V);
+    amx = ns_cpu_max(amx, ns_amx_attn_work(ns_threads_count(x->pool), T, max_len, head_dim));
     return ns_cpu_up(ns_cpu_max(amx, v_work_bytes(x, T, max_len, C, F, V, n_heads, head_dim)), 64);
 }
 
@@ -219,6 +220,8 @@ static void use_amx(ns_ops *o)
     o->linear_fwd = ns_amx_linear_fwd;
     o->linear_dgrad = ns_amx_linear_dgrad;
     o->linear_wgrad = ns_amx_linear_wgrad;
+    o->attn_fwd = ns_amx_attn_fwd;
+    o->attn_bwd = ns_amx_attn_bwd;
     o->head = amx_head;
     o->prepare = ns_amx_prepare;
     o->prepare_bytes = ns_amx_prepare_bytes;
