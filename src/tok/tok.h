@@ -24,9 +24,10 @@ enum {
 
 NS_MUST_USE ns_status ns_tok_load(ns_tok **out, const char *path, ns_error *err);
 void ns_tok_free(ns_tok **t);
-/* Appends ids. text must be valid UTF-8 (NS_ERR_INPUT names the byte). */
+/* Appends ids (none on failure). text must be valid UTF-8 (NS_ERR_INPUT names the byte). */
 NS_MUST_USE ns_status ns_tok_encode(const ns_tok *t, ns_ids *out, const char *text, size_t n, int flags, ns_error *err);
-/* Appends bytes (may end inside a character: streaming callers keep them until whole). skip_special drops special tokens. */
+/* Appends bytes (may end inside a character: streaming callers keep them until whole). skip_special drops special tokens.
+ * An id without a token is NS_ERR_INPUT: a sampler must not draw from the padding rows past ns_tok_vocab_size. */
 NS_MUST_USE ns_status ns_tok_decode(const ns_tok *t, ns_buf *out, const int32_t *ids, size_t n, int skip_special,
                                     ns_error *err);
 int32_t ns_tok_id(const ns_tok *t, const char *token); /* exact token text (raw, not byte-mapped); -1 if absent */

@@ -145,6 +145,19 @@ static void added_tokens(void **state)
     ns_tok_free(&t);
 }
 
+/* Matches do not overlap, and a refused one is stepped over whole. */
+static void overlapping_tokens(void **state)
+{
+    (void)state;
+    ns_tok *t =
+        must_build(&(tiny){.added = TOKEN(260, "xy", RAW) "," TOKEN(261, "yz", RAW) "," TOKEN(
+                               262, "<a>", RAW) "," TOKEN(263, "a>b", "\"normalized\":false,\"special\":false")});
+    encodes(t, "xyz yz", 0, "<260>z <261>");
+    encodes(t, "<a>b a>b", 0, "<262>b <263>");
+    encodes(t, "<a>b a>b", NS_TOK_NO_SPECIAL_TEXT, "<a>b <263>");
+    ns_tok_free(&t);
+}
+
 static void normalized_tokens(void **state)
 {
     (void)state;
@@ -387,6 +400,8 @@ static void missing_bytes(void **state)
     ns_tok_source src = {.json = SMALL(""), .json_n = strlen(SMALL("")), .where = "t"};
     assert_ns_ok(ns_tok_build(&t, &src, &err), &err);
     assert_ns_fails(ns_tok_encode(t, &ids, "ab", 2, 0, &err), NS_ERR_INPUT, "byte 0x62 has no token", &err);
+    assert_ns_fails(ns_tok_encode(t, &ids, "a?b", 3, 0, &err), NS_ERR_INPUT, "byte 0x62 has no token", &err);
+    assert_int_equal(ids.n, 0); /* the first piece is taken back */
     ns_tok_free(&t);
     src.json = SMALL("\"unk_token\":\"?\",");
     src.json_n = strlen(src.json);
@@ -721,12 +736,25 @@ static void threads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(small_vocabulary),    cmocka_unit_test(added_tokens),   cmocka_unit_test(normalized_tokens),
-        cmocka_unit_test(templates),           cmocka_unit_test(pre_tokenizers), cmocka_unit_test(config_file),
-        cmocka_unit_test(literal_and_unknown), cmocka_unit_test(bad_text),       cmocka_unit_test(refusals),
-        cmocka_unit_test(missing_bytes),       cmocka_unit_test(truncated_file), cmocka_unit_test(out_of_memory),
-        cmocka_unit_test(load_from_disk),      cmocka_unit_test(recorded_ids),   cmocka_unit_test(real_properties),
-        cmocka_unit_test(whole_corpora),       cmocka_unit_test(hostile_text),   cmocka_unit_test(threads),
+        cmocka_unit_test(small_vocabulary),
+        cmocka_unit_test(added_tokens),
+        cmocka_unit_test(overlapping_tokens),
+        cmocka_unit_test(normalized_tokens),
+        cmocka_unit_test(templates),
+        cmocka_unit_test(pre_tokenizers),
+        cmocka_unit_test(config_file),
+        cmocka_unit_test(literal_and_unknown),
+        cmocka_unit_test(bad_text),
+        cmocka_unit_test(refusals),
+        cmocka_unit_test(missing_bytes),
+        cmocka_unit_test(truncated_file),
+        cmocka_unit_test(out_of_memory),
+        cmocka_unit_test(load_from_disk),
+        cmocka_unit_test(recorded_ids),
+        cmocka_unit_test(real_properties),
+        cmocka_unit_test(whole_corpora),
+        cmocka_unit_test(hostile_text),
+        cmocka_unit_test(threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
