@@ -246,8 +246,6 @@ static ns_status done_one(void *user, int64_t k, const char *text, size_t n, int
     job *j = user;
     int64_t i = j->order[k];
     ns_buf line = {0}, plain = {0};
-    while (n > 0 && ((unsigned char)text[n - 1] & 0xc0) == 0x80) n--; /* a character cut in the middle is dropped */
-    if (n > 0 && (unsigned char)text[n - 1] >= 0xc0) n--;
     ns_status st = format_row(j, &line, i, text, n, n_tokens, 1, err);
     if (st == NS_OK) st = format_row(j, &plain, i, text, n, n_tokens, 0, err);
     if (st == NS_OK && (fwrite(line.data, 1, line.len, j->part) != line.len || fflush(j->part)))

@@ -8,6 +8,7 @@
 
 #include "base/mem.h"
 #include "ckpt/model_io.h"
+#include "tok/unicode.h"
 
 typedef struct ns_slot {
     int64_t prompt;        /* number of the prompt, -1 free */
@@ -130,12 +131,17 @@ static int64_t find_stop(const ns_generator *g, const ns_buf *text)
     return at;
 }
 
+/* A model may say any bytes, and the token limit may cut a character: what is handed on is well-formed. */
 static ns_status finish(ns_slot *k, size_t text_len, ns_done_fn done, void *user, ns_error *err)
 {
     int64_t n_new = (int64_t)k->ids.n - k->n_prompt, i = k->prompt;
     k->prompt = -1;
     k->ids.n = 0;
-    return done(user, i, k->text.data ? k->text.data : "", text_len, n_new, err);
+    ns_buf text = {0};
+    ns_status st = ns_utf8_repair(&text, (const uint8_t *)k->text.data, text_len, err);
+    if (st == NS_OK) st = done(user, i, text.data ? text.data : "", text.len, n_new, err);
+    ns_buf_free(&text);
+    return st;
 }
 
 /* The slot's newest logits: one more token, or the end. */

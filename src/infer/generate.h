@@ -48,7 +48,7 @@ void ns_generator_close(ns_generator *g);
 
 typedef ns_status (*ns_prompt_fn)(void *user, int64_t i, ns_ids *ids, ns_error *err); /* appends the prompt's tokens */
 typedef ns_status (*ns_done_fn)(void *user, int64_t i, const char *text, size_t n, int64_t n_tokens,
-                                ns_error *err); /* any order */
+                                ns_error *err); /* any order; text is well-formed UTF-8 */
 NS_MUST_USE ns_status ns_generate(ns_generator *g, int64_t n, ns_prompt_fn prompt, ns_done_fn done, void *user,
                                   ns_error *err);
 

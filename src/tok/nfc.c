@@ -45,6 +45,35 @@ size_t ns_utf8_check(const uint8_t *p, size_t n)
     return n;
 }
 
+/* Bytes of the ill-formed sequence at p: as many as could have begun a character (Unicode 15, section 3.9, "maximal
+ * subpart"), at least 1. */
+static size_t bad_length(const uint8_t *p, size_t n)
+{
+    uint8_t c = p[0];
+    size_t len = c >= 0xc2 && c < 0xe0 ? 2 : (c & 0xf0) == 0xe0 ? 3 : c >= 0xf0 && c < 0xf5 ? 4 : 0;
+    uint8_t lo = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : 0x80, hi = c == 0xed ? 0x9f : c == 0xf4 ? 0x8f : 0xbf;
+    size_t k = 1;
+    while (k < len && k < n && p[k] >= lo && p[k] <= hi) {
+        lo = 0x80;
+        hi = 0xbf;
+        k++;
+    }
+    return k;
+}
+
+ns_status ns_utf8_repair(ns_buf *out, const uint8_t *p, size_t n, ns_error *err)
+{
+    for (size_t i = 0; i < n;) {
+        size_t good = ns_utf8_check(p + i, n - i);
+        NS_TRY(ns_buf_add(out, p + i, good, err), "text");
+        i += good;
+        if (i == n) break;
+        NS_TRY(ns_buf_adds(out, "\xef\xbf\xbd", err), "text");
+        i += bad_length(p + i, n - i);
+    }
+    return NS_OK;
+}
+
 size_t ns_utf8_put(uint8_t out[4], uint32_t c)
 {
     if (c < 0x80) {

@@ -119,6 +119,39 @@ static void utf8_check(void **state)
     }
 }
 
+/* Expected values: bytes.decode("utf-8", "replace") of Python 3.11. */
+static void utf8_repair(void **state)
+{
+    (void)state;
+    ns_error err = NS_ERROR_INIT;
+#define BAD "\xef\xbf\xbd"
+    static const struct {
+        const char *text, *want;
+    } cases[] = {
+        {"", ""},
+        {"plain", "plain"},
+        {"caf\xc3\xa9", "caf\xc3\xa9"},
+        {"\xa5", BAD},
+        {"a\xa5\xa5z", "a" BAD BAD "z"},
+        {"a\xc3", "a" BAD},
+        {"\xf0\x9f\x98", BAD},
+        {"\xf0\x9f\x98x", BAD "x"},
+        {"\xe4\xb8\xe4\xb8\xad", BAD "\xe4\xb8\xad"},
+        {"\xc0\x80", BAD BAD},
+        {"\xe0\x9f\xbf", BAD BAD BAD},
+        {"\xed\xa0\x80", BAD BAD BAD},
+        {"\xf4\x90\x80\x80", BAD BAD BAD BAD},
+        {"\xf5\xc3\xa9", BAD "\xc3\xa9"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        ns_buf out = {0};
+        const char *s = cases[i].text;
+        assert_ns_ok(ns_utf8_repair(&out, (const uint8_t *)s, strlen(s), &err), &err);
+        assert_string_equal(out.data ? out.data : "", cases[i].want);
+        ns_buf_free(&out);
+    }
+}
+
 static void out_of_memory(void **state)
 {
     (void)state;
@@ -146,6 +179,7 @@ int main(void)
         cmocka_unit_test(every_composite_round_trips),
         cmocka_unit_test(a_megabyte_of_marks),
         cmocka_unit_test(utf8_check),
+        cmocka_unit_test(utf8_repair),
         cmocka_unit_test(out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

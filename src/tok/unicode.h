@@ -83,6 +83,8 @@ static inline size_t ns_utf8_back(const uint8_t *p, size_t i)
 }
 /* Offset of the first byte that is not well-formed UTF-8 (surrogates and overlong forms are not), or n. */
 size_t ns_utf8_check(const uint8_t *p, size_t n);
+/* Appends the text with U+FFFD for each ill-formed sequence, as Hugging Face and Python (errors="replace") do. */
+NS_MUST_USE ns_status ns_utf8_repair(ns_buf *out, const uint8_t *p, size_t n, ns_error *err);
 /* Writes c (at most 0x10ffff) to out; returns 1..4. */
 size_t ns_utf8_put(uint8_t out[4], uint32_t c);
 
