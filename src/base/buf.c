@@ -8,7 +8,9 @@
 
 ns_status ns_buf_reserve(ns_buf *b, size_t extra, ns_error *err)
 {
-    return ns_grow((void **)&b->data, &b->cap, b->len + extra + 1, 1, "buf", err);
+    NS_TRY(ns_grow((void **)&b->data, &b->cap, b->len + extra + 1, 1, "buf", err), "%s", "");
+    b->data[b->len] = 0; /* also before the first append */
+    return NS_OK;
 }
 
 ns_status ns_buf_add(ns_buf *b, const void *p, size_t n, ns_error *err)

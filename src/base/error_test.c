@@ -79,6 +79,8 @@ static void buffer_and_suggestion(void **state)
     (void)state;
     ns_error err = NS_ERROR_INIT;
     ns_buf b = {0};
+    assert_ns_ok(ns_buf_reserve(&b, 100, &err), &err);
+    assert_string_equal(b.data, ""); /* a string before anything is appended */
     for (int i = 0; i < 1000; i++) assert_ns_ok(ns_buf_printf(&b, &err, "%d,", i), &err);
     assert_int_equal(b.len, 10 * 2 + 90 * 3 + 900 * 4);
     assert_int_equal(b.data[b.len], 0);
