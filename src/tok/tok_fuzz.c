@@ -37,10 +37,8 @@ static void check_refusal(const ns_error *err)
 static ns_tok *make(int kind)
 {
     static const char *const pre[] = {SPLIT("\\\\p{N}{1,3}"), "{\"type\":\"ByteLevel\"}", SPLIT("\\\\p{N}")};
-    static const char *const added[] = {"",
-                                        "{\"id\":300,\"content\":\"<s>\",\"special\":true},{\"id\":301,\"content\":\"  "
-                                        "\"},{\"id\":302,\"content\":\"<s>a\"}",
-                                        ""};
+    static const char tokens[] = "{\"id\":300,\"content\":\"<s>\",\"special\":true},"
+                                 "{\"id\":301,\"content\":\"  \"},{\"id\":302,\"content\":\"<s>a\"}";
     ns_error err = NS_ERROR_INIT;
     ns_buf b = {0};
     ns_tok *t = NULL;
@@ -48,7 +46,7 @@ static ns_tok *make(int kind)
              &b, &err,
              "{\"added_tokens\":[%s],\"normalizer\":%s,\"pre_tokenizer\":%s,\"decoder\":{\"type\":\"ByteLevel\"},"
              "\"model\":{\"vocab\":{",
-             added[kind], kind == 2 ? "{\"type\":\"NFC\"}" : "null", pre[kind]) == NS_OK,
+             kind == 1 ? tokens : "", kind == 2 ? "{\"type\":\"NFC\"}" : "null", pre[kind]) == NS_OK,
          "memory");
     for (int i = 0, next = 0x100; i < 256; i++) {
         int plain = (i >= 0x21 && i <= 0x7e) || (i >= 0xa1 && i <= 0xac) || i >= 0xae;
