@@ -147,7 +147,9 @@ static ns_status finish(ns_slot *k, size_t text_len, ns_done_fn done, void *user
 /* The slot's newest logits: one more token, or the end. */
 static ns_status advance(ns_generator *g, ns_slot *k, const float *logits, ns_done_fn done, void *user, ns_error *err)
 {
-    int32_t id = argmax(logits, g->arch.vocab);
+    /* a model may have more rows than its tokenizer has tokens (padding): those are never drawn */
+    int64_t n_tokens = ns_tok_vocab_size(g->tok);
+    int32_t id = argmax(logits, n_tokens < g->arch.vocab ? n_tokens : g->arch.vocab);
     NS_TRY(ns_grow((void **)&k->ids.v, &k->ids.cap, k->ids.n + 1, sizeof *k->ids.v, "infer.ids", err), "%s", "token");
     k->ids.v[k->ids.n++] = id;
     g->n_new_tokens++;
