@@ -1,0 +1,107 @@
+#!/bin/sh
+# The run you resumed is the run you started: 20 steps straight == 11 steps + kill -9 + resume, bit for bit; a repeated run
+# is bit-equal; a run stopped four times by its time limit averages to the same model. Tiny random model, real commands.
+set -u
+ns=$1
+root=$(cd "$(dirname "$0")/../.." && pwd)
+dir=$(mktemp -d "${TMPDIR:-/tmp}/ns-resume-XXXXXX")
+trap 'rm -rf "$dir"' EXIT
+fail() {
+    echo "not ok $*"
+    exit 1
+}
+
+cat >"$dir/config.json" <<'JSON'
+{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+ "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 1024, "max_position_embeddings": 512, "rms_norm_eps": 1e-5,
+ "rope_theta": 10000.0, "tie_word_embeddings": true, "hidden_act": "silu", "torch_dtype": "bfloat16", "initializer_range": 0.05}
+JSON
+i=0
+while [ $i -lt 200 ]; do
+    echo "{\"input\": \"What is $i plus $((i * 7 % 13))? \", \"output\": \"It is $((i + i * 7 % 13)).\"}"
+    i=$((i + 1))
+done >"$dir/rows.jsonl"
+"$ns" init --config "$dir/config.json" --tokenizer "$root/examples/demo/tokenizer" --output "$dir/base" --seed 7 >"$dir/init.log" 2>&1 ||
+    fail "ns init: $(cat "$dir/init.log")"
+
+# sft OUT [more settings]; with prefix=exec in the background, $! is the program itself
+sft() {
+    out=$1
+    shift
+    ${prefix:-} "$ns" sft ++model.restore_from_path="$dir/base" ++model.data.train_ds.file_path="$dir/rows.jsonl" ++exp_manager.explicit_log_dir="$out" \
+        ++model.data.train_ds.global_batch_size=16 ++model.data.train_ds.micro_batch_size=2 ++trainer.sft.max_steps=20 ++trainer.sft.max_epochs=100 \
+        ++trainer.sft.save_interval=5 ++trainer.sft.gradient_clip_val=1.0 ++model.optim.lr=1e-3 ++model.optim.sched.min_lr=1e-4 \
+        ++model.optim.sched.warmup_steps=3 ++model.hidden_dropout=0.1 "$@" >>"$out.log" 2>&1
+}
+# all files of all checkpoints, but for the folder's own name
+same() {
+    (cd "$1/checkpoints" && find . -type f | sort | xargs cksum) >"$dir/a.sum"
+    (cd "$2/checkpoints" && find . -type f | sort | xargs cksum) >"$dir/b.sum"
+    cmp -s "$dir/a.sum" "$dir/b.sum" || {
+        diff "$dir/a.sum" "$dir/b.sum" | head -10
+        return 1
+    }
+}
+
+sft "$dir/straight" || fail "straight run: $(tail -3 "$dir/straight.log")"
+[ "$(grep -c '"loss"' "$dir/straight/metrics.jsonl")" = 20 ] || fail "20 steps in metrics.jsonl"
+echo "ok a run of 20 steps"
+
+sft "$dir/again" || fail "repeated run: $(tail -3 "$dir/again.log")"
+same "$dir/straight" "$dir/again" || fail "a repeated run differs"
+NS_THREADS=1 sft "$dir/one-thread" || fail "one thread: $(tail -3 "$dir/one-thread.log")"
+same "$dir/straight" "$dir/one-thread" || fail "one thread gives another result"
+echo "ok a repeated run is bit-equal, on one thread too"
+
+(prefix=exec && sft "$dir/killed") &
+pid=$!
+n=0
+while [ "$(grep -c '"loss"' "$dir/killed/metrics.jsonl" 2>/dev/null || true)" != 11 ] && [ $n -lt 3000 ]; do
+    c=$(grep -c '"loss"' "$dir/killed/metrics.jsonl" 2>/dev/null || true)
+    [ "${c:-0}" -gt 11 ] && break
+    kill -0 $pid 2>/dev/null || break
+    n=$((n + 1))
+    sleep 0.01
+done
+kill -9 $pid 2>/dev/null
+wait $pid 2>/dev/null
+[ "$(grep -c '"loss"' "$dir/killed/metrics.jsonl")" -lt 20 ] || echo "# the run ended before it could be killed"
+sft "$dir/killed" || fail "resume after kill -9: $(tail -3 "$dir/killed.log")"
+same "$dir/straight" "$dir/killed" || fail "after kill -9 and resume the result differs"
+[ "$(grep -c '"loss"' "$dir/killed/metrics.jsonl")" = 20 ] || fail "metrics.jsonl has every step once"
+echo "ok kill -9 at step 11 and resume is bit-equal"
+
+stops=0
+while [ $stops -lt 40 ]; do
+    limit=0:0:0:0.001
+    [ $stops -ge 4 ] && limit=0:1:0:0
+    sft "$dir/limited" ++exp_manager.max_time_per_run=$limit
+    rc=$?
+    [ $rc = 0 ] && break
+    [ $rc = 130 ] || fail "time limit: exit $rc: $(tail -3 "$dir/limited.log")"
+    stops=$((stops + 1))
+done
+[ $stops -ge 4 ] || fail "stopped $stops times, wanted 4"
+"$ns" average --input "$dir/straight/checkpoints" --output "$dir/avg1" >"$dir/avg.log" 2>&1 || fail "average: $(cat "$dir/avg.log")"
+"$ns" average --input "$dir/limited/checkpoints" --output "$dir/avg2" >"$dir/avg.log" 2>&1 || fail "average: $(cat "$dir/avg.log")"
+cmp "$dir/avg1/model.safetensors" "$dir/avg2/model.safetensors" || fail "the averaged models differ"
+grep -q 'Resume with the same command' "$dir/limited.log" || fail "the resume command is printed"
+echo "ok a run stopped $stops times by its time limit averages to the same model"
+
+(prefix=exec && sft "$dir/signal") &
+pid=$!
+while [ ! -s "$dir/signal/metrics.jsonl" ] && kill -0 $pid 2>/dev/null; do sleep 0.01; done
+cp "$dir/signal.log" "$dir/first.log"
+if kill -0 $pid 2>/dev/null; then
+    sft "$dir/signal" && fail "a second training into a live folder is not refused"
+    grep -q "another training writes there (host .*process $pid" "$dir/signal.log" || fail "the refusal names the first: $(tail -2 "$dir/signal.log")"
+    echo "ok a second training into a live folder is refused, naming the first"
+fi
+kill -TERM $pid
+wait $pid
+sft "$dir/signal" || fail "resume after SIGTERM: $(tail -3 "$dir/signal.log")"
+same "$dir/straight" "$dir/signal" || fail "after SIGTERM and resume the result differs"
+echo "ok SIGTERM saves, and resume is bit-equal"
+
+sft "$dir/again" && grep -q 'finished already' "$dir/again.log" || fail "a finished run does nothing"
+echo "ok a finished run restarted does nothing"
