@@ -34,13 +34,24 @@ for suite in "$@"; do
     rm -rf "$root/opt/ns"
     mkdir -p "$root/opt/ns"
     tar -C "$root/opt/ns" --strip-components=1 -xzf "$tarball"
-    # /proc is needed: the loader finds $ORIGIN through it
-    unshare --mount sh -c "mount -t proc proc '$root/proc' && exec chroot '$root' \
-        su -s /bin/sh nobody -c 'cd / && /opt/ns/bin/ns --help'" >"$dir/dist-$suite.log" 2>&1
+    # As a plain user, from /: help, and a job that needs the shipped files. /proc is needed: the loader finds $ORIGIN in it.
+    cat >"$root/opt/ns/try.sh" <<'X'
+set -e
+cd /
+/opt/ns/bin/ns --help
+dir=$(mktemp -d)
+echo '{"question": "What is 1 + 1?", "answer": "2"}' >$dir/in.jsonl
+/opt/ns/bin/ns prepare ++preprocessed_dataset_files=$dir/in.jsonl ++output_path=$dir/out.jsonl ++input_key=question \
+    ++output_key=answer ++prompt_config=generic/default ++prompt_template=llama3-instruct
+grep -q 'What is 1 + 1' $dir/out.jsonl
+rm -r $dir
+X
+    unshare --mount sh -c "mount -t proc proc '$root/proc' && exec chroot '$root' su -s /bin/sh nobody -c 'sh /opt/ns/try.sh'" \
+        >"$dir/dist-$suite.log" 2>&1
     rc=$?
     rm -rf "$root/opt/ns"
     if [ $rc = 0 ] && [ -s "$dir/dist-$suite.log" ]; then
-        echo "ok   dist on $suite (glibc $libc): runs as nobody"
+        echo "ok   dist on $suite (glibc $libc): help and prepare run as nobody"
     else
         echo "FAIL dist on $suite (glibc $libc): exit $rc, $(tail -n 1 "$dir/dist-$suite.log")"
         bad=1
