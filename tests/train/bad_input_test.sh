@@ -15,6 +15,7 @@ JSON
 for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do echo "{\"input\": \"$i plus 1 is \", \"output\": \"$((i + 1)).\"}"; done >"$dir/rows.jsonl"
 "$ns" init --config "$dir/config.json" --tokenizer "$root/examples/demo/tokenizer" --output "$dir/base" >"$dir/log" 2>&1 || { cat "$dir/log"; exit 1; }
 
+# shellcheck disable=SC2317 # called through expect
 sft() {
     rows=$1 model=$2
     shift 2

@@ -34,7 +34,7 @@ sft() {
 }
 sft
 rc=$?
-[ $rc -ne 0 ] && [ $rc -lt 126 ] || fail "exit $rc on a full disk: $(tail -2 "$dir/log")"
+if [ $rc -eq 0 ] || [ $rc -ge 126 ]; then fail "exit $rc on a full disk: $(tail -2 "$dir/log")"; fi
 grep -qE 'No space left on device' "$dir/log" || fail "the message: $(tail -2 "$dir/log")"
 echo "ok a full disk is one clear line: $(grep 'No space left' "$dir/log" | head -1 | cut -c1-100)"
 n=$(find "$dir/small/out/checkpoints" -maxdepth 1 -name '*-last' | wc -l)

@@ -53,7 +53,10 @@ NS_THREADS=1 sft "$dir/one-thread" || fail "one thread: $(tail -3 "$dir/one-thre
 same "$dir/straight" "$dir/one-thread" || fail "one thread gives another result"
 echo "ok a repeated run is bit-equal, on one thread too"
 
-(prefix=exec && sft "$dir/killed") &
+(
+    prefix="exec"
+    sft "$dir/killed"
+) &
 pid=$!
 n=0
 while [ "$(grep -c '"loss"' "$dir/killed/metrics.jsonl" 2>/dev/null || true)" != 11 ] && [ $n -lt 3000 ]; do
@@ -88,7 +91,10 @@ cmp "$dir/avg1/model.safetensors" "$dir/avg2/model.safetensors" || fail "the ave
 grep -q 'Resume with the same command' "$dir/limited.log" || fail "the resume command is printed"
 echo "ok a run stopped $stops times by its time limit averages to the same model"
 
-(prefix=exec && sft "$dir/signal") &
+(
+    prefix="exec"
+    sft "$dir/signal"
+) &
 pid=$!
 while [ ! -s "$dir/signal/metrics.jsonl" ] && kill -0 $pid 2>/dev/null; do sleep 0.01; done
 cp "$dir/signal.log" "$dir/first.log"
@@ -103,5 +109,6 @@ sft "$dir/signal" || fail "resume after SIGTERM: $(tail -3 "$dir/signal.log")"
 same "$dir/straight" "$dir/signal" || fail "after SIGTERM and resume the result differs"
 echo "ok SIGTERM saves, and resume is bit-equal"
 
-sft "$dir/again" && grep -q 'finished already' "$dir/again.log" || fail "a finished run does nothing"
+sft "$dir/again" || fail "a finished run restarted: $(tail -3 "$dir/again.log")"
+grep -q 'finished already' "$dir/again.log" || fail "a finished run says so"
 echo "ok a finished run restarted does nothing"
