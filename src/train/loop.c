@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/mem.h"
 #include "train/sft.h"
 #include "train/stop.h"
 
@@ -31,6 +32,7 @@ static ns_status train_step(ns_sft *t, double *loss, double *grad_norm, int64_t 
                    .dropout_step = (uint32_t)t->state.step};
     NS_FAIL_IF(targets <= 0, NS_ERR_INPUT, "step %" PRId64 ": no row of the batch has a trained token",
                t->state.step + 1);
+    uint64_t allocations = ns_mem_get_stats().n_alloc;
     ns_model_zero_grad(m, x);
     *tokens = 0;
     for (int64_t k = 0; k < t->split.n_micro; k++) {
@@ -49,6 +51,7 @@ static ns_status train_step(ns_sft *t, double *loss, double *grad_norm, int64_t 
         *tokens += t->batch.n_tok;
     }
     ns_model_update(m, x);
+    NS_ASSERT(ns_mem_get_stats().n_alloc == allocations); /* all memory was planned */
     *loss = by_rows ? mean : s->loss_sum / targets;
     *grad_norm = sqrt(s->grad_sumsq);
     t->targets_done += (int64_t)targets;
