@@ -37,8 +37,7 @@
 #define BIG 9e15
 
 #define DATA_ROWS(p, f, inherit)                                                                                      \
-    STR("model.data." p ".file_path", f.file_path, NULL, "JSONL rows"),                                               \
-        INT("model.data." p ".global_batch_size", f.gbs, inherit("global_batch_size", "512"), 1, BIG, "rows a step"), \
+    INT("model.data." p ".global_batch_size", f.gbs, inherit("global_batch_size", "512"), 1, BIG, "rows a step"),     \
         INT("model.data." p ".micro_batch_size", f.mbs, inherit("micro_batch_size", "1"), 1, BIG,                     \
             "rows a forward pass"),                                                                                   \
         INT("model.data." p ".max_seq_length", f.max_seq_length, inherit("max_seq_length", "4096"), 2, BIG,           \
@@ -159,6 +158,14 @@ const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS] = {
      .choices = "none|lora|sdlora",
      .help = "adapters"},
     BOOL("model.data.chat", chat, "false", "rows are conversations"),
+    {.key = "model.data.train_ds.file_path",
+     .type = NS_OPT_STRING,
+     .at = AT(train.file_path),
+     .def = "???",
+     .flags = NS_OPT_REQUIRED,
+     .help = "training rows, JSONL"},
+    STR("model.data.validation_ds.file_path", val.file_path, NULL,
+        "validation rows, JSONL (default: the training rows)"),
     DATA_ROWS("train_ds", train, OWN),
     DATA_ROWS("validation_ds", val, FROM_TRAIN),
     {.key = "model.optim.name",
