@@ -16,14 +16,16 @@ _Static_assert(sizeof(mem_header) <= NS_ALIGN, "header must fit in front of the 
 static atomic_uint_fast64_t g_allocs, g_frees, g_bytes, g_peak;
 static atomic_uint_fast64_t g_fail_at; /* counts down; 0 = off */
 static atomic_int g_fail_sticky, g_fault_hit;
+static _Atomic(const char *) g_fault_label;
 
-static int fault_now(void)
+static int fault_now(const char *label)
 {
     if (atomic_load_explicit(&g_fail_at, memory_order_relaxed) == 0) return 0;
     if (atomic_load(&g_fault_hit) && atomic_load(&g_fail_sticky)) return 1;
     if (atomic_load(&g_fault_hit)) return 0;
     if (atomic_fetch_sub(&g_fail_at, 1) == 1) {
         atomic_store(&g_fail_at, 1); /* stays armed so that sticky mode is seen */
+        atomic_store(&g_fault_label, label);
         atomic_store(&g_fault_hit, 1);
         return 1;
     }
@@ -40,7 +42,7 @@ static void count_bytes(size_t add)
 
 static void *raw_alloc(size_t size, const char *label)
 {
-    if (size > SIZE_MAX - 2 * NS_ALIGN || fault_now()) return NULL;
+    if (size > SIZE_MAX - 2 * NS_ALIGN || fault_now(label)) return NULL;
     size_t total = (size + 2 * NS_ALIGN - 1) / NS_ALIGN * NS_ALIGN;
     char *base = aligned_alloc(NS_ALIGN, total);
     if (!base) return NULL;
@@ -115,6 +117,11 @@ void ns_mem_fail_at(uint64_t n, int sticky)
     atomic_store(&g_fault_hit, 0);
     atomic_store(&g_fail_sticky, sticky);
     atomic_store(&g_fail_at, n);
+}
+
+const char *ns_mem_fault_label(void)
+{
+    return ns_mem_fault_hit() ? atomic_load(&g_fault_label) : NULL;
 }
 
 int ns_mem_fault_hit(void)

@@ -38,6 +38,7 @@ ns_mem_stats ns_mem_get_stats(void);
  * ns_mem_fault_hit() tells whether the fault was reached. */
 void ns_mem_fail_at(uint64_t n, int sticky);
 int ns_mem_fault_hit(void);
+const char *ns_mem_fault_label(void); /* of the first allocation that was made to fail, NULL if none */
 
 /* ---- arenas ---- */
 typedef struct ns_arena {

@@ -69,10 +69,13 @@ static ns_status write_config(const char *dir, const ns_arch *a, const char *fro
     char path[4096];
     ns_arch other;
     NS_CHECK(st, ns_path(path, sizeof path, err, "%s/config.json", from ? from : ""), "%s", "");
-    ns_error ignored = NS_ERROR_INIT; /* a base that we cannot read is no base */
-    if (from && ns_path_exists(path) && ns_json_read_file(&base, &arena, path, &ignored) == NS_OK &&
-        (ns_arch_from_json(&other, base, path, &ignored) != NS_OK || other.family != a->family)) {
-        base = NULL;
+    if (from && ns_path_exists(path)) {
+        ns_error why =
+            NS_ERROR_INIT; /* a base that we do not understand is no base; one that cannot be read is an error */
+        int ours = ns_json_read_file(&base, &arena, path, &why) == NS_OK &&
+                   ns_arch_from_json(&other, base, path, &why) == NS_OK && other.family == a->family;
+        NS_BAIL_IF(st, why.code == NS_ERR_MEMORY || why.code == NS_ERR_IO, why.code, "%s", why.msg);
+        if (!ours) base = NULL;
     }
     NS_CHECK(st, ns_arch_write_json(&b, a, base, err), "write config.json");
     NS_CHECK(st, write_text(dir, "config.json", b.data, b.len, err), "%s", "");

@@ -67,6 +67,15 @@ static int by_step(const void *a, const void *b)
     return strcmp(x->name, y->name);
 }
 
+/* Out of memory must not look like "not complete": the folder would be passed over, or removed. */
+static ns_status is_done(int *done, const char *path, ns_error *err)
+{
+    ns_error why = NS_ERROR_INIT;
+    *done = ns_dir_is_done(path, 0, &why) == 1;
+    NS_FAIL_IF(!*done && why.code == NS_ERR_MEMORY, NS_ERR_MEMORY, "%s", why.msg);
+    return NS_OK;
+}
+
 ns_status ns_ckpt_scan(ns_ckpt_entry **out, size_t *n, const char *dir, ns_arena *arena, ns_error *err)
 {
     const char **names;
@@ -82,7 +91,9 @@ ns_status ns_ckpt_scan(ns_ckpt_entry **out, size_t *n, const char *dir, ns_arena
         NS_TRY(ns_path(path, sizeof path, err, "%s/%s/state.json", dir, names[i]), "%s", "");
         if (!ns_path_exists(path)) continue;
         NS_TRY(ns_path(path, sizeof path, err, "%s/%s", dir, names[i]), "%s", "");
-        if (!ns_dir_is_done(path, 0, NULL)) continue;
+        int done;
+        NS_TRY(is_done(&done, path, err), "%s", "");
+        if (!done) continue;
         e->name = names[i];
         e->is_last = ends_with(names[i], "-last");
         NS_TRY(ns_ckpt_read_state(&e->state, path, err), "%s", "");
@@ -101,7 +112,9 @@ static ns_status settle_old(const char *dir, const char *hidden, ns_error *err)
     NS_TRY(ns_path(old, sizeof old, err, "%s/%s", dir, hidden), "%s", "");
     NS_TRY(ns_path(final, sizeof final, err, "%s/%.*s", dir, (int)(strlen(hidden) - strlen(".old") - 1), hidden + 1),
            "%s", "");
-    if (ns_path_exists(final) || !ns_dir_is_done(old, 0, NULL)) return ns_remove_tree(old, err);
+    int done;
+    NS_TRY(is_done(&done, old, err), "%s", "");
+    if (ns_path_exists(final) || !done) return ns_remove_tree(old, err);
     NS_WARN("%s: puts back the checkpoint that an interrupted save had moved aside", final);
     NS_FAIL_IF(ns_sys_rename(old, final) != 0, NS_ERR_IO, "cannot rename '%s' to '%s': %s", old, final,
                strerror(errno));
