@@ -148,6 +148,9 @@ static ns_status read_sizes(ns_arch *a, const source *s, ns_error *err)
         "%s: \"hidden_size\" %lld is not a multiple of \"num_attention_heads\" %lld and there is no \"head_dim\"",
         s->where, (long long)a->C, (long long)a->n_heads);
     NS_TRY(get_int(s, "head_dim", derived ? a->C / a->n_heads : 128, 2, 4096, &a->head_dim, err), "%s", "");
+    NS_FAIL_IF(a->head_dim < 2 || a->head_dim > 4096, NS_ERR_INPUT,
+               "%s: hidden_size %lld over %lld heads gives heads of %lld: found outside 2..4096", s->where,
+               (long long)a->C, (long long)a->n_heads, (long long)a->head_dim);
     NS_FAIL_IF(a->head_dim % 2, NS_ERR_UNSUPPORTED, "%s: head_dim %lld is odd: rotary embedding needs pairs", s->where,
                (long long)a->head_dim);
     return NS_OK;
