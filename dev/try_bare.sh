@@ -9,7 +9,6 @@
 set -u
 cd "$(dirname "$0")/.." || exit 1
 dir=${NS_BARE_DIR:-/var/tmp/ns-bare}
-mirror=${NS_DEBIAN_MIRROR:-http://deb.debian.org/debian}
 skip() {
     echo "SKIP bare: $1"
     exit 77
@@ -22,7 +21,7 @@ if [ "${1:-}" != --inside ]; then
     if [ ! -f "$dir/base/.complete" ]; then
         echo "bare: making a minimal bookworm in $dir/base"
         rm -rf "$dir/base"
-        debootstrap --variant=minbase bookworm "$dir/base" "$mirror" >"$dir/debootstrap.log" 2>&1 ||
+        debootstrap --variant=minbase bookworm "$dir/base" ${NS_MIRROR:+"$NS_MIRROR"} >"$dir/debootstrap.log" 2>&1 ||
             skip "debootstrap failed ($(tail -n 1 "$dir/debootstrap.log"))"
         touch "$dir/base/.complete"
     fi

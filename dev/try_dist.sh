@@ -18,15 +18,11 @@ command -v debootstrap >/dev/null || skip "debootstrap is not installed"
 mkdir -p "$dir"
 bad=0
 for suite in "$@"; do
-    case $suite in
-    jammy) mirror=http://archive.ubuntu.com/ubuntu ;;
-    *) mirror=http://deb.debian.org/debian ;;
-    esac
     root=$dir/$suite
     if [ "$suite" = bookworm ] && [ -f "$dir/base/.complete" ]; then root=$dir/base; fi # dev/try_bare.sh has made it
     if [ ! -f "$root/.complete" ]; then
         rm -rf --one-file-system "$root"
-        debootstrap --variant=minbase "$suite" "$root" "$mirror" >"$dir/debootstrap-$suite.log" 2>&1 ||
+        debootstrap --variant=minbase "$suite" "$root" ${NS_MIRROR:+"$NS_MIRROR"} >"$dir/debootstrap-$suite.log" 2>&1 ||
             skip "debootstrap $suite failed ($(tail -n 1 "$dir/debootstrap-$suite.log"))"
         touch "$root/.complete"
     fi
