@@ -87,7 +87,7 @@ static int shape(const ns_ops *ops, const char *level, ns_threads *pool, ns_dtyp
 
 int main(int argc, char **argv)
 {
-    static const char *const levels[] = {"f32", "avx512", "amx"};
+    static const char *const levels[] = {"f32", "avx2", "avx512", "amx"};
     int threads[16] = {1, 0}, n_threads = 2, rc = 0;
     if (argc > 1)
         for (n_threads = 0; n_threads < argc - 1 && n_threads < 16; n_threads++)

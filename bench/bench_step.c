@@ -130,7 +130,7 @@ static int run(const char *level, int C, int length, int threads, ns_dtype dt)
 
 int main(int argc, char **argv)
 {
-    static const char *const levels[] = {"f32", "avx512", "amx"};
+    static const char *const levels[] = {"f32", "avx2", "avx512", "amx"};
     int C = argc > 1 ? atoi(argv[1]) : 256, length = argc > 2 ? atoi(argv[2]) : 128, rc = 0;
     int threads = argc > 3 ? atoi(argv[3]) : 0;
     ns_dtype dt = argc > 4 && !strcmp(argv[4], "f32") ? NS_DTYPE_F32 : NS_DTYPE_BF16;

@@ -254,7 +254,7 @@ typedef struct ns_ops {
 } ns_ops;
 
 /* Tables. ns_ops_ref is complete and constant. ns_ops_cpu fills *out for this machine; `level` forces a path:
- * "auto", "ref", "f32" (OpenBLAS tiles), "avx512", "amx" (also from the variable NS_ISA). Err: level not available here. */
+ * "auto", "ref", "f32" (OpenBLAS tiles), "avx2", "avx512", "amx" (also from the variable NS_ISA). Err: level not available here. */
 extern const ns_ops ns_ops_ref;
 extern const ns_ops ns_ops_plan;
 NS_MUST_USE ns_status ns_ops_cpu(ns_ops *out, const char *level, ns_error *err);

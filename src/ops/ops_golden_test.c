@@ -344,8 +344,8 @@ static void all_ops(void **state)
         print_message("SKIP: no %s\n", GOLDEN);
         skip();
     }
-    static const char *const levels[] = {"table", "ref", "f32", "avx512", "amx"};
-    for (int l = 0; l < 5; l++) {
+    static const char *const levels[] = {"table", "ref", "f32", "avx2", "avx512", "amx"};
+    for (int l = 0; l < 6; l++) {
         ns_ops ops = ns_ops_ref;
         if (l && ns_ops_cpu(&ops, levels[l], NULL) != NS_OK) {
             print_message("SKIP: level %s is not available here\n", levels[l]);

@@ -159,6 +159,10 @@ static void cpu_f32_agrees(void **s)
 {
     (void)s, check_level("f32");
 }
+static void cpu_avx2_agrees(void **s)
+{
+    (void)s, check_level("avx2");
+}
 static void cpu_avx512_agrees(void **s)
 {
     (void)s, check_level("avx512");
@@ -176,9 +180,9 @@ static void cpu_auto_agrees(void **s)
 static void thread_count_changes_nothing(void **state)
 {
     (void)state;
-    static const char *const levels[] = {"f32", "avx512", "amx"};
+    static const char *const levels[] = {"f32", "avx2", "avx512", "amx"};
     ns_error err = NS_ERROR_INIT;
-    for (int l = 0; l < 3; l++) {
+    for (int l = 0; l < 4; l++) {
         ns_ops ops;
         if (ns_ops_cpu(&ops, levels[l], NULL) != NS_OK) continue;
         for (int i = 0; i < N_CASES; i++) {
@@ -430,6 +434,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(cpu_ref_agrees),
         cmocka_unit_test(cpu_f32_agrees),
+        cmocka_unit_test(cpu_avx2_agrees),
         cmocka_unit_test(cpu_avx512_agrees),
         cmocka_unit_test(cpu_amx_agrees),
         cmocka_unit_test(cpu_auto_agrees),

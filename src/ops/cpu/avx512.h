@@ -1,4 +1,4 @@
-/* Private to *_avx512.c and *_amx.c: masks, bf16 <-> f32, a 16x16 transpose, and exp. */
+/* Private to *_avx512.c and *_amx.c: masks, bf16 <-> f32, a 16x16 transpose, and the names of the templates. */
 #ifndef NS_OPS_CPU_AVX512_H
 #define NS_OPS_CPU_AVX512_H
 
@@ -31,18 +31,6 @@ static inline __m256i ps_to_bf16(__m512 f)
     __mmask16 nan = _mm512_cmp_ps_mask(f, f, _CMP_UNORD_Q);
     r = _mm512_mask_or_epi32(_mm512_srli_epi32(r, 16), nan, hi, _mm512_set1_epi32(0x40));
     return _mm512_cvtepi32_epi16(r);
-}
-
-/* Denormal results and operands as 0 until restored: an operation that meets one takes a hundred cycles more. */
-static inline unsigned flush_denormals(void)
-{
-    unsigned csr = _mm_getcsr();
-    _mm_setcsr(csr | 0x8040);
-    return csr;
-}
-static inline void restore_denormals(unsigned csr)
-{
-    _mm_setcsr(csr);
 }
 
 /* Up to 16 elements of either type as f32; lanes outside m are 0 and their memory is not touched. */
@@ -87,48 +75,87 @@ static inline void transpose16(__m512i r[16])
     }
 }
 
-/* exp, error below 2 units in the last place: x = n ln2 + r, |r| <= ln2/2, Taylor polynomial of degree 7 in r (its error
- * there is 5e-9). -inf -> 0, +inf -> inf, NaN -> NaN; below 2^-149 it is 0. */
-static inline __m512 exp16(__m512 x)
+/* ---- the names that *_tmpl.h and simd_math.h use ---- */
+enum { W = 16, MR = 14 };
+#define SIMD_ROWS 14
+#define SIMD(x) ns_avx512_##x
+#define SIMD_VEC ns_cpu_vec_avx512
+typedef __m512 vf;
+typedef __m512d vd;
+typedef __mmask16 vm;
+#define vmask mask16
+#define vload load16
+#define vstore store16
+#define vloadf(m, p) _mm512_maskz_loadu_ps(m, p)
+#define vstoref(p, m, v) _mm512_mask_storeu_ps(p, m, v)
+#define vget _mm512_load_ps /* aligned */
+#define vput _mm512_store_ps
+#define vset _mm512_set1_ps
+#define vzero _mm512_setzero_ps
+#define vadd _mm512_add_ps
+#define vsub _mm512_sub_ps
+#define vmul _mm512_mul_ps
+#define vdiv _mm512_div_ps
+#define vfma _mm512_fmadd_ps   /* a b + c */
+#define vfms _mm512_fmsub_ps   /* a b - c */
+#define vfnma _mm512_fnmadd_ps /* c - a b */
+#define vmax _mm512_max_ps     /* the second operand where either is NaN */
+#define vmin _mm512_min_ps
+#define vsqrt _mm512_sqrt_ps
+#define vabs _mm512_abs_ps
+#define vsum _mm512_reduce_add_ps
+#define vtop _mm512_reduce_max_ps
+#define vkeep(m, v) _mm512_maskz_mov_ps(m, v)      /* 0 elsewhere */
+#define vpick(m, a, b) _mm512_mask_mov_ps(b, m, a) /* a where m, else b */
+#define vnan(m, v) (_mm512_mask_cmp_ps_mask(m, v, v, _CMP_UNORD_Q) != 0)
+#define vless(a, b) _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ)
+#define vunordered(a) _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q)
+#define vnearest(a) _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
+#define vscale2 _mm512_scalef_ps /* a 2^b, b whole */
+#define vround(v) bf16_to_ps(ps_to_bf16(v))
+#define vzerod _mm512_setzero_pd
+#define vfmad _mm512_fmadd_pd
+#define vstored _mm512_storeu_pd
+static inline void vwiden(vf v, vd *lo, vd *hi)
 {
-    const __m512 log2e = _mm512_set1_ps(1.44269504f), ln2_hi = _mm512_set1_ps(0.693145752f),
-                 ln2_lo = _mm512_set1_ps(1.42860677e-6f);
-    __m512 y = _mm512_max_ps(_mm512_set1_ps(-150.0f), _mm512_min_ps(_mm512_set1_ps(150.0f), x));
-    y = _mm512_mask_mov_ps(y, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), x);
-    __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(y, log2e), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    __m512 r = _mm512_fnmadd_ps(n, ln2_lo, _mm512_fnmadd_ps(n, ln2_hi, y));
-    __m512 p = _mm512_set1_ps(1.0f / 5040);
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 720));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 120));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 24));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 6));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.5f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
-    return _mm512_scalef_ps(p, n);
+    *lo = _mm512_cvtps_pd(_mm512_castps512_ps256(v));
+    *hi = _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1));
+}
+static inline vf vreciprocal(vf d) /* one Newton step brings the 14-bit estimate to f32 */
+{
+    vf r = _mm512_rcp14_ps(d);
+    return vmul(r, vfnma(d, r, vset(2.0f)));
+}
+static inline void vtranspose(vf r[W])
+{
+    __m512i t[W];
+    for (int i = 0; i < W; i++) t[i] = _mm512_castps_si512(r[i]);
+    transpose16(t);
+    for (int i = 0; i < W; i++) r[i] = _mm512_castsi512_ps(t[i]);
+}
+/* n pairs (c, s) in memory, split; the rest 0. */
+static inline void vsplit_pairs(const float *p, int64_t n, vf *c, vf *s)
+{
+    const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+    vf a = vloadf(mask16(2 * n), p), b = vloadf(mask16(2 * n - 16), p + 16);
+    *c = _mm512_permutex2var_ps(a, even, b);
+    *s = _mm512_permutex2var_ps(a, _mm512_add_epi32(even, _mm512_set1_epi32(1)), b);
+}
+/* Main weights from their bf16 half and remainder, bits = hi * 65536 + rem, and back (dtype.h). */
+static inline vf vjoin(const uint16_t *hi, const int16_t *rem, vm m)
+{
+    __m512i h = _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, hi)), 16);
+    return _mm512_castsi512_ps(_mm512_add_epi32(h, _mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(m, rem))));
+}
+static inline void vsplit(uint16_t *hi, int16_t *rem, vm m, vf p)
+{
+    __m512i u = _mm512_castps_si512(p);
+    __m256i lo = _mm512_cvtepi32_epi16(u);
+    _mm256_mask_storeu_epi16(rem, m, lo);
+    _mm256_mask_storeu_epi16(
+        hi, m, _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_sub_epi32(u, _mm512_cvtepi16_epi32(lo)), 16)));
 }
 
-/* 1 / (1 + exp(-x)), error below 4 units in the last place; 0 below -88. One Newton step brings the 14-bit reciprocal to f32. */
-static inline __m512 sigmoid16(__m512 x)
-{
-    const __m512 one = _mm512_set1_ps(1.0f), two = _mm512_set1_ps(2.0f);
-    __m512 d = _mm512_add_ps(one, exp16(_mm512_min_ps(_mm512_set1_ps(88.0f), _mm512_sub_ps(_mm512_setzero_ps(), x))));
-    __m512 r = _mm512_rcp14_ps(d);
-    return _mm512_mul_ps(r, _mm512_fnmadd_ps(d, r, two));
-}
-
-/* tanh(x) = 1 - 2 / (exp(2x) + 1); near 0 the odd polynomial keeps relative accuracy. */
-static inline __m512 tanh16(__m512 x)
-{
-    const __m512 one = _mm512_set1_ps(1.0f);
-    __m512 e = exp16(_mm512_add_ps(x, x)),
-           big = _mm512_sub_ps(one, _mm512_div_ps(_mm512_set1_ps(2.0f), _mm512_add_ps(e, one)));
-    __m512 s = _mm512_mul_ps(x, x), p = _mm512_set1_ps(-0.0218694885f);
-    p = _mm512_fmadd_ps(p, s, _mm512_set1_ps(0.0539682540f));
-    p = _mm512_fmadd_ps(p, s, _mm512_set1_ps(-0.133333333f));
-    p = _mm512_fmadd_ps(p, s, _mm512_set1_ps(0.333333333f));
-    __m512 small = _mm512_mul_ps(x, _mm512_fnmadd_ps(p, s, one));
-    return _mm512_mask_mov_ps(big, _mm512_cmp_ps_mask(_mm512_abs_ps(x), _mm512_set1_ps(0.25f), _CMP_LT_OQ), small);
-}
+#include "ops/cpu/simd_math.h"
 
 #endif

@@ -1,7 +1,7 @@
 /* Private to cpu/: levels, scratch, and the functions of each file.
  *
  * Levels build on one another: "ref" is ns_ops_ref; "f32" does matrix work as f32 tiles (OpenBLAS or our own loop) and
- * spreads rows over the pool; "avx512" vectorises the elementwise ops; "amx" multiplies bf16 in the tile unit.
+ * spreads rows over the pool; "avx2" and "avx512" have their own f32 product and vector loops; "amx" multiplies bf16 in the tile unit.
  *
  * Every op cuts its work by shape alone and lets the pool deal the pieces, so bits never depend on the worker count.
  * exec.work = [shared | worker 0 | worker 1 | ...]; each op says how much of each it wants (ns_cpu_scratch). */
@@ -11,7 +11,7 @@
 #include "ops/ops.h"
 #include "ops/ref/ref.h"
 
-typedef enum ns_cpu_level { NS_CPU_REF, NS_CPU_F32, NS_CPU_AVX512, NS_CPU_AMX } ns_cpu_level;
+typedef enum ns_cpu_level { NS_CPU_REF, NS_CPU_F32, NS_CPU_AVX2, NS_CPU_AVX512, NS_CPU_AMX } ns_cpu_level;
 
 static inline int64_t ns_cpu_up(int64_t n, int64_t to)
 {
@@ -50,7 +50,7 @@ void ns_cpu_sgemm(int ta, int tb, int64_t m, int64_t n, int64_t k, float alpha, 
                   const float *B, int64_t ldb, float beta, float *C, int64_t ldc);
 const char *ns_cpu_blas_name(void); /* "OpenBLAS ..." or "own loop" */
 
-/* ---- cpu_vec.c, vec_avx512.c: what one thread computes, by level ---- */
+/* ---- cpu_vec.c, vec_tmpl.h: what one thread computes, by level ---- */
 /* Operand of a product: element (row i of A or column i of B, k) is at i*ld + k, or at k*ld + i. */
 typedef struct ns_cpu_operand {
     const void *p;
@@ -79,10 +79,7 @@ typedef struct ns_cpu_vec {
     float (*dot)(const void *a, const void *b, ns_dtype dt, int64_t n);
     void (*scaled)(void *dst, ns_dtype dt, const float *src, int64_t n, float scale); /* dst = scale * src */
 } ns_cpu_vec;
-extern const ns_cpu_vec ns_cpu_vec_plain, ns_cpu_vec_avx512;
-void ns_avx512_gemm(const ns_cpu_operand *a, const ns_cpu_operand *b, int64_t m, int64_t n, int64_t k, float *c,
-                    int64_t ldc, int add, void *scratch);
-int64_t ns_avx512_gemm_scratch(void);
+extern const ns_cpu_vec ns_cpu_vec_plain, ns_cpu_vec_avx2, ns_cpu_vec_avx512;
 
 /* ---- cpu_linear.c: any mix of types by f32 tiles ---- */
 /* out[m,n] (type dt) (+)= A B (+ bias) over the pool. Worker scratch lies after the first `shared` bytes of exec.work. */
@@ -138,15 +135,21 @@ void ns_cpu_head(ns_exec *x, const ns_head_args *a, const ns_cpu_head_gemms *g, 
 int64_t ns_cpu_head_rows(int64_t T, int64_t V);              /* tokens of a chunk */
 int64_t ns_cpu_head_shared(int64_t T, int64_t C, int64_t V); /* shared bytes; gemm scratch comes on top */
 
-/* ---- rows_avx512.c: serial ---- */
-void ns_avx512_norm_fwd(ns_exec *x, const ns_norm_args *a);
-void ns_avx512_norm_bwd(ns_exec *x, const ns_norm_bwd_args *a);
-void ns_avx512_rope(ns_exec *x, const ns_rope_args *a);
-void ns_avx512_act_fwd(ns_exec *x, const ns_act_args *a);
-void ns_avx512_act_bwd(ns_exec *x, const ns_act_args *a);
-void ns_avx512_add(ns_exec *x, const ns_add_args *a);
-void ns_avx512_adamw(ns_exec *x, const ns_opt_args *a);
-double ns_avx512_sumsq(const float *g, int64_t n);
+/* ---- simd_avx2.c, simd_avx512.c: serial row ops and the f32 product, from *_tmpl.h ---- */
+#define NS_CPU_SIMD(isa)                                                                                              \
+    void ns_##isa##_norm_fwd(ns_exec *x, const ns_norm_args *a);                                                      \
+    void ns_##isa##_norm_bwd(ns_exec *x, const ns_norm_bwd_args *a);                                                  \
+    void ns_##isa##_rope(ns_exec *x, const ns_rope_args *a);                                                          \
+    void ns_##isa##_act_fwd(ns_exec *x, const ns_act_args *a);                                                        \
+    void ns_##isa##_act_bwd(ns_exec *x, const ns_act_args *a);                                                        \
+    void ns_##isa##_add(ns_exec *x, const ns_add_args *a);                                                            \
+    void ns_##isa##_adamw(ns_exec *x, const ns_opt_args *a);                                                          \
+    double ns_##isa##_sumsq(const float *g, int64_t n);                                                               \
+    void ns_##isa##_gemm(const ns_cpu_operand *a, const ns_cpu_operand *b, int64_t m, int64_t n, int64_t k, float *c, \
+                         int64_t ldc, int add, void *scratch);                                                        \
+    int64_t ns_##isa##_gemm_scratch(void);
+NS_CPU_SIMD(avx2)
+NS_CPU_SIMD(avx512)
 
 /* ---- linear_amx.c, attn_amx.c: bf16 on the tile unit; other types and missing panels fall back on f32 tiles ---- */
 void ns_amx_prepare_bytes(const ns_weight *w, int64_t *fwd, int64_t *dx);
