@@ -345,7 +345,7 @@ static void all_ops(void **state)
         skip();
     }
     static const char *const levels[] = {"table", "ref", "f32", "avx2", "avx512", "amx"};
-    for (int l = 0; l < 6; l++) {
+    for (size_t l = 0; l < sizeof levels / sizeof *levels; l++) {
         ns_ops ops = ns_ops_ref;
         if (l && ns_ops_cpu(&ops, levels[l], NULL) != NS_OK) {
             print_message("SKIP: level %s is not available here\n", levels[l]);

@@ -182,7 +182,7 @@ static void thread_count_changes_nothing(void **state)
     (void)state;
     static const char *const levels[] = {"f32", "avx2", "avx512", "amx"};
     ns_error err = NS_ERROR_INIT;
-    for (int l = 0; l < 4; l++) {
+    for (size_t l = 0; l < sizeof levels / sizeof *levels; l++) {
         ns_ops ops;
         if (ns_ops_cpu(&ops, levels[l], NULL) != NS_OK) continue;
         for (int i = 0; i < N_CASES; i++) {
