@@ -403,6 +403,15 @@ static void left_overs(void **unused)
     assert_int_equal(check_content(last), 5);
     assert_int_equal(count(".tmp"), 0);
     assert_true(ns_path_exists(at("somebody-elses")));
+    /* optimiser state being dropped: DONE was about to be replaced */
+    char torn[1200];
+    snprintf(torn, sizeof torn, "%s/DONE.tmp.4711.3", last);
+    FILE *f = fopen(torn, "w");
+    assert_non_null(f);
+    fclose(f);
+    assert_ns_ok(ns_ckpt_find_last(last, sizeof last, dir, &err), &err);
+    assert_false(ns_path_exists(torn));
+    assert_int_equal(check_content(last), 5);
     /* a replacement that died between its two renames */
     char old[1100];
     snprintf(old, sizeof old, "%s/.%s.old", dir, strrchr(last, '/') + 1);

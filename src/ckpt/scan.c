@@ -121,6 +121,24 @@ static ns_status settle_old(const char *dir, const char *hidden, ns_error *err)
     return ns_fsync_dir(dir, err);
 }
 
+/* A kill while DONE was replaced (ns_dir_drop) leaves the new text under a temporary name beside the good DONE. */
+static ns_status remove_torn_done(const char *dir, const char *name, ns_error *err)
+{
+    char path[4096];
+    NS_TRY(ns_path(path, sizeof path, err, "%s/%s", dir, name), "%s", "");
+    DIR *d = opendir(path);
+    if (!d) return NS_OK; /* not a folder */
+    ns_status st = NS_OK;
+    for (struct dirent *x; st == NS_OK && (x = readdir(d));) {
+        if (strncmp(x->d_name, "DONE.tmp.", 9) != 0) continue;
+        st = ns_path(path, sizeof path, err, "%s/%s/%s", dir, name, x->d_name);
+        if (st == NS_OK) NS_INFO("removes what an interrupted save left: %s", path);
+        if (st == NS_OK) st = ns_remove_tree(path, err);
+    }
+    closedir(d);
+    return st;
+}
+
 ns_status ns_ckpt_clean(const char *dir, ns_error *err)
 {
     ns_arena arena = NS_ARENA_INIT("ckpt.clean");
@@ -130,7 +148,10 @@ ns_status ns_ckpt_clean(const char *dir, ns_error *err)
     ns_status st = NS_OK;
     NS_CHECK(st, list_dirs(&names, &n, dir, &arena, err), "clean '%s'", dir);
     for (size_t i = 0; i < n; i++) {
-        if (names[i][0] != '.') continue;
+        if (names[i][0] != '.') {
+            NS_CHECK(st, remove_torn_done(dir, names[i], err), "clean '%s'", dir);
+            continue;
+        }
         if (ends_with(names[i], ".old")) NS_CHECK(st, settle_old(dir, names[i], err), "clean '%s'", dir);
         if (!ends_with(names[i], ".tmp")) continue;
         NS_INFO("removes what an interrupted save left: %s/%s", dir, names[i]);

@@ -132,5 +132,6 @@ if [ -n "${NS_FULL:-}" ]; then
     sft "$dir/storm" || fail "resume after $kills kills: $(tail -3 "$dir/storm.log")"
     # a kill after the last save may leave optimiser state that the save would have dropped from an older checkpoint
     same "$dir/straight" "$dir/storm" '(' -path '*-last/*' -o ! -path '*/optimizer/*' ')' ! -name DONE || fail "after $kills kills at random moments the result differs"
+    [ -z "$(find "$dir/storm" -name '*.tmp*' -o -name '*.old')" ] || fail "left behind: $(find "$dir/storm" -name '*.tmp*' -o -name '*.old')"
     echo "ok $kills kills at random moments, and the result is bit-equal"
 fi
