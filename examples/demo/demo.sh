@@ -109,7 +109,8 @@ cat <<TXT
 The same with your own model and generations (a Hugging Face folder and JSONL with problem, generation, is_correct):
   $ns prepare ++input_files='your/output-rs*.jsonl' ++output_path=sft-data.jsonl ++prompt_config=generic/math \\
       ++prompt_template=llama3-instruct ++hf_model_name=your/model ++filters.remove_contaminated=false
-  $ns plan ++model.restore_from_path=your/model ++model.data.train_ds.file_path=sft-data.jsonl
+  $ns plan ++model.restore_from_path=your/model ++model.data.train_ds.file_path=sft-data.jsonl \\
+      ++exp_manager.explicit_log_dir=out/training
   $ns sft ++model.restore_from_path=your/model ++model.data.train_ds.file_path=sft-data.jsonl \\
       ++exp_manager.explicit_log_dir=out/training
   $ns average --input out/training/checkpoints --output out/model-averaged

@@ -10,11 +10,8 @@ static tiny model;
 static void save(int64_t step, double val_loss, int top_k, int named)
 {
     ns_error err = NS_ERROR_INIT;
-    ns_ckpt_state s = {.step = step,
-                       .consumed_samples = step * 4,
-                       .val_loss = val_loss,
-                       .data_hash = "0123456789abcdef",
-                       .config_hash = "fedcba9876543210"};
+    ns_ckpt_state s = {
+        .step = step, .consumed_samples = step * 4, .val_loss = val_loss, .data_hash = "0123456789abcdef"};
     char name[64];
     snprintf(name, sizeof name, "sft--step=%lld", (long long)step);
     model.version = (int)step;

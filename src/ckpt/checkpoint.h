@@ -22,9 +22,8 @@ typedef struct ns_ckpt_state { /* state.json */
     double lr, min_lr;
     int64_t n_rows;     /* rows of the training data when saved; a change is an error */
     char data_hash[17]; /* of names, sizes and the ids of the first rows */
-    char config_hash[17];
-    double val_loss; /* NaN if none */
-    int forced;      /* 1: saved by time limit or signal */
+    double val_loss;    /* NaN if none */
+    int forced;         /* 1: saved by time limit or signal */
 } ns_ckpt_state;
 
 /* Optimiser state source: f32 main weight, m, v of parameter i (n = rows*cols), one at a time. NULL pointers are skipped. */

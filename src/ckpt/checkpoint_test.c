@@ -38,7 +38,6 @@ static ns_ckpt_state state_of(int64_t step, double val_loss)
                        .min_lr = 0.1,
                        .n_rows = 777,
                        .data_hash = "0123456789abcdef",
-                       .config_hash = "fedcba9876543210",
                        .val_loss = val_loss};
     return s;
 }

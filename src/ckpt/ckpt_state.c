@@ -3,7 +3,7 @@
  *     {"format": 1, "param_hash": "…16 hex…", "step": 1000, "consumed_samples": 512000, "epoch": 0, "forced": false,
  *      "val_loss": 0.412 | null, "rng": {"kind": "philox4x32-10", "seed": 1},
  *      "schedule": {"max_steps", "warmup_steps", "constant_steps", "lr", "min_lr"},
- *      "data": {"n_rows", "hash"}, "config_hash": "…"}
+ *      "data": {"n_rows", "hash"}}
  *
  * Doubles are written so that they read back equal. Names: training.md §2.8. */
 #include "ckpt/ckpt_state.h"
@@ -47,9 +47,8 @@ ns_status ns_ckpt_state_json(ns_buf *b, const ns_ckpt_state *s, const char *para
            "%s", "");
     NS_TRY(put_num(b, ", \"lr\": ", s->lr, err), "%s", "");
     NS_TRY(put_num(b, ", \"min_lr\": ", s->min_lr, err), "%s", "");
-    return ns_buf_printf(b, err,
-                         "},\n  \"data\": {\"n_rows\": %lld, \"hash\": \"%s\"},\n  \"config_hash\": \"%s\"\n}\n",
-                         (long long)s->n_rows, s->data_hash, s->config_hash);
+    return ns_buf_printf(b, err, "},\n  \"data\": {\"n_rows\": %lld, \"hash\": \"%s\"}\n}\n", (long long)s->n_rows,
+                         s->data_hash);
 }
 
 /* ---- reading ---- */
@@ -104,8 +103,7 @@ static ns_status read_fields(ns_ckpt_state *s, char hash[17], const ns_json *roo
     NS_TRY(get_num(root, "schedule.lr", &s->lr, path, err), "%s", "");
     NS_TRY(get_num(root, "schedule.min_lr", &s->min_lr, path, err), "%s", "");
     NS_TRY(get_int(root, "data.n_rows", &s->n_rows, path, err), "%s", "");
-    NS_TRY(get_hash(root, "data.hash", s->data_hash, path, err), "%s", "");
-    return get_hash(root, "config_hash", s->config_hash, path, err);
+    return get_hash(root, "data.hash", s->data_hash, path, err);
 }
 
 static ns_status read_both(ns_ckpt_state *s, char hash[17], const char *ckpt, ns_error *err)

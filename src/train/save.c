@@ -69,6 +69,15 @@ ns_status ns_sft_load_weights(ns_sft *t, ns_error *err)
         NS_TRY(ns_ckpt_read_state(&t->state, path, err), "%s", path);
         NS_TRY(check_state(t, &t->state, path, err), "resume");
         NS_TRY(ns_ckpt_load(path, &t->engine.table, ns_engine_put_opt, &t->engine, err), "%s", path);
+        const ns_schedule *now = &t->schedule;
+        if (now->max_steps != t->state.schedule_max_steps || now->warmup != t->state.warmup_steps ||
+            now->constant != t->state.constant_steps || now->lr != t->state.lr || now->min_lr != t->state.min_lr)
+            NS_WARN(
+                "the learning-rate settings differ from the checkpoint's: its schedule goes on (lr %g to %g, %" PRId64
+                " steps, warm-up %" PRId64 ", constant %" PRId64
+                "); start in a new exp_manager.explicit_log_dir to change it",
+                t->state.lr, t->state.min_lr, t->state.schedule_max_steps, t->state.warmup_steps,
+                t->state.constant_steps);
         t->schedule.max_steps = t->state.schedule_max_steps; /* the stored schedule wins, as documented */
         t->schedule.warmup = t->state.warmup_steps;
         t->schedule.constant = t->state.constant_steps;

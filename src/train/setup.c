@@ -91,7 +91,11 @@ static ns_status count_steps(ns_sft *t, ns_error *err)
     }
     NS_FAIL_IF(t->max_steps < 1, NS_ERR_CONFIG, "trainer.sft.max_steps=%" PRId64 ": nothing to train", o->max_steps);
     int64_t nv = t->val_is_train ? t->rows.n : t->val_rows.n;
-    t->n_val_batches = limited(o->limit_val_batches, (nv + o->val.gbs - 1) / o->val.gbs);
+    t->n_val_batches = limited(o->limit_val_batches, (nv + (o->val.drop_last ? 0 : o->val.gbs - 1)) / o->val.gbs);
+    NS_FAIL_IF(t->n_val_batches == 0 && o->val.drop_last && nv < o->val.gbs, NS_ERR_CONFIG,
+               "model.data.validation_ds.drop_last=True leaves no batch of %" PRId64 " from %" PRId64
+               " rows: set it to False or lower model.data.validation_ds.global_batch_size",
+               o->val.gbs, nv);
     if (t->val_interval <= 0) t->n_val_batches = 0;
     int64_t horizon = o->sched_max_steps >= 0 ? o->sched_max_steps : t->max_steps;
     t->schedule =

@@ -42,8 +42,7 @@
             "rows a forward pass"),                                                                                   \
         INT("model.data." p ".max_seq_length", f.max_seq_length, inherit("max_seq_length", "4096"), 2, BIG,           \
             "longer rows are truncated (counted and reported)"),                                                      \
-        INT("model.data." p ".min_seq_length", f.min_seq_length, "1", 0, BIG,                                         \
-            "accepted; as documented nothing is dropped by it"),                                                      \
+        COMPAT("model.data." p ".min_seq_length", "1", "", "short rows are kept, as in the original"),                \
         BOOL("model.data." p ".add_eos", f.add_eos, inherit("add_eos", "false"),                                      \
              "append the tokenizer's EOS to each answer"),                                                            \
         BOOL("model.data." p ".add_bos", f.add_bos, inherit("add_bos", "false"),                                      \
@@ -123,7 +122,12 @@ const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS] = {
     STR("exp_manager.max_time_per_run", max_time, NULL, "D:H:M:S after which the run saves and ends"),
     INT("exp_manager.checkpoint_callback_params.save_top_k", save_top_k, "50", -1, 1e6,
         "checkpoints kept, best first; -1: all"),
-    STR("exp_manager.checkpoint_callback_params.monitor", monitor, "val_loss", "what ranks checkpoints"),
+    {.key = "exp_manager.checkpoint_callback_params.monitor",
+     .type = NS_OPT_STRING,
+     .at = AT(monitor),
+     .def = "val_loss",
+     .choices = "val_loss",
+     .help = "what ranks checkpoints"},
     {.key = "exp_manager.checkpoint_callback_params.mode",
      .type = NS_OPT_STRING,
      .at = AT(mode),
@@ -157,7 +161,7 @@ const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS] = {
      .def = "none",
      .choices = "none|lora|sdlora",
      .help = "adapters"},
-    BOOL("model.data.chat", chat, "false", "rows are conversations"),
+    COMPAT("model.data.chat", "false", "", "the form of the rows is detected, and named at start"),
     {.key = "model.data.train_ds.file_path",
      .type = NS_OPT_STRING,
      .at = AT(train.file_path),
@@ -206,7 +210,7 @@ const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS] = {
      .def = "token",
      .choices = "token|micro_batch",
      .help = "divide by the targets of the step, or mean of micro-batch means (original)"},
-    BOOL("deterministic", deterministic, "true", "fixed reduction orders (always, on CPU)"),
+    COMPAT("deterministic", "true", "", "reduction orders are always fixed on a CPU"),
     BOOL("allow_masked_rows", allow_masked, "false",
          "go on although rows have no target or the data repeats itself much"),
     STR("isa", isa, "auto", "CPU level: auto, amx, avx512, f32, ref"),
@@ -217,8 +221,8 @@ const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS] = {
     COMPAT("trainer.logger", "false", "", "metrics.jsonl and TensorBoard are always written"),
     COMPAT("trainer.enable_checkpointing", "false", "", "saving follows trainer.sft.save_interval"),
     COMPAT("trainer.use_distributed_sampler", "false", "", "see sampler"),
-    COMPAT("trainer.max_epochs", "${trainer.sft.max_epochs}", "", "use trainer.sft.max_epochs"),
-    COMPAT("trainer.max_steps", "${trainer.sft.max_steps}", "", "use trainer.sft.max_steps"),
+    INT("trainer.max_epochs", copy_epochs, "${trainer.sft.max_epochs}", -1, BIG, "must equal trainer.sft.max_epochs"),
+    INT("trainer.max_steps", copy_steps, "${trainer.sft.max_steps}", -1, BIG, "must equal trainer.sft.max_steps"),
     COMPAT("exp_manager.wandb_logger_kwargs", "null", "", "wandb is not available"),
     COMPAT("exp_manager.create_checkpoint_callback", "true", "", "saving follows trainer.sft.save_interval"),
     COMPAT("exp_manager.checkpoint_callback_params.save_last", "true", "", "-last is always kept"),
@@ -234,10 +238,10 @@ const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS] = {
     COMPAT("model.sync_batch_comm", "false", "", "no effect"),
     COMPAT("model.megatron_amp_O2", "true", "", "main weights are always kept to fp32"),
     COMPAT("model.encoder_seq_length", "4096", "", "taken from the model"),
-    COMPAT("model.micro_batch_size", "${model.data.train_ds.micro_batch_size}", "",
-           "use model.data.train_ds.micro_batch_size"),
-    COMPAT("model.global_batch_size", "${model.data.train_ds.global_batch_size}", "",
-           "use model.data.train_ds.global_batch_size"),
+    INT("model.micro_batch_size", copy_mbs, "${model.data.train_ds.micro_batch_size}", -1, BIG,
+        "must equal model.data.train_ds.micro_batch_size"),
+    INT("model.global_batch_size", copy_gbs, "${model.data.train_ds.global_batch_size}", -1, BIG,
+        "must equal model.data.train_ds.global_batch_size"),
     COMPAT("model.activations_checkpoint_method", "null", "", "full recomputation is by layer"),
     COMPAT("model.activations_checkpoint_num_layers", "null", "", "full recomputation covers all layers"),
     COMPAT("model.activations_checkpoint_layers_per_pipeline", "null", "", "full recomputation covers all layers"),
@@ -272,8 +276,23 @@ static ns_status check_batches(const ns_sft_data_options *d, const char *which, 
     return NS_OK;
 }
 
+/* Settings that the original keeps in two places: a copy that says something else is a conflict. */
+static ns_status check_copy(int64_t copy, int64_t used, const char *copy_key, const char *key, ns_error *err)
+{
+    NS_FAIL_IF(copy != used, NS_ERR_CONFIG, "%s=%" PRId64 ", but %s=%" PRId64 ": set only %s", copy_key, copy, key,
+               used, key);
+    return NS_OK;
+}
+
 ns_status ns_sft_check(ns_sft_options *o, ns_error *err)
 {
+    NS_TRY(check_copy(o->copy_epochs, o->max_epochs, "trainer.max_epochs", "trainer.sft.max_epochs", err), "%s", "");
+    NS_TRY(check_copy(o->copy_steps, o->max_steps, "trainer.max_steps", "trainer.sft.max_steps", err), "%s", "");
+    NS_TRY(check_copy(o->copy_mbs, o->train.mbs, "model.micro_batch_size", "model.data.train_ds.micro_batch_size", err),
+           "%s", "");
+    NS_TRY(
+        check_copy(o->copy_gbs, o->train.gbs, "model.global_batch_size", "model.data.train_ds.global_batch_size", err),
+        "%s", "");
     NS_FAIL_IF(!o->train.file_path, NS_ERR_CONFIG,
                "model.data.train_ds.file_path is not set: name the training rows (JSONL)");
     if (!o->val.file_path) o->val.file_path = o->train.file_path;

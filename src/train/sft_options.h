@@ -6,16 +6,16 @@
 
 typedef struct ns_sft_data_options {
     const char *file_path;
-    int64_t gbs, mbs, max_seq_length, min_seq_length;
-    int shuffle, drop_last, add_eos, add_sep, add_bos, packed, hf_dataset;
+    int64_t gbs, mbs, max_seq_length;
+    int drop_last, add_eos, add_sep, add_bos, packed;
     const char *label_key, *truncation_field, *prompt_template, *truncation_method;
-    const char *index_mapping_dir;
 } ns_sft_data_options;
 
 typedef struct ns_sft_options {
     const char *name;
     int64_t num_nodes, devices;
     const char *precision;
+    int64_t copy_epochs, copy_steps, copy_mbs, copy_gbs; /* second places of a setting: must agree with the first */
     int64_t max_epochs, max_steps, save_interval, num_checkpoints;
     const ns_node *val_check_interval, *limit_val_batches, *limit_train_batches;
     double clip; /* 0: none */
@@ -30,7 +30,6 @@ typedef struct ns_sft_options {
     double hidden_dropout, attention_dropout, ffn_dropout;
     const char *recompute;
     const char *peft;
-    int chat;
     ns_sft_data_options train, val;
     const char *optim_name;
     double lr, weight_decay, eps;
@@ -43,7 +42,7 @@ typedef struct ns_sft_options {
     int norm_decay;
     const char *isa;
     int64_t threads;
-    int deterministic, allow_masked;
+    int allow_masked;
     const char *tokenizer;
     const ns_node *compat; /* receives every setting that is accepted and not acted on */
     /* filled by ns_sft_check */

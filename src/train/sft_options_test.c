@@ -95,6 +95,9 @@ static void combinations_are_refused_before_work(void **state)
         {"++model.optim.betas=[0.9,1.5]", "[0,1)", NS_ERR_CONFIG},
         {"++exp_manager.max_time_per_run=soon", "D:H:M:S", NS_ERR_CONFIG},
         {"++exp_manager.create_wandb_logger=True", "wandb", NS_ERR_UNSUPPORTED},
+        {"++trainer.max_epochs=5", "set only trainer.sft.max_epochs", NS_ERR_CONFIG},
+        {"++model.global_batch_size=64", "set only model.data.train_ds.global_batch_size", NS_ERR_CONFIG},
+        {"++exp_manager.checkpoint_callback_params.monitor=acc", "monitor", NS_ERR_CONFIG},
         {"++model.optim.sched.min_lrr=1", "min_lr", NS_ERR_CONFIG},
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {

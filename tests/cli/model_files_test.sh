@@ -61,7 +61,7 @@ state() {
     cat <<END
 {"format": 1, "param_hash": "0", "step": $1, "consumed_samples": 8, "epoch": 0, "forced": false, "val_loss": null,
  "rng": {"seed": 1}, "schedule": {"max_steps": 9, "warmup_steps": 0, "constant_steps": 0, "lr": 1e-05, "min_lr": 0},
- "data": {"n_rows": 1, "hash": "0"}, "config_hash": "0"}
+ "data": {"n_rows": 1, "hash": "0"}}
 END
 }
 run=run/training/checkpoints
