@@ -37,7 +37,7 @@ static int by_id(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-ns_status ns_added_seal(ns_added_set *a, int nfc, ns_error *err)
+ns_status ns_added_seal(ns_added_set *a, const ns_norm *norm, ns_error *err)
 {
     ns_buf text = {0};
     ns_status st = NS_OK;
@@ -46,8 +46,8 @@ ns_status ns_added_seal(ns_added_set *a, int nfc, ns_error *err)
         const ns_added *t = &a->v[i];
         if (!t->content.n) continue; /* never matches */
         ns_buf_clear(&text);
-        if (nfc && t->normalized)
-            NS_CHECK(st, ns_nfc(&text, (const uint8_t *)t->content.p, t->content.n, err), "added token");
+        if (t->normalized)
+            NS_CHECK(st, ns_norm_apply(norm, &text, (const uint8_t *)t->content.p, t->content.n, err), "added token");
         else
             NS_CHECK(st, ns_buf_add(&text, t->content.p, t->content.n, err), "added token");
         NS_CHECK(st,

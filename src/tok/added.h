@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "base/buf.h"
+#include "tok/norm.h"
 
 typedef struct ns_added {
     int32_t id;
@@ -45,8 +46,8 @@ typedef struct ns_added_scan {
     size_t next_gap;   /* end of the hit with the blanks that it swallowed */
 } ns_added_scan;
 
-/* Sorts by id and builds both tries; a token's text is normalised (NFC) for the second one if `nfc`. */
-NS_MUST_USE ns_status ns_added_seal(ns_added_set *a, int nfc, ns_error *err);
+/* Sorts by id and builds both tries; a token's text is normalised for the second one. */
+NS_MUST_USE ns_status ns_added_seal(ns_added_set *a, const ns_norm *norm, ns_error *err);
 /* The next token or NULL. no_special: special tokens are stepped over as plain text. */
 const ns_added *ns_added_next(const ns_added_set *a, int which, ns_added_scan *s, int no_special);
 const ns_added *ns_added_by_id(const ns_added_set *a, int32_t id);                /* after seal */

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "tok/unicode.h"
 
 enum { SHORT = 96 };       /* symbols: above this the heap wins */
 #define NO_RANK UINT32_MAX /* = rank1 - 1 of an absent pair */
@@ -167,8 +168,9 @@ int32_t ns_bpe_find(const ns_bpe *m, const void *p, size_t n)
 void ns_bpe_seal(ns_bpe *m)
 {
     for (int b = 0; b < 256; b++) {
-        uint8_t c = (uint8_t)b;
-        m->byte_id[b] = ns_bpe_find(m, &c, 1);
+        static const char hex[] = "0123456789ABCDEF";
+        char c = (char)b, name[] = {'<', '0', 'x', hex[b >> 4], hex[b & 15], '>'};
+        m->byte_id[b] = m->by_char ? ns_bpe_find(m, name, sizeof name) : ns_bpe_find(m, &c, 1);
     }
 }
 
@@ -202,7 +204,13 @@ static ns_status start_symbols(const ns_bpe *m, int32_t *id, size_t *n_id, const
 {
     size_t k = 0;
     int fusing = 0;
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0, len; m->by_char && i < n; i += len) {
+        ns_utf8_at(p, i, &len);
+        int32_t c = ns_bpe_find(m, p + i, len);
+        if (c >= 0) id[k++] = c;
+        for (size_t j = 0; c < 0 && j < len; j++) id[k++] = m->byte_id[p[i + j]]; /* the loader checked all 256 */
+    }
+    for (size_t i = 0; !m->by_char && i < n; i++) {
         int32_t b = m->byte_id[p[i]];
         if (b >= 0) {
             id[k++] = b;

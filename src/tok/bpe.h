@@ -48,6 +48,7 @@ typedef struct ns_bpe {
     uint32_t pair_bits;
     size_t n_pairs, max_pairs, max_tokens;
     int32_t byte_id[256]; /* -1: the vocabulary lacks this byte */
+    int by_char; /* set before init: words start from characters; byte_id[] are the <0xNN> tokens for all others */
     int ignore_merges, fuse_unk;
     int32_t unk; /* -1 none */
 } ns_bpe;

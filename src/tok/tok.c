@@ -79,9 +79,9 @@ static ns_status encode_normalized(call *c, const uint8_t *p, size_t n, ns_error
 static ns_status encode_raw(call *c, const uint8_t *p, size_t n, ns_error *err)
 {
     if (!n) return NS_OK;
-    if (!c->t->nfc || ns_nfc_quick(p, n)) return encode_normalized(c, p, n, err);
+    if (ns_norm_quick(&c->t->norm, p, n)) return encode_normalized(c, p, n, err);
     ns_buf_clear(&c->nfc);
-    NS_TRY(ns_nfc(&c->nfc, p, n, err), "NFC");
+    NS_TRY(ns_norm_apply(&c->t->norm, &c->nfc, p, n, err), "normalise");
     return encode_normalized(c, (const uint8_t *)c->nfc.data, c->nfc.len, err);
 }
 
@@ -116,6 +116,23 @@ done:
     return st;
 }
 
+/* Text of a vocabulary entry. */
+static ns_status decode_token(const ns_tok *t, ns_buf *out, int32_t id, ns_error *err)
+{
+    ns_bpe_span s = t->bpe.span[id];
+    const char *p = t->bpe.text + s.at;
+    if (!t->spm) return ns_buf_add(out, p, s.len, err);
+    if (s.len == 6 && !memcmp(p, "<0x", 3) && p[5] == '>') /* U+2581 is 3 bytes: no byte token has it */
+        for (int b = 0; b < 256; b++)
+            if (t->bpe.byte_id[b] == id) return ns_buf_addc(out, (char)b, err);
+    for (size_t i = 0; i < s.len;) {
+        int blank = s.len - i >= 3 && !memcmp(p + i, NS_META, 3);
+        NS_TRY(ns_buf_addc(out, blank ? ' ' : p[i], err), "decode");
+        i += blank ? 3 : 1;
+    }
+    return NS_OK;
+}
+
 ns_status ns_tok_decode(const ns_tok *t, ns_buf *out, const int32_t *ids, size_t n, int skip_special, ns_error *err)
 {
     size_t len_before = out->len;
@@ -132,8 +149,11 @@ ns_status ns_tok_decode(const ns_tok *t, ns_buf *out, const int32_t *ids, size_t
             "id %d at position %zu has no token (the tokenizer has ids 0..%lld): were these ids made with another "
             "tokenizer?",
             (int)ids[i], i, (long long)t->n_ids - 1);
-        ns_bpe_span s = t->bpe.span[ids[i]];
-        NS_CHECK(st, ns_buf_add(out, t->bpe.text + s.at, s.len, err), "decode");
+        NS_CHECK(st, decode_token(t, out, ids[i], err), "decode");
+    }
+    if (t->spm && out->len > len_before && out->data[len_before] == ' ') { /* Strip: the blank that encoding put there */
+        memmove(out->data + len_before, out->data + len_before + 1, out->len - len_before); /* with the final NUL */
+        out->len--;
     }
 done:
     if (st != NS_OK && out->data) {

@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "tok/added.h"
 #include "tok/bpe.h"
+#include "tok/norm.h"
 #include "tok/split.h"
 #include "tok/tok.h"
 
@@ -17,7 +18,8 @@ struct ns_tok {
     ns_added_set added;
     int32_t *literal; /* vocabulary ids whose text is outside the byte alphabet */
     size_t n_literal, literal_cap;
-    int nfc; /* normalizer */
+    ns_norm norm;
+    int spm; /* SentencePiece style: vocabulary in plain UTF-8, U+2581 for blanks, byte tokens <0xNN> */
     /* Pre-tokenizer: each stage cuts every piece of the one before. NULL = put a blank before a piece without one. */
     ns_split_fn stage[NS_TOK_MAX_STAGES];
     int n_stages, byte_level;

@@ -42,6 +42,14 @@ ns_status ns_tok_unmap(ns_buf *out, ns_str s, int *mapped, ns_error *err)
     return NS_OK;
 }
 
+/* Bytes behind a string of the file. SentencePiece-style vocabularies are written in plain UTF-8. */
+static ns_status text_of(loader *l, ns_str s, int *mapped, ns_error *err)
+{
+    if (!l->t->spm) return ns_tok_unmap(&l->text, s, mapped, err);
+    *mapped = 1;
+    return ns_buf_add(&l->text, s.p, s.n, err);
+}
+
 /* ---- model ---- */
 static ns_status check_model(loader *l, const ns_json *m, ns_error *err)
 {
@@ -62,6 +70,11 @@ static ns_status check_model(loader *l, const ns_json *m, ns_error *err)
                "%s: model.dropout is not supported: results would differ from run to run", w);
     l->t->bpe.ignore_merges = flag(m, "ignore_merges");
     l->t->bpe.fuse_unk = flag(m, "fuse_unk");
+    l->t->bpe.by_char = l->t->spm;
+    NS_FAIL_IF(l->t->spm && !flag(m, "byte_fallback"), NS_ERR_UNSUPPORTED,
+               "%s: no pre_tokenizer and no model.byte_fallback: only SentencePiece-style BPE with byte_fallback is "
+               "supported without ByteLevel",
+               w);
     return NS_OK;
 }
 
@@ -75,7 +88,7 @@ static ns_status read_vocab(loader *l, const ns_json *vocab, ns_error *err)
         NS_FAIL_IF(id < 0, NS_ERR_INPUT, "%s: model.vocab: token '%.*s' has id %.*s, expected an integer in 0..%d",
                    l->src->where, S(key), S(shown(&vocab->items[i])), NS_BPE_MAX_IDS - 1);
         ns_buf_clear(&l->text);
-        NS_TRY(ns_tok_unmap(&l->text, key, &mapped, err), "%s", "");
+        NS_TRY(text_of(l, key, &mapped, err), "%s", "");
         if (mapped)
             NS_TRY(ns_bpe_add_token(&t->bpe, id, l->text.data, l->text.len, NS_BPE_MAPPED, &clash, err), "%s", "");
         else {
@@ -125,9 +138,9 @@ static ns_status read_merges(loader *l, const ns_json *merges, ns_error *err)
         int ok[2];
         NS_TRY(merge_parts(l, v, i, &part[0], &part[1], err), "%s", "");
         ns_buf_clear(&l->text);
-        NS_TRY(ns_tok_unmap(&l->text, part[0], &ok[0], err), "%s", "");
+        NS_TRY(text_of(l, part[0], &ok[0], err), "%s", "");
         size_t k = l->text.len;
-        NS_TRY(ns_tok_unmap(&l->text, part[1], &ok[1], err), "%s", "");
+        NS_TRY(text_of(l, part[1], &ok[1], err), "%s", "");
         int32_t left = ok[0] ? ns_bpe_find(m, l->text.data, k) : -1;
         int32_t right = ok[1] ? ns_bpe_find(m, l->text.data + k, l->text.len - k) : -1;
         int32_t both = ns_bpe_find(m, l->text.data, l->text.len);
@@ -164,7 +177,7 @@ static ns_status read_model(loader *l, const ns_json *model, ns_error *err)
                "%s: model.byte_fallback with a vocabulary that lacks byte 0x%02x is not supported", w, missing);
     if (is_set(unk) && unk->type == NS_JSON_STRING && unk->s.n) {
         ns_buf_clear(&l->text);
-        NS_TRY(ns_tok_unmap(&l->text, unk->s, &mapped, err), "%s", "");
+        NS_TRY(text_of(l, unk->s, &mapped, err), "%s", "");
         m->unk = mapped ? ns_bpe_find(m, l->text.data, l->text.len) : -1;
         NS_FAIL_IF(m->unk < 0, NS_ERR_INPUT, "%s: model.unk_token '%.*s' is not in the vocabulary", w, S(unk->s));
     }
@@ -178,7 +191,7 @@ static ns_status vocab_id(loader *l, ns_str s, int32_t *id, ns_error *err)
     const ns_tok *t = l->t;
     int mapped;
     ns_buf_clear(&l->text);
-    NS_TRY(ns_tok_unmap(&l->text, s, &mapped, err), "%s", "");
+    NS_TRY(text_of(l, s, &mapped, err), "%s", "");
     *id = mapped ? ns_bpe_find(&t->bpe, l->text.data, l->text.len) : -1;
     for (size_t i = 0; !mapped && i < t->n_literal; i++) {
         ns_bpe_span v = t->bpe.span[t->literal[i]];
@@ -310,7 +323,7 @@ static ns_status read_config(loader *l, const ns_json *cfg, const char *where, i
 static ns_status finish(loader *l, ns_error *err)
 {
     ns_tok *t = l->t;
-    NS_TRY(ns_added_seal(&t->added, t->nfc, err), "%s", "");
+    NS_TRY(ns_added_seal(&t->added, &t->norm, err), "%s", "");
     t->n_ids = (int64_t)t->bpe.n_ids;
     if (t->added.n && t->added.v[t->added.n - 1].id >= t->n_ids) t->n_ids = t->added.v[t->added.n - 1].id + 1;
     for (int side = 0; side < 2; side++) {

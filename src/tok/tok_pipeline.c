@@ -2,16 +2,39 @@
  * few listed here is refused by name (data.md §6.2). */
 #include "tok/tok_loader.h"
 
+static int is_text(const ns_json *v, const char *text)
+{
+    return v && v->type == NS_JSON_STRING && ns_str_eq(v->s, text);
+}
+/* Replace of the literal `from` by `to`? */
+static int is_blank_swap(const ns_json *v, const char *from, const char *to)
+{
+    return is_type(v, "Replace") && is_text(ns_json_at(v, "pattern.String"), from) &&
+           is_text(ns_json_get(v, "content"), to);
+}
+
 static ns_status read_normalizer(loader *l, const ns_json *v, ns_error *err)
 {
     if (!is_set(v)) return NS_OK;
     if (is_type(v, "NFC")) {
-        l->t->nfc = 1;
+        l->t->norm.nfc = 1;
+        return NS_OK;
+    }
+    if (is_type(v, "Prepend")) {
+        NS_FAIL_IF(!is_text(ns_json_get(v, "prepend"), NS_META) || l->t->norm.prepend, NS_ERR_UNSUPPORTED,
+                   "%s: normalizer 'Prepend' is supported once and with U+2581 only", l->src->where);
+        l->t->norm.prepend = 1;
+        return NS_OK;
+    }
+    if (is_type(v, "Replace")) {
+        NS_FAIL_IF(!is_blank_swap(v, " ", NS_META), NS_ERR_UNSUPPORTED,
+                   "%s: normalizer 'Replace' is supported from a blank to U+2581 only", l->src->where);
+        l->t->norm.replace = 1;
         return NS_OK;
     }
     const ns_json *list = ns_json_get(v, "normalizers");
     NS_FAIL_IF(!is_type(v, "Sequence") || !list || list->type != NS_JSON_ARRAY, NS_ERR_UNSUPPORTED,
-               "%s: normalizer '%.*s' is not supported (byte-level BPE with no normalizer or with NFC is)",
+               "%s: normalizer '%.*s' is not supported (NFC, or Prepend and Replace with U+2581, are)",
                l->src->where, S(type_of(v)));
     for (size_t i = 0; i < list->n; i++) NS_TRY(read_normalizer(l, &list->items[i], err), "%s", "");
     return NS_OK;
@@ -46,11 +69,6 @@ static ns_status read_split(loader *l, const ns_json *v, ns_error *err)
 
 static ns_status read_pre_tokenizer(loader *l, const ns_json *v, ns_error *err)
 {
-    NS_FAIL_IF(
-        !is_set(v), NS_ERR_UNSUPPORTED,
-        "%s: no pre_tokenizer, so this is not a byte-level BPE tokenizer (SentencePiece-style ones such as Llama-2's "
-        "are not supported)",
-        l->src->where);
     NS_FAIL_IF(l->t->byte_level, NS_ERR_UNSUPPORTED, "%s: pre-tokenizer '%.*s' after ByteLevel is not supported",
                l->src->where, S(type_of(v)));
     if (is_type(v, "Split")) return read_split(l, v, err);
@@ -135,9 +153,40 @@ static ns_status read_decoder(loader *l, const ns_json *v, ns_error *err)
     return read_decoder(l, &list->items[0], err);
 }
 
+/* The one decoder of SentencePiece-style files: U+2581 to a blank, <0xNN> to bytes, join, drop one blank in front. */
+static ns_status read_spm_decoder(const loader *l, const ns_json *v, ns_error *err)
+{
+    const ns_json *list = ns_json_get(v, "decoders");
+    int ok = is_type(v, "Sequence") && list && list->type == NS_JSON_ARRAY && list->n == 4;
+    if (ok) {
+        const ns_json *d = list->items, *strip = &d[3];
+        int64_t start = 0, stop = 1;
+        ok = is_blank_swap(&d[0], NS_META, " ") && is_type(&d[1], "ByteFallback") && is_type(&d[2], "Fuse") &&
+             is_type(strip, "Strip") && is_text(ns_json_get(strip, "content"), " ") &&
+             ns_json_get(strip, "start") && ns_json_is_int(ns_json_get(strip, "start"), &start) && start == 1 &&
+             ns_json_get(strip, "stop") && ns_json_is_int(ns_json_get(strip, "stop"), &stop) && stop == 0;
+    }
+    NS_FAIL_IF(!ok, NS_ERR_UNSUPPORTED,
+               "%s: decoder '%.*s' with no pre_tokenizer is not supported (Sequence of Replace U+2581 by a blank, "
+               "ByteFallback, Fuse, Strip of one blank in front is)",
+               l->src->where, S(type_of(v)));
+    return NS_OK;
+}
+
 ns_status ns_tok_read_pipeline(loader *l, const ns_json *root, ns_error *err)
 {
     NS_TRY(read_normalizer(l, ns_json_get(root, "normalizer"), err), "%s", "");
+    const ns_norm *norm = &l->t->norm;
+    if (!is_set(ns_json_get(root, "pre_tokenizer"))) { /* SentencePiece style: a gap is one word */
+        NS_FAIL_IF(norm->nfc, NS_ERR_UNSUPPORTED, "%s: normalizer 'NFC' with no pre_tokenizer is not supported",
+                   l->src->where);
+        l->t->spm = 1;
+        NS_TRY(read_spm_decoder(l, ns_json_get(root, "decoder"), err), "%s", "");
+        return read_post_processor(l, ns_json_get(root, "post_processor"), err);
+    }
+    NS_FAIL_IF(norm->prepend || norm->replace, NS_ERR_UNSUPPORTED,
+               "%s: normalizer '%s' with a pre_tokenizer is not supported", l->src->where,
+               norm->prepend ? "Prepend" : "Replace");
     NS_TRY(read_pre_tokenizer(l, ns_json_get(root, "pre_tokenizer"), err), "%s", "");
     NS_FAIL_IF(!l->t->byte_level, NS_ERR_UNSUPPORTED,
                "%s: the pre-tokenizer has no ByteLevel step: only byte-level BPE is supported", l->src->where);

@@ -302,6 +302,7 @@ static void refusals(void **state)
         {{.normalizer = "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFKC\"}]}"}, NS_ERR_UNSUPPORTED, "'NFKC'"},
         {{.normalizer = "3"}, NS_ERR_UNSUPPORTED, "(no type)"},
         {{.pre = "null"}, NS_ERR_UNSUPPORTED, "no pre_tokenizer"},
+        {{.normalizer = "{\"type\":\"Prepend\",\"prepend\":\"\\u2581\"}"}, NS_ERR_UNSUPPORTED, "'Prepend' with a pre_tokenizer"},
         {{.pre = "{\"type\":\"Metaspace\"}"}, NS_ERR_UNSUPPORTED, "pre-tokenizer 'Metaspace'"},
         {{.pre = SPLIT("\\\\w+", "Isolated")}, NS_ERR_UNSUPPORTED, "\\w+"},
         {{.pre = SPLIT(
@@ -610,12 +611,81 @@ static void real_properties(void **state)
     assert_int_equal(ns_tok_eos(qwen), 151645);
     assert_int_equal(ns_tok_is_special(qwen, 151657), 0); /* <tool_call> */
     assert_int_equal(ns_tok_space_sensitive(qwen), 1);
-    snprintf(path, sizeof path, "%s/tokenizers/llama2", ns_test_data());
-    assert_ns_fails(ns_tok_load(&no, path, &err), NS_ERR_UNSUPPORTED, "normalizer 'Prepend'", &err);
     snprintf(path, sizeof path, "%s/tokenizers/mistral", ns_test_data());
     assert_ns_fails(ns_tok_load(&no, path, &err), NS_ERR_INPUT, "SentencePiece", &err);
     ns_tok_free(&llama);
     ns_tok_free(&qwen);
+}
+
+/* Llama-2's tokenizer.json: SentencePiece style. The vectors were recorded without cutting out added tokens. */
+static void llama2_ids(void **state)
+{
+    (void)state;
+    NS_SKIP_WITHOUT_DATA();
+    ns_arena a = NS_ARENA_INIT("test");
+    ns_error err = NS_ERROR_INIT;
+    char path[4200];
+    ns_tok *t = NULL;
+    snprintf(path, sizeof path, "%s/tokenizers/llama2", ns_test_data());
+    assert_ns_ok(ns_tok_load(&t, path, &err), &err);
+    assert_int_equal(ns_tok_vocab_size(t), 32000);
+    assert_int_equal(ns_tok_bos(t), 1);
+    assert_int_equal(ns_tok_eos(t), 2);
+    assert_int_equal(ns_tok_space_sensitive(t), 0);
+    const ns_json *v = oracle(&a, "vectors.json");
+    for (size_t i = 0; i < v->n; i++) {
+        ns_str text = ns_json_get(&v->items[i], "text")->s;
+        ns_ids ids = {0};
+        ns_buf back = {0};
+        same_ids(t, text, ns_json_get(&v->items[i], "llama2_hf"), NS_TOK_NO_SPECIAL_TEXT);
+        assert_ns_ok(ns_tok_encode(t, &ids, text.p, text.n, NS_TOK_NO_SPECIAL_TEXT, &err), &err);
+        assert_ns_ok(ns_tok_decode(t, &back, ids.v, ids.n, 0, &err), &err);
+        if (!strstr(text.p, NS_META)) { /* that character comes back as a blank, as in the reference */
+            assert_int_equal(back.len, text.n);
+            if (text.n) assert_memory_equal(back.data, text.p, text.n);
+        }
+        ns_ids_free(&ids);
+        ns_buf_free(&back);
+    }
+    v = oracle(&a, "hf_llama2_cases.json");
+    assert_true(v->n > 10);
+    for (size_t i = 0; i < v->n; i++) {
+        static const char *const key[] = {"decoded_with_special", "decoded_without_special"};
+        ns_str text = ns_json_get(&v->items[i], "input")->s;
+        ns_ids ids = {0};
+        same_ids(t, text, ns_json_at(&v->items[i], "encoded.input_ids"), NS_TOK_ADD_SPECIAL);
+        assert_ns_ok(ns_tok_encode(t, &ids, text.p, text.n, NS_TOK_ADD_SPECIAL, &err), &err);
+        for (int skip = 0; skip < 2; skip++) {
+            ns_buf back = {0};
+            ns_str want = ns_json_get(&v->items[i], key[skip])->s;
+            assert_ns_ok(ns_tok_decode(t, &back, ids.v, ids.n, skip, &err), &err);
+            assert_int_equal(back.len, want.n);
+            if (want.n) assert_memory_equal(back.data, want.p, want.n);
+            ns_buf_free(&back);
+        }
+        ns_ids_free(&ids);
+    }
+    ns_arena_free(&a);
+    /* The novel is one word here: line by line and whole, both in n log n. */
+    ns_buf novel = {0}, back = {0};
+    ns_ids ids = {0};
+    snprintf(path, sizeof path, "%s/tokenizers/corpus/war-and-peace.txt", ns_test_data());
+    assert_ns_ok(ns_file_read(&novel, path, &err), &err);
+    for (size_t i = 0, n; i < novel.len; i += n) {
+        const char *end = memchr(novel.data + i, '\n', novel.len - i);
+        n = end ? (size_t)(end - novel.data) + 1 - i : novel.len - i;
+        assert_ns_ok(ns_tok_encode(t, &ids, novel.data + i, n, 0, &err), &err);
+    }
+    assert_int_equal(ids.n, 853346);
+    ids.n = 0;
+    assert_ns_ok(ns_tok_encode(t, &ids, novel.data, novel.len, 0, &err), &err);
+    assert_ns_ok(ns_tok_decode(t, &back, ids.v, ids.n, 0, &err), &err);
+    assert_int_equal(back.len, novel.len);
+    assert_memory_equal(back.data, novel.data, novel.len);
+    ns_buf_free(&novel);
+    ns_buf_free(&back);
+    ns_ids_free(&ids);
+    ns_tok_free(&t);
 }
 
 /* Counts are those of the reference library over the same pieces of text. */
@@ -752,6 +822,7 @@ int main(void)
         cmocka_unit_test(load_from_disk),
         cmocka_unit_test(recorded_ids),
         cmocka_unit_test(real_properties),
+        cmocka_unit_test(llama2_ids),
         cmocka_unit_test(whole_corpora),
         cmocka_unit_test(hostile_text),
         cmocka_unit_test(threads),
