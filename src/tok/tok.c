@@ -151,8 +151,9 @@ ns_status ns_tok_decode(const ns_tok *t, ns_buf *out, const int32_t *ids, size_t
             (int)ids[i], i, (long long)t->n_ids - 1);
         NS_CHECK(st, decode_token(t, out, ids[i], err), "decode");
     }
-    if (t->spm && out->len > len_before && out->data[len_before] == ' ') { /* Strip: the blank that encoding put there */
-        memmove(out->data + len_before, out->data + len_before + 1, out->len - len_before); /* with the final NUL */
+    /* Strip: the blank that encoding put in front. Text that is continued call by call has it only at its start. */
+    if (t->spm && !len_before && out->len && out->data[0] == ' ') {
+        memmove(out->data, out->data + 1, out->len); /* with the final NUL */
         out->len--;
     }
 done:

@@ -1,4 +1,4 @@
-/* Tokenizer: Hugging Face tokenizer.json (byte-level BPE), exact. Opaque; const after load, safe from many threads.
+/* Tokenizer: Hugging Face tokenizer.json (byte-level or Llama-2 style BPE), exact. Opaque; const after load, safe from many threads.
  *     ns_tok *t; NS_TRY(ns_tok_load(&t, "model/tokenizer.json", err), "load tokenizer");   // file, or directory that has one
  *     ns_ids ids = {0};
  *     NS_TRY(ns_tok_encode(t, &ids, text, n, 0, err), "encode");           // appends
@@ -27,6 +27,7 @@ void ns_tok_free(ns_tok **t);
 /* Appends ids (none on failure). text must be valid UTF-8 (NS_ERR_INPUT names the byte). */
 NS_MUST_USE ns_status ns_tok_encode(const ns_tok *t, ns_ids *out, const char *text, size_t n, int flags, ns_error *err);
 /* Appends bytes (may end inside a character: streaming callers keep them until whole). skip_special drops special tokens.
+ * SentencePiece style: into an empty buffer, one blank in front is dropped; so pass the same buffer to continue a text.
  * An id without a token is NS_ERR_INPUT: a sampler must not draw from the padding rows past ns_tok_vocab_size. */
 NS_MUST_USE ns_status ns_tok_decode(const ns_tok *t, ns_buf *out, const int32_t *ids, size_t n, int skip_special,
                                     ns_error *err);

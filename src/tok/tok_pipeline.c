@@ -34,8 +34,8 @@ static ns_status read_normalizer(loader *l, const ns_json *v, ns_error *err)
     }
     const ns_json *list = ns_json_get(v, "normalizers");
     NS_FAIL_IF(!is_type(v, "Sequence") || !list || list->type != NS_JSON_ARRAY, NS_ERR_UNSUPPORTED,
-               "%s: normalizer '%.*s' is not supported (NFC, or Prepend and Replace with U+2581, are)",
-               l->src->where, S(type_of(v)));
+               "%s: normalizer '%.*s' is not supported (NFC, or Prepend and Replace with U+2581, are)", l->src->where,
+               S(type_of(v)));
     for (size_t i = 0; i < list->n; i++) NS_TRY(read_normalizer(l, &list->items[i], err), "%s", "");
     return NS_OK;
 }
@@ -162,9 +162,9 @@ static ns_status read_spm_decoder(const loader *l, const ns_json *v, ns_error *e
         const ns_json *d = list->items, *strip = &d[3];
         int64_t start = 0, stop = 1;
         ok = is_blank_swap(&d[0], NS_META, " ") && is_type(&d[1], "ByteFallback") && is_type(&d[2], "Fuse") &&
-             is_type(strip, "Strip") && is_text(ns_json_get(strip, "content"), " ") &&
-             ns_json_get(strip, "start") && ns_json_is_int(ns_json_get(strip, "start"), &start) && start == 1 &&
-             ns_json_get(strip, "stop") && ns_json_is_int(ns_json_get(strip, "stop"), &stop) && stop == 0;
+             is_type(strip, "Strip") && is_text(ns_json_get(strip, "content"), " ") && ns_json_get(strip, "start") &&
+             ns_json_is_int(ns_json_get(strip, "start"), &start) && start == 1 && ns_json_get(strip, "stop") &&
+             ns_json_is_int(ns_json_get(strip, "stop"), &stop) && stop == 0;
     }
     NS_FAIL_IF(!ok, NS_ERR_UNSUPPORTED,
                "%s: decoder '%.*s' with no pre_tokenizer is not supported (Sequence of Replace U+2581 by a blank, "

@@ -302,7 +302,9 @@ static void refusals(void **state)
         {{.normalizer = "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFKC\"}]}"}, NS_ERR_UNSUPPORTED, "'NFKC'"},
         {{.normalizer = "3"}, NS_ERR_UNSUPPORTED, "(no type)"},
         {{.pre = "null"}, NS_ERR_UNSUPPORTED, "no pre_tokenizer"},
-        {{.normalizer = "{\"type\":\"Prepend\",\"prepend\":\"\\u2581\"}"}, NS_ERR_UNSUPPORTED, "'Prepend' with a pre_tokenizer"},
+        {{.normalizer = "{\"type\":\"Prepend\",\"prepend\":\"\\u2581\"}"},
+         NS_ERR_UNSUPPORTED,
+         "'Prepend' with a pre_tokenizer"},
         {{.pre = "{\"type\":\"Metaspace\"}"}, NS_ERR_UNSUPPORTED, "pre-tokenizer 'Metaspace'"},
         {{.pre = SPLIT("\\\\w+", "Isolated")}, NS_ERR_UNSUPPORTED, "\\w+"},
         {{.pre = SPLIT(
@@ -661,6 +663,10 @@ static void llama2_ids(void **state)
             assert_ns_ok(ns_tok_decode(t, &back, ids.v, ids.n, skip, &err), &err);
             assert_int_equal(back.len, want.n);
             if (want.n) assert_memory_equal(back.data, want.p, want.n);
+            ns_buf_clear(&back); /* one id at a time, as generation does */
+            for (size_t j = 0; j < ids.n; j++) assert_ns_ok(ns_tok_decode(t, &back, ids.v + j, 1, skip, &err), &err);
+            assert_int_equal(back.len, want.n);
+            if (want.n) assert_memory_equal(back.data, want.p, want.n);
             ns_buf_free(&back);
         }
         ns_ids_free(&ids);
@@ -806,26 +812,16 @@ static void threads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(small_vocabulary),
-        cmocka_unit_test(added_tokens),
-        cmocka_unit_test(overlapping_tokens),
-        cmocka_unit_test(normalized_tokens),
-        cmocka_unit_test(templates),
-        cmocka_unit_test(pre_tokenizers),
-        cmocka_unit_test(config_file),
-        cmocka_unit_test(literal_and_unknown),
-        cmocka_unit_test(bad_text),
-        cmocka_unit_test(refusals),
-        cmocka_unit_test(missing_bytes),
-        cmocka_unit_test(truncated_file),
-        cmocka_unit_test(out_of_memory),
-        cmocka_unit_test(load_from_disk),
-        cmocka_unit_test(recorded_ids),
-        cmocka_unit_test(real_properties),
-        cmocka_unit_test(llama2_ids),
-        cmocka_unit_test(whole_corpora),
-        cmocka_unit_test(hostile_text),
-        cmocka_unit_test(threads),
+        cmocka_unit_test(small_vocabulary),   cmocka_unit_test(added_tokens),
+        cmocka_unit_test(overlapping_tokens), cmocka_unit_test(normalized_tokens),
+        cmocka_unit_test(templates),          cmocka_unit_test(pre_tokenizers),
+        cmocka_unit_test(config_file),        cmocka_unit_test(literal_and_unknown),
+        cmocka_unit_test(bad_text),           cmocka_unit_test(refusals),
+        cmocka_unit_test(missing_bytes),      cmocka_unit_test(truncated_file),
+        cmocka_unit_test(out_of_memory),      cmocka_unit_test(load_from_disk),
+        cmocka_unit_test(recorded_ids),       cmocka_unit_test(real_properties),
+        cmocka_unit_test(llama2_ids),         cmocka_unit_test(whole_corpora),
+        cmocka_unit_test(hostile_text),       cmocka_unit_test(threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
