@@ -170,7 +170,7 @@ void ns_bpe_seal(ns_bpe *m)
     for (int b = 0; b < 256; b++) {
         static const char hex[] = "0123456789ABCDEF";
         char c = (char)b, name[] = {'<', '0', 'x', hex[b >> 4], hex[b & 15], '>'};
-        m->byte_id[b] = m->by_char ? ns_bpe_find(m, name, sizeof name) : ns_bpe_find(m, &c, 1);
+        m->byte_id[b] = !m->by_char ? ns_bpe_find(m, &c, 1) : m->byte_fallback ? ns_bpe_find(m, name, sizeof name) : -1;
     }
 }
 
@@ -199,7 +199,20 @@ ns_status ns_ids_push(ns_ids *ids, int32_t id, ns_error *err)
     return NS_OK;
 }
 
-/* Start symbols of a word. Bytes without a token become `unk` (one for a run of them with fuse_unk). */
+/* One symbol for what the vocabulary lacks; one for a run of it with fuse_unk. */
+static ns_status push_unk(const ns_bpe *m, int32_t *id, size_t *k, int *fusing, uint8_t byte, ns_error *err)
+{
+    NS_FAIL_IF(m->unk < 0, NS_ERR_INPUT,
+               "byte 0x%02x has no token in the vocabulary and the tokenizer has no unk_token: the text would be lost "
+               "(use a tokenizer with all 256 bytes)",
+               byte);
+    if (!(*fusing && m->fuse_unk)) id[(*k)++] = m->unk;
+    *fusing = 1;
+    return NS_OK;
+}
+
+/* Start symbols of a word. Bytes without a token become `unk`; with by_char, characters without one become their bytes,
+ * or `unk` where there are no byte tokens (the loader sees to it that there are all 256 or none). */
 static ns_status start_symbols(const ns_bpe *m, int32_t *id, size_t *n_id, const uint8_t *p, size_t n, ns_error *err)
 {
     size_t k = 0;
@@ -207,23 +220,22 @@ static ns_status start_symbols(const ns_bpe *m, int32_t *id, size_t *n_id, const
     for (size_t i = 0, len; m->by_char && i < n; i += len) {
         ns_utf8_at(p, i, &len);
         int32_t c = ns_bpe_find(m, p + i, len);
+        if (c < 0 && m->byte_id[p[i]] < 0) {
+            NS_TRY(push_unk(m, id, &k, &fusing, p[i], err), "%s", "");
+            continue;
+        }
+        fusing = 0;
         if (c >= 0) id[k++] = c;
-        for (size_t j = 0; c < 0 && j < len; j++) id[k++] = m->byte_id[p[i + j]]; /* the loader checked all 256 */
+        for (size_t j = 0; c < 0 && j < len; j++) id[k++] = m->byte_id[p[i + j]];
     }
     for (size_t i = 0; !m->by_char && i < n; i++) {
         int32_t b = m->byte_id[p[i]];
-        if (b >= 0) {
-            id[k++] = b;
-            fusing = 0;
+        if (b < 0) {
+            NS_TRY(push_unk(m, id, &k, &fusing, p[i], err), "%s", "");
             continue;
         }
-        NS_FAIL_IF(
-            m->unk < 0, NS_ERR_INPUT,
-            "byte 0x%02x has no token in the vocabulary and the tokenizer has no unk_token: the text would be lost "
-            "(use a tokenizer with all 256 bytes)",
-            p[i]);
-        if (!(fusing && m->fuse_unk)) id[k++] = m->unk;
-        fusing = 1;
+        id[k++] = b;
+        fusing = 0;
     }
     *n_id = k;
     return NS_OK;

@@ -48,8 +48,9 @@ typedef struct ns_bpe {
     uint32_t pair_bits;
     size_t n_pairs, max_pairs, max_tokens;
     int32_t byte_id[256]; /* -1: the vocabulary lacks this byte */
-    int by_char; /* set before init: words start from characters; byte_id[] are the <0xNN> tokens for all others */
-    int ignore_merges, fuse_unk;
+    /* Set before init. by_char: words start from characters; with byte_fallback byte_id[] are the <0xNN> tokens, which
+     * stand for the bytes of all other characters. */
+    int by_char, byte_fallback, ignore_merges, fuse_unk;
     int32_t unk; /* -1 none */
 } ns_bpe;
 

@@ -71,6 +71,7 @@ static ns_status check_model(loader *l, const ns_json *m, ns_error *err)
     l->t->bpe.ignore_merges = flag(m, "ignore_merges");
     l->t->bpe.fuse_unk = flag(m, "fuse_unk");
     l->t->bpe.by_char = l->t->spm;
+    l->t->bpe.byte_fallback = flag(m, "byte_fallback");
     NS_FAIL_IF(l->t->spm && !flag(m, "byte_fallback"), NS_ERR_UNSUPPORTED,
                "%s: no pre_tokenizer and no model.byte_fallback: only SentencePiece-style BPE with byte_fallback is "
                "supported without ByteLevel",
