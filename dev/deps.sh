@@ -1,7 +1,7 @@
 #!/bin/sh
 # Finds what the build and the tests need and installs what is missing (Debian, Ubuntu). Run by the make targets.
 #
-#   sh dev/deps.sh                  compiler, CMake, libyaml, cmocka, OpenBLAS
+#   sh dev/deps.sh                  compiler, CMake, libyaml, cmocka, OpenBLAS, PCRE2
 #   sh dev/deps.sh --check build    what `make build` cannot do without; installs only if one of these is missing
 #   sh dev/deps.sh --check test     the same plus cmocka
 #   sh dev/deps.sh --check style    clang-format
@@ -9,7 +9,8 @@
 #
 # Everything is found by trying it (compiling one line), not by asking the package manager: a library in /usr/local or
 # from another distribution counts. Root or sudo is used for apt-get alone, and only when something needed is missing.
-# Optional things never stop anything: without OpenBLAS the f32 matmuls use our own loops.
+# Optional things never stop anything: without OpenBLAS the f32 matmuls use our own loops, without PCRE2 tokenizers with
+# unusual split patterns are refused.
 set -eu
 
 probe_header() { # header [extra include dir]...
@@ -27,6 +28,9 @@ have() { # 0: the thing is usable
     make) command -v make >/dev/null 2>&1 ;;
     cmake) command -v cmake >/dev/null 2>&1 ;;
     yaml) probe_header yaml.h ;;
+    pcre2)
+        printf '#define PCRE2_CODE_UNIT_WIDTH 8\n#include <pcre2.h>\n' | "${CC:-cc}" -fsyntax-only -x c - 2>/dev/null
+        ;;
     cmocka) probe_header cmocka.h ;;
     blas) probe_header cblas.h /usr/include/openblas /usr/include/openblas-openmp \
         /usr/include/x86_64-linux-gnu/openblas-openmp /usr/include/x86_64-linux-gnu ;;
@@ -39,6 +43,7 @@ package() {
     make) echo "make" ;;
     cmake) echo "cmake" ;;
     yaml) echo "libyaml-dev" ;;
+    pcre2) echo "libpcre2-dev" ;;
     cmocka) echo "libcmocka-dev" ;;
     blas) echo "libopenblas-openmp-dev" ;;
     clang-format) echo "clang-format" ;;
@@ -57,12 +62,12 @@ case "${1:-} ${2:-}" in
 "--check test") need="$need cmocka" ;;
 "--check style") need="clang-format" ;;
 "--list ")
-    for x in cc make cmake yaml cmocka blas clang-format; do
+    for x in cc make cmake yaml cmocka blas pcre2 clang-format; do
         if have $x; then echo "$x: found"; else echo "$x: missing (Debian: $(package $x))"; fi
     done
     exit 0
     ;;
-" ") need="$need cmocka" want="blas" ;;
+" ") need="$need cmocka" want="blas pcre2" ;;
 *)
     sed -n '4,8s/^#  *//p' "$0" >&2
     exit 2
@@ -71,7 +76,8 @@ esac
 
 # shellcheck disable=SC2086
 missing=$(missing_of $need)
-if [ -n "$missing" ]; then want=blas; fi # apt-get runs anyway: take the optional package along
+if [ -n "$missing" ]; then want="blas pcre2"; fi # apt-get runs anyway: take the optional packages along
+# shellcheck disable=SC2086
 optional=$(missing_of $want)
 if [ -z "$missing$optional" ]; then
     [ "${1:-}" = --check ] || echo "deps: everything is installed"

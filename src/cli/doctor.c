@@ -24,6 +24,7 @@
 #include "cli/cli.h"
 #include "ops/cpu/cpu.h"
 #include "ops/ops.h"
+#include "tok/regex.h"
 
 typedef struct doctor_options {
     const char *write_docs;
@@ -227,6 +228,15 @@ static void check_matrix_kernel(report *r)
         slow ? "it does not know this processor and is several times too slow: set OPENBLAS_CORETYPE=HASWELL" : NULL);
 }
 
+static void check_patterns(report *r)
+{
+    if (ns_regex_available())
+        add(r, "libraries", "PCRE2", "ok", "unusual split patterns of tokenizers can be read", NULL);
+    else
+        add(r, "libraries", "PCRE2", "note", "not found: tokenizers with unusual split patterns are refused",
+            "apt-get install libpcre2-8-0 (to build: libpcre2-dev)");
+}
+
 static void check_gpu(report *r)
 {
     void *lib = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
@@ -365,8 +375,8 @@ static void check_conflicts(report *r)
 
 static ns_status collect(report *r)
 {
-    static void (*const checks[])(report *) = {check_program, check_processor, check_matrix_kernel, check_memory,
-                                               check_gpu,     check_slurm,     check_conflicts};
+    static void (*const checks[])(report *) = {check_program,  check_processor, check_matrix_kernel, check_memory,
+                                               check_patterns, check_gpu,       check_slurm,         check_conflicts};
     for (size_t i = 0; i < sizeof checks / sizeof checks[0]; i++) checks[i](r);
     return r->st;
 }

@@ -47,7 +47,8 @@ ns_status ns_added_seal(ns_added_set *a, const ns_norm *norm, ns_error *err)
         if (!t->content.n) continue; /* never matches */
         ns_buf_clear(&text);
         if (t->normalized)
-            NS_CHECK(st, ns_norm_apply(norm, &text, (const uint8_t *)t->content.p, t->content.n, err), "added token");
+            NS_CHECK(st, ns_norm_apply(norm, &text, NULL, (const uint8_t *)t->content.p, t->content.n, err),
+                     "added token");
         else
             NS_CHECK(st, ns_buf_add(&text, t->content.p, t->content.n, err), "added token");
         NS_CHECK(st,

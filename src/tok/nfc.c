@@ -1,8 +1,9 @@
-/* UTF-8 checking and Unicode normalisation form C (UAX #15), used by the Qwen tokenizers before splitting.
+/* UTF-8 checking and the Unicode normalisation forms C, D, KC and KD (UAX #15); form C is what the Qwen tokenizers do
+ * before splitting.
  *
- * Most text is NFC already, so ns_nfc copies stretches of "inert" characters (quick check Yes and class 0: they start a
+ * Most text has its form already, so ns_normalize copies stretches of "inert" characters (quick check Yes and class 0: they start a
  * segment and never join with what precedes them) and works only on segments between two inert characters:
- *   decompose fully -> stable sort of each run of marks by class -> compose with the last starter.
+ *   decompose fully -> stable sort of each run of marks by class -> (C, KC) compose with the last starter.
  * A segment starts at the inert character before the first doubtful one, because that one may compose into it.
  * All steps are linear except the sort, which counts when a run is long, so a megabyte of accents stays fast. */
 #include "tok/unicode.h"
@@ -98,9 +99,11 @@ size_t ns_utf8_put(uint8_t out[4], uint32_t c)
     return 4;
 }
 
-/* Offset of the first character at or after i that is not inert. Below U+0300 (bytes < 0xcc) all are. */
-static size_t skip_inert(const uint8_t *p, size_t n, size_t i)
+/* Offset of the first character at or after i that is not inert. Characters below bytes < 0xcc (U+0300) are inert in form C,
+ * those below 0xc2 (ASCII) in all. */
+static size_t skip_inert(ns_form form, const uint8_t *p, size_t n, size_t i)
 {
+    uint8_t safe = form == NS_NFC ? 0xcc : 0xc2;
     while (i < n) {
         if (p[i] < 0x80) {
             uint64_t w;
@@ -108,77 +111,90 @@ static size_t skip_inert(const uint8_t *p, size_t n, size_t i)
             while (i < n && p[i] < 0x80) i++;
             continue;
         }
-        if (p[i] < 0xcc) {
+        if (p[i] < safe) {
             i += 2;
             continue;
         }
         size_t len;
-        if (ns_uni_qc(ns_utf8_at(p, i, &len))) return i;
+        if (ns_uni_qc(ns_utf8_at(p, i, &len)) >> form & 1) return i;
         i += len;
     }
     return n;
 }
 
-int ns_nfc_quick(const uint8_t *p, size_t n)
+int ns_form_quick(ns_form form, const uint8_t *p, size_t n)
 {
-    return skip_inert(p, n, 0) == n;
+    return skip_inert(form, p, n, 0) == n;
 }
 
-/* Code points of one segment, with classes beside them so that sorting does not look them up again. */
+/* Code points of one segment, each with the bytes of the source that it came from. */
+typedef struct point {
+    uint32_t cp;
+    size_t from, to;
+} point;
 typedef struct segment {
-    uint32_t *cp;
+    point *at;
     size_t n, cap;
-    uint32_t *tmp;
+    point *tmp;
     size_t tmp_cap;
+    ns_form form;
 } segment;
 
-static ns_status push(segment *s, uint32_t c, ns_error *err)
+static ns_status push(segment *s, uint32_t c, ns_span src, ns_error *err)
 {
-    if (s->n == s->cap) NS_TRY(ns_grow((void **)&s->cp, &s->cap, s->n + 1, sizeof *s->cp, "tok.nfc", err), "grow");
-    s->cp[s->n++] = c;
+    if (s->n == s->cap) NS_TRY(ns_grow((void **)&s->at, &s->cap, s->n + 1, sizeof *s->at, "tok.nfc", err), "grow");
+    s->at[s->n++] = (point){c, src.from, src.to};
     return NS_OK;
 }
 
-static ns_status decompose(segment *s, uint32_t c, ns_error *err)
+static const ns_uni_decomp *find_decomp(const ns_uni_decomp *table, uint32_t n, uint32_t c)
 {
-    if (c - S_BASE < S_COUNT) {
-        uint32_t k = c - S_BASE;
-        NS_TRY(push(s, L_BASE + k / (V_COUNT * T_COUNT), err), "hangul");
-        NS_TRY(push(s, V_BASE + k / T_COUNT % V_COUNT, err), "hangul");
-        return k % T_COUNT ? push(s, T_BASE + k % T_COUNT, err) : NS_OK;
-    }
-    uint32_t lo = 0, hi = ns_uni_n_decomp;
+    uint32_t lo = 0, hi = n;
     while (lo < hi) {
         uint32_t mid = (lo + hi) / 2;
-        if (ns_uni_decomps[mid].cp < c)
+        if (table[mid].cp < c)
             lo = mid + 1;
         else
             hi = mid;
     }
-    if (lo == ns_uni_n_decomp || ns_uni_decomps[lo].cp != c) return push(s, c, err);
-    const uint32_t *d = ns_uni_decomp_pool + ns_uni_decomps[lo].at / 8;
-    for (uint32_t k = 0; k < ns_uni_decomps[lo].at % 8; k++) NS_TRY(push(s, d[k], err), "decompose");
+    return lo < n && table[lo].cp == c ? &table[lo] : NULL;
+}
+
+static ns_status decompose(segment *s, uint32_t c, ns_span src, ns_error *err)
+{
+    if (c - S_BASE < S_COUNT) {
+        uint32_t k = c - S_BASE;
+        NS_TRY(push(s, L_BASE + k / (V_COUNT * T_COUNT), src, err), "hangul");
+        NS_TRY(push(s, V_BASE + k / T_COUNT % V_COUNT, src, err), "hangul");
+        return k % T_COUNT ? push(s, T_BASE + k % T_COUNT, src, err) : NS_OK;
+    }
+    const ns_uni_decomp *f = NULL;
+    if (s->form == NS_NFKC || s->form == NS_NFKD) f = find_decomp(ns_uni_compats, ns_uni_n_compat, c);
+    if (!f) f = find_decomp(ns_uni_decomps, ns_uni_n_decomp, c);
+    if (!f) return push(s, c, src, err);
+    const uint32_t *d = ns_uni_decomp_pool + f->at / 32;
+    for (uint32_t k = 0; k < f->at % 32; k++) NS_TRY(push(s, d[k], src, err), "decompose");
     return NS_OK;
 }
 
-/* Stable sort of cp[0..n), all marks, by class. */
-static ns_status sort_marks(segment *s, uint32_t *cp, size_t n, ns_error *err)
+/* Stable sort of at[0..n), all marks, by class. */
+static ns_status sort_marks(segment *s, point *at, size_t n, ns_error *err)
 {
     if (n <= 32) {
         for (size_t i = 1; i < n; i++) {
-            uint32_t c = cp[i];
+            point c = at[i];
             size_t j = i;
-            for (uint8_t k = ns_uni_ccc(c); j > 0 && ns_uni_ccc(cp[j - 1]) > k; j--) cp[j] = cp[j - 1];
-            cp[j] = c;
+            for (uint8_t k = ns_uni_ccc(c.cp); j > 0 && ns_uni_ccc(at[j - 1].cp) > k; j--) at[j] = at[j - 1];
+            at[j] = c;
         }
         return NS_OK;
     }
     NS_TRY(ns_grow((void **)&s->tmp, &s->tmp_cap, n, sizeof *s->tmp, "tok.nfc", err), "grow");
-    size_t at[257] = {0};
-    for (size_t i = 0; i < n; i++) at[ns_uni_ccc(cp[i]) + 1]++;
-    for (size_t k = 1; k < 257; k++) at[k] += at[k - 1];
-    for (size_t i = 0; i < n; i++) s->tmp[at[ns_uni_ccc(cp[i])]++] = cp[i];
-    memcpy(cp, s->tmp, n * sizeof *cp);
+    size_t first[257] = {0};
+    for (size_t i = 0; i < n; i++) first[ns_uni_ccc(at[i].cp) + 1]++;
+    for (size_t k = 1; k < 257; k++) first[k] += first[k - 1];
+    for (size_t i = 0; i < n; i++) s->tmp[first[ns_uni_ccc(at[i].cp)]++] = at[i];
+    memcpy(at, s->tmp, n * sizeof *at);
     return NS_OK;
 }
 
@@ -205,12 +221,15 @@ static void compose(segment *s)
     size_t w = 0, starter = SIZE_MAX;
     int last = -1; /* class of the last character kept after the starter; -1: none */
     for (size_t i = 0; i < s->n; i++) {
-        uint32_t c = s->cp[i];
-        int k = ns_uni_ccc(c);
+        point c = s->at[i];
+        int k = ns_uni_ccc(c.cp);
         if (starter != SIZE_MAX && (last < 0 || last < k)) {
-            uint32_t x = compose_pair(s->cp[starter], c);
+            point *to = &s->at[starter];
+            uint32_t x = compose_pair(to->cp, c.cp);
             if (x) {
-                s->cp[starter] = x;
+                to->cp = x;
+                if (c.from < to->from) to->from = c.from;
+                if (c.to > to->to) to->to = c.to;
                 continue;
             }
         }
@@ -219,45 +238,60 @@ static void compose(segment *s)
             last = -1;
         } else
             last = k;
-        s->cp[w++] = c;
+        s->at[w++] = c;
     }
     s->n = w;
 }
 
-static ns_status do_segment(segment *s, ns_buf *out, const uint8_t *p, size_t n, ns_error *err)
+/* p[i..end) */
+static ns_status do_segment(segment *s, ns_buf *out, ns_spans *al, const uint8_t *p, size_t i, size_t end,
+                            ns_error *err)
 {
     s->n = 0;
-    for (size_t i = 0, len; i < n; i += len) NS_TRY(decompose(s, ns_utf8_at(p, i, &len), err), "decompose");
-    for (size_t i = 0; i < s->n;) {
-        size_t j = i;
-        while (j < s->n && ns_uni_ccc(s->cp[j])) j++;
-        if (j - i > 1) NS_TRY(sort_marks(s, s->cp + i, j - i, err), "order marks");
-        i = j + 1;
+    for (size_t len; i < end; i += len) {
+        uint32_t c = ns_utf8_at(p, i, &len);
+        NS_TRY(decompose(s, c, (ns_span){i, i + len}, err), "decompose");
     }
-    compose(s);
+    for (size_t k = 0; k < s->n;) {
+        size_t j = k;
+        while (j < s->n && ns_uni_ccc(s->at[j].cp)) j++;
+        if (j - k > 1) NS_TRY(sort_marks(s, s->at + k, j - k, err), "order marks");
+        k = j + 1;
+    }
+    if (s->form == NS_NFC || s->form == NS_NFKC) compose(s);
     NS_TRY(ns_buf_reserve(out, s->n * 4, err), "grow");
-    for (size_t i = 0; i < s->n; i++) out->len += ns_utf8_put((uint8_t *)out->data + out->len, s->cp[i]);
+    for (size_t k = 0; k < s->n; k++) {
+        uint8_t *to = (uint8_t *)out->data + out->len;
+        size_t len = ns_utf8_put(to, s->at[k].cp), from = s->at[k].from;
+        out->len += len;
+        if (!al) continue;
+        if (s->at[k].to - from == len && !memcmp(to, p + from, len)) /* unchanged */
+            NS_TRY(ns_spans_copy(al, len, from, err), "%s", "");
+        else
+            NS_TRY(ns_spans_add(al, len, from, s->at[k].to, err), "%s", "");
+    }
     out->data[out->len] = 0;
     return NS_OK;
 }
 
-ns_status ns_nfc(ns_buf *out, const uint8_t *p, size_t n, ns_error *err)
+ns_status ns_normalize(ns_form form, ns_buf *out, ns_spans *al, const uint8_t *p, size_t n, ns_error *err)
 {
-    segment s = {0};
+    segment s = {.form = form};
     ns_status st = NS_OK;
     NS_CHECK(st, ns_buf_reserve(out, n, err), "grow");
     out->data[out->len] = 0; /* also when there is nothing to add */
     for (size_t i = 0; i < n;) {
-        size_t j = skip_inert(p, n, i), end = j;
+        size_t j = skip_inert(form, p, n, i), end = j;
         if (j < n && j > i) j = ns_utf8_back(p, j); /* the starter that the doubtful character may join */
         NS_CHECK(st, ns_buf_add(out, p + i, j - i, err), "copy");
+        if (al) NS_CHECK(st, ns_spans_copy(al, j - i, i, err), "%s", "");
         size_t len;
-        while (end < n && ns_uni_qc(ns_utf8_at(p, end, &len))) end += len;
-        if (end > j) NS_CHECK(st, do_segment(&s, out, p + j, end - j, err), "normalise");
+        while (end < n && (ns_uni_qc(ns_utf8_at(p, end, &len)) >> form & 1)) end += len;
+        if (end > j) NS_CHECK(st, do_segment(&s, out, al, p, j, end, err), "normalise");
         i = end;
     }
 done:
-    ns_free(s.cp);
+    ns_free(s.at);
     ns_free(s.tmp);
     return st;
 }

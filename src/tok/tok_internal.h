@@ -6,7 +6,9 @@
 #include "base/mem.h"
 #include "tok/added.h"
 #include "tok/bpe.h"
+#include "tok/decode.h"
 #include "tok/norm.h"
+#include "tok/pretok.h"
 #include "tok/split.h"
 #include "tok/tok.h"
 
@@ -19,8 +21,13 @@ struct ns_tok {
     int32_t *literal; /* vocabulary ids whose text is outside the byte alphabet */
     size_t n_literal, literal_cap;
     ns_norm norm;
-    int spm; /* SentencePiece style: vocabulary in plain UTF-8, U+2581 for blanks, byte tokens <0xNN> */
-    /* Pre-tokenizer: each stage cuts every piece of the one before. NULL = put a blank before a piece without one. */
+    ns_dec dec;
+    int by_char; /* vocabulary in plain UTF-8 (SentencePiece style), not in the byte alphabet */
+    /* Pre-tokenizer, in general (gap.c): run if `general`, and whenever spans are asked for. */
+    ns_pre_step pre[NS_PRE_MAX];
+    int n_pre, general, track; /* track: a step needs to know where text came from */
+    /* The same in the common case: each stage cuts every piece of the one before. NULL = put a blank before a piece
+     * without one. */
     ns_split_fn stage[NS_TOK_MAX_STAGES];
     int n_stages, byte_level;
     ns_ids prefix, suffix; /* post-processor template around the text */
@@ -28,6 +35,19 @@ struct ns_tok {
     int64_t n_ids;
     int space_sensitive;
 };
+
+/* ---- gap.c: text between added tokens, in general ---- */
+typedef struct ns_gap_work {
+    ns_bpe_work bpe;
+    ns_pre_work pre;
+    ns_pieces a, b;
+    ns_buf norm;
+    ns_spans map;
+} ns_gap_work;
+/* Appends the ids of p[0..n), and to spans (if not NULL) where each came from; p[0] is byte `at` of the whole text. */
+NS_MUST_USE ns_status ns_gap_encode(const ns_tok *t, ns_gap_work *w, ns_ids *out, ns_spans *spans, const uint8_t *p,
+                                    size_t n, size_t at, int no_special, ns_error *err);
+void ns_gap_work_free(ns_gap_work *w);
 
 /* Builds a tokenizer from the text of tokenizer.json and, optionally, of tokenizer_config.json and
  * special_tokens_map.json (NULL: absent). `where` and friends are the names used in messages. */

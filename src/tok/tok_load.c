@@ -45,7 +45,7 @@ ns_status ns_tok_unmap(ns_buf *out, ns_str s, int *mapped, ns_error *err)
 /* Bytes behind a string of the file. SentencePiece-style vocabularies are written in plain UTF-8. */
 static ns_status text_of(loader *l, ns_str s, int *mapped, ns_error *err)
 {
-    if (!l->t->spm) return ns_tok_unmap(&l->text, s, mapped, err);
+    if (!l->t->by_char) return ns_tok_unmap(&l->text, s, mapped, err);
     *mapped = 1;
     return ns_buf_add(&l->text, s.p, s.n, err);
 }
@@ -70,12 +70,8 @@ static ns_status check_model(loader *l, const ns_json *m, ns_error *err)
                "%s: model.dropout is not supported: results would differ from run to run", w);
     l->t->bpe.ignore_merges = flag(m, "ignore_merges");
     l->t->bpe.fuse_unk = flag(m, "fuse_unk");
-    l->t->bpe.by_char = l->t->spm;
+    l->t->bpe.by_char = l->t->by_char;
     l->t->bpe.byte_fallback = flag(m, "byte_fallback");
-    NS_FAIL_IF(l->t->spm && !flag(m, "byte_fallback"), NS_ERR_UNSUPPORTED,
-               "%s: no pre_tokenizer and no model.byte_fallback: only SentencePiece-style BPE with byte_fallback is "
-               "supported without ByteLevel",
-               w);
     return NS_OK;
 }
 
@@ -155,6 +151,28 @@ static ns_status read_merges(loader *l, const ns_json *merges, ns_error *err)
     return NS_OK;
 }
 
+/* unk_token; byte_fallback needs all 256 bytes, so that no text is half lost. */
+static ns_status read_unknown(loader *l, const ns_json *model, ns_error *err)
+{
+    ns_bpe *m = &l->t->bpe;
+    const ns_json *unk = ns_json_get(model, "unk_token");
+    int missing = -1, mapped;
+    for (int b = 0; b < 256; b++)
+        if (m->byte_id[b] < 0) missing = b;
+    if (missing < 0) return NS_OK; /* unk_token can never act */
+    NS_FAIL_IF(flag(model, "byte_fallback"), NS_ERR_UNSUPPORTED,
+               "%s: model.byte_fallback with a vocabulary that lacks byte 0x%02x is not supported", l->src->where,
+               missing);
+    if (is_set(unk) && unk->type == NS_JSON_STRING && unk->s.n) {
+        ns_buf_clear(&l->text);
+        NS_TRY(text_of(l, unk->s, &mapped, err), "%s", "");
+        m->unk = mapped ? ns_bpe_find(m, l->text.data, l->text.len) : -1;
+        NS_FAIL_IF(m->unk < 0, NS_ERR_INPUT, "%s: model.unk_token '%.*s' is not in the vocabulary", l->src->where,
+                   S(unk->s));
+    }
+    return NS_OK;
+}
+
 static ns_status read_model(loader *l, const ns_json *model, ns_error *err)
 {
     NS_TRY(check_model(l, model, err), "%s", "");
@@ -169,20 +187,7 @@ static ns_status read_model(loader *l, const ns_json *model, ns_error *err)
     NS_TRY(read_vocab(l, vocab, err), "%s", "");
     NS_TRY(read_merges(l, merges, err), "%s", "");
     ns_bpe_seal(m);
-    int missing = -1, mapped;
-    for (int b = 0; b < 256; b++)
-        if (m->byte_id[b] < 0) missing = b;
-    const ns_json *unk = ns_json_get(model, "unk_token");
-    if (missing < 0) return NS_OK; /* unk_token and byte_fallback can never act */
-    NS_FAIL_IF(flag(model, "byte_fallback"), NS_ERR_UNSUPPORTED,
-               "%s: model.byte_fallback with a vocabulary that lacks byte 0x%02x is not supported", w, missing);
-    if (is_set(unk) && unk->type == NS_JSON_STRING && unk->s.n) {
-        ns_buf_clear(&l->text);
-        NS_TRY(text_of(l, unk->s, &mapped, err), "%s", "");
-        m->unk = mapped ? ns_bpe_find(m, l->text.data, l->text.len) : -1;
-        NS_FAIL_IF(m->unk < 0, NS_ERR_INPUT, "%s: model.unk_token '%.*s' is not in the vocabulary", w, S(unk->s));
-    }
-    return NS_OK;
+    return read_unknown(l, model, err);
 }
 
 /* ---- added tokens ---- */

@@ -3,15 +3,18 @@
 #ifndef NS_TOK_TOK_LOADER_H
 #define NS_TOK_TOK_LOADER_H
 
+#include <stdio.h>
 #include <string.h>
 
 #include "tok/tok_internal.h"
+#include "tok/unicode.h"
 
 typedef struct loader {
     ns_tok *t;
     ns_arena arena; /* the parsed JSON */
     const ns_tok_source *src;
     ns_buf text; /* scratch */
+    int fused;   /* decoder steps so far: Fuse has been */
 } loader;
 
 NS_MUST_USE ns_status ns_tok_read_pipeline(loader *l, const ns_json *root, ns_error *err);

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "base/buf.h"
+#include "tok/span.h"
 
 enum {
     NS_UC_L = 1,     /* \p{L} */
@@ -23,18 +24,19 @@ enum {
 };
 
 typedef struct ns_uni_decomp {
-    uint32_t cp, at; /* at = offset in ns_uni_decomp_pool * 8 + length */
+    uint32_t cp, at; /* at = offset in ns_uni_decomp_pool * 32 + length */
 } ns_uni_decomp;
 typedef struct ns_uni_comp {
     uint32_t first, second, composed;
 } ns_uni_comp;
 
 extern const char ns_uni_version[];
-extern const uint32_t ns_uni_class_last, ns_uni_ccc_last, ns_uni_qc_last, ns_uni_n_decomp, ns_uni_n_comp;
+extern const uint32_t ns_uni_class_last, ns_uni_ccc_last, ns_uni_qc_last;
+extern const uint32_t ns_uni_n_decomp, ns_uni_n_compat, ns_uni_n_comp;
 extern const uint8_t ns_uni_class_index[], ns_uni_class_block[], ns_uni_ccc_index[], ns_uni_ccc_block[];
 extern const uint8_t ns_uni_qc_index[], ns_uni_qc_block[];
 extern const uint32_t ns_uni_decomp_pool[];
-extern const ns_uni_decomp ns_uni_decomps[];
+extern const ns_uni_decomp ns_uni_decomps[], ns_uni_compats[];
 extern const ns_uni_comp ns_uni_comps[];
 
 /* The trailing equal entries of an index are cut: everything past `last` has the last block. */
@@ -88,9 +90,18 @@ NS_MUST_USE ns_status ns_utf8_repair(ns_buf *out, const uint8_t *p, size_t n, ns
 /* Writes c (at most 0x10ffff) to out; returns 1..4. */
 size_t ns_utf8_put(uint8_t out[4], uint32_t c);
 
-/* 1 if text is surely in NFC already; 0 if ns_nfc must look closer. */
-int ns_nfc_quick(const uint8_t *p, size_t n);
-/* Appends the NFC form of valid UTF-8 text. */
-NS_MUST_USE ns_status ns_nfc(ns_buf *out, const uint8_t *p, size_t n, ns_error *err);
+typedef enum ns_form { NS_NFC, NS_NFD, NS_NFKC, NS_NFKD } ns_form;
+/* 1 if text is surely in the form already; 0 if ns_normalize must look closer. */
+int ns_form_quick(ns_form form, const uint8_t *p, size_t n);
+/* Appends the form of valid UTF-8 text, and (al not NULL) where each byte came from, counted from p. */
+NS_MUST_USE ns_status ns_normalize(ns_form form, ns_buf *out, ns_spans *al, const uint8_t *p, size_t n, ns_error *err);
+static inline int ns_nfc_quick(const uint8_t *p, size_t n)
+{
+    return ns_form_quick(NS_NFC, p, n);
+}
+NS_MUST_USE static inline ns_status ns_nfc(ns_buf *out, const uint8_t *p, size_t n, ns_error *err)
+{
+    return ns_normalize(NS_NFC, out, NULL, p, n, err);
+}
 
 #endif
