@@ -1,0 +1,194 @@
+/* Collectives as all-to-all exchanges. Each byte crosses the wire once (twice for all_reduce); see comm.h for the counts. */
+#include "dist/comm.h"
+
+#include <string.h>
+
+#include "base/mem.h"
+
+ns_status ns_comm_open(ns_comm *c, ns_world *w, const int *ranks, int n, ns_error *err)
+{
+    *c = (ns_comm){.world = w, .rank = -1, .size = n};
+    ns_status st = NS_OK;
+    size_t k = (size_t)n;
+    NS_CHECK(st, ns_alloc((void **)&c->ranks, k * sizeof(int), "dist.comm", err), "%s", "group");
+    NS_CHECK(st, ns_alloc((void **)&c->xfers, 2 * k * sizeof(ns_xfer), "dist.comm", err), "%s", "group");
+    NS_CHECK(st, ns_alloc((void **)&c->scratch, (k - 1) * NS_COMM_PIECE * sizeof(float), "dist.comm", err), "%s",
+             "group");
+    NS_CHECK(st, ns_alloc((void **)&c->numbers, k * NS_COMM_MAX_SCALARS * sizeof(double), "dist.comm", err), "%s",
+             "group");
+    NS_CHECK(st, ns_alloc((void **)&c->cut, (k + 1) * sizeof(int64_t), "dist.comm", err), "%s", "group");
+    for (int i = 0; i < n; i++) {
+        c->ranks[i] = ranks[i];
+        if (ranks[i] == ns_world_rank(w)) c->rank = i;
+    }
+    NS_BAIL_IF(st, c->rank < 0, NS_ERR_INTERNAL, "rank %d is not in its own group", ns_world_rank(w));
+    return NS_OK;
+done:
+    ns_comm_close(c);
+    return st;
+}
+
+void ns_comm_close(ns_comm *c)
+{
+    ns_free(c->ranks);
+    ns_free(c->xfers);
+    ns_free(c->scratch);
+    ns_free(c->numbers);
+    ns_free(c->cut);
+    *c = (ns_comm){0};
+}
+
+void ns_comm_cut(int64_t n, int64_t unit, int size, int64_t *cut)
+{
+    int64_t units = n / unit;
+    for (int r = 0; r <= size; r++) cut[r] = units * r / size * unit;
+    cut[size] = n;
+}
+
+static ns_xfer xfer(const ns_comm *c, int member, int recv, void *buf, int64_t bytes)
+{
+    return (ns_xfer){.peer = c->ranks[member], .recv = recv, .buf = buf, .bytes = bytes};
+}
+
+ns_status ns_comm_all_gather(ns_comm *c, void *data, const int64_t *cut, int elem_bytes, ns_error *err)
+{
+    char *p = data;
+    int n = 0;
+    int64_t mine = (cut[c->rank + 1] - cut[c->rank]) * elem_bytes;
+    for (int r = 0; r < c->size; r++) {
+        int64_t theirs = (cut[r + 1] - cut[r]) * elem_bytes;
+        if (r == c->rank) continue;
+        if (mine) c->xfers[n++] = xfer(c, r, 0, p + cut[c->rank] * elem_bytes, mine);
+        if (theirs) c->xfers[n++] = xfer(c, r, 1, p + cut[r] * elem_bytes, theirs);
+        c->sent[NS_COMM_ALL_GATHER] += (uint64_t)mine;
+    }
+    return ns_world_exchange(c->world, "all_gather", c->xfers, n, err);
+}
+
+/* Part [at, at+n) of my piece: own and received values added in member order. */
+static void add_in_order(const ns_comm *c, float *mine, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const float *other = c->scratch;
+        float own = mine[i], sum = 0;
+        for (int r = 0; r < c->size; r++) {
+            float x = own;
+            if (r != c->rank) {
+                x = other[i];
+                other += NS_COMM_PIECE;
+            }
+            sum = r == 0 ? x : sum + x;
+        }
+        mine[i] = sum;
+    }
+}
+
+static int64_t part(int64_t len, int64_t round)
+{
+    int64_t left = len - round * NS_COMM_PIECE;
+    return left < 0 ? 0 : left < NS_COMM_PIECE ? left : NS_COMM_PIECE;
+}
+
+ns_status ns_comm_reduce_scatter(ns_comm *c, float *data, const int64_t *cut, ns_error *err)
+{
+    int64_t longest = 0, len = cut[c->rank + 1] - cut[c->rank];
+    for (int r = 0; r < c->size; r++)
+        if (cut[r + 1] - cut[r] > longest) longest = cut[r + 1] - cut[r];
+    if (c->size == 1) return NS_OK;
+    for (int64_t round = 0; round * NS_COMM_PIECE < longest; round++) {
+        float *mine = data + cut[c->rank] + round * NS_COMM_PIECE, *in = c->scratch;
+        int64_t k = part(len, round);
+        int n = 0;
+        for (int r = 0; r < c->size; r++) {
+            int64_t out = part(cut[r + 1] - cut[r], round) * (int64_t)sizeof(float);
+            if (r == c->rank) continue;
+            if (out) c->xfers[n++] = xfer(c, r, 0, data + cut[r] + round * NS_COMM_PIECE, out);
+            if (k) c->xfers[n++] = xfer(c, r, 1, in, k * (int64_t)sizeof(float));
+            c->sent[NS_COMM_REDUCE_SCATTER] += (uint64_t)out;
+            in += NS_COMM_PIECE;
+        }
+        NS_TRY(ns_world_exchange(c->world, "reduce_scatter", c->xfers, n, err), "%s", "sum over ranks");
+        add_in_order(c, mine, k);
+    }
+    return NS_OK;
+}
+
+ns_status ns_comm_all_reduce(ns_comm *c, float *data, int64_t n, ns_error *err)
+{
+    ns_comm_cut(n, 1, c->size, c->cut);
+    NS_TRY(ns_comm_reduce_scatter(c, data, c->cut, err), "%s", "all_reduce");
+    return ns_comm_all_gather(c, data, c->cut, (int)sizeof(float), err);
+}
+
+ns_status ns_comm_broadcast(ns_comm *c, void *data, int64_t bytes, int root, ns_error *err)
+{
+    int n = 0;
+    if (c->rank == root) {
+        for (int r = 0; r < c->size; r++)
+            if (r != root) c->xfers[n++] = xfer(c, r, 0, data, bytes);
+        c->sent[NS_COMM_BROADCAST] += (uint64_t)bytes * (uint64_t)n;
+    } else
+        c->xfers[n++] = xfer(c, root, 1, data, bytes);
+    return ns_world_exchange(c->world, "broadcast", c->xfers, n, err);
+}
+
+/* numbers[r*n..] = the n numbers of member r. */
+static ns_status share_numbers(ns_comm *c, const double *x, int n, const char *op, ns_error *err)
+{
+    int k = 0;
+    NS_ASSERT(n <= NS_COMM_MAX_SCALARS);
+    double *own = c->numbers + (ptrdiff_t)c->rank * n;
+    int64_t bytes = n * (int64_t)sizeof(double);
+    memcpy(own, x, (size_t)bytes);
+    for (int r = 0; r < c->size; r++) {
+        if (r == c->rank) continue;
+        c->xfers[k++] = xfer(c, r, 0, own, bytes);
+        c->xfers[k++] = xfer(c, r, 1, c->numbers + (ptrdiff_t)r * n, bytes);
+        c->sent[NS_COMM_SCALARS] += (uint64_t)bytes;
+    }
+    return ns_world_exchange(c->world, op, c->xfers, k, err);
+}
+
+ns_status ns_comm_scalars(ns_comm *c, double *x, int n, ns_comm_op op, ns_error *err)
+{
+    NS_TRY(share_numbers(c, x, n,
+                         op == NS_COMM_SUM   ? "scalars(sum)"
+                         : op == NS_COMM_MAX ? "scalars(max)"
+                                             : "scalars(min)",
+                         err),
+           "%s", "numbers of all ranks");
+    for (int i = 0; i < n; i++) {
+        double v = c->numbers[i];
+        for (int r = 1; r < c->size; r++) {
+            double y = c->numbers[(ptrdiff_t)r * n + i];
+            v = op == NS_COMM_SUM ? v + y : op == NS_COMM_MAX ? (y > v ? y : v) : (y < v ? y : v);
+        }
+        x[i] = v;
+    }
+    return NS_OK;
+}
+
+ns_status ns_comm_gather_scalar(ns_comm *c, double x, double *out, ns_error *err)
+{
+    NS_TRY(share_numbers(c, &x, 1, "gather_scalar", err), "%s", "one number of each rank");
+    memcpy(out, c->numbers, (size_t)c->size * sizeof(double));
+    return NS_OK;
+}
+
+ns_status ns_comm_barrier(ns_comm *c, ns_error *err)
+{
+    double none = 0;
+    return share_numbers(c, &none, 1, "barrier", err);
+}
+
+ns_status ns_comm_send_recv(ns_comm *c, int to, const void *out, int64_t out_bytes, int from, void *in,
+                            int64_t in_bytes, ns_error *err)
+{
+    int n = 0;
+    if (to >= 0) {
+        c->xfers[n++] = xfer(c, to, 0, (void *)(uintptr_t)out, out_bytes);
+        if (to != c->rank) c->sent[NS_COMM_SEND] += (uint64_t)out_bytes;
+    }
+    if (from >= 0) c->xfers[n++] = xfer(c, from, 1, in, in_bytes);
+    return ns_world_exchange(c->world, "send_recv", c->xfers, n, err);
+}

@@ -1,0 +1,65 @@
+/* Collectives over a group of ranks, in fixed order: a layout repeats itself bitwise.
+ *
+ *     ns_comm dp;
+ *     NS_TRY(ns_comm_open(&dp, world, ranks, n, err), "group");        // no communication; the same list on all members
+ *     NS_TRY(ns_comm_reduce_scatter(&dp, grad, cut, err), "reduce");   // my piece of grad: the sum, rank 0 first
+ *     NS_TRY(ns_comm_all_gather(&dp, weights, cut, 2, err), "gather"); // everybody's piece, to everybody
+ *     ns_comm_close(&dp);
+ *
+ * `cut[size+1]` divides an array among the members: member r owns elements [cut[r], cut[r+1]); pieces may be empty.
+ * Sums are made in f32 (f64 for the scalars) by the owner of a piece, member 0 first, so that neither timing nor transport
+ * decides a bit. All members call the same collectives in the same order; else NS_ERR_MISMATCH. A lost rank:
+ * NS_ERR_DEVICE with its name (world.h). At size 1 all return at once. Nothing is allocated after open.
+ *
+ * `sent` counts payload bytes this rank sent to others, per kind; for a group of n and S bytes in all (equal pieces) it is
+ *     all_gather (n-1)/n S   reduce_scatter (n-1)/n S   all_reduce 2 (n-1)/n S   broadcast (n-1) S at the root
+ *     send: its bytes   scalars: (n-1) * 8 a number                                                                   */
+#ifndef NS_DIST_COMM_H
+#define NS_DIST_COMM_H
+
+#include "dist/world.h"
+
+typedef enum ns_comm_kind {
+    NS_COMM_ALL_GATHER,
+    NS_COMM_REDUCE_SCATTER,
+    NS_COMM_BROADCAST,
+    NS_COMM_SEND,
+    NS_COMM_SCALARS,
+    NS_COMM_N_KINDS
+} ns_comm_kind;
+
+typedef struct ns_comm {
+    ns_world *world;
+    int rank, size;  /* my place in the group; members */
+    int *ranks;      /* [size] world ranks */
+    ns_xfer *xfers;  /* [2*size] scratch */
+    float *scratch;  /* [(size-1) * NS_COMM_PIECE] pieces of the others, before they are added */
+    double *numbers; /* [size * NS_COMM_MAX_SCALARS] */
+    int64_t *cut;    /* [size+1] of all_reduce */
+    uint64_t sent[NS_COMM_N_KINDS];
+} ns_comm;
+
+enum { NS_COMM_PIECE = 1 << 16, NS_COMM_MAX_SCALARS = 64 };
+typedef enum ns_comm_op { NS_COMM_SUM, NS_COMM_MAX, NS_COMM_MIN } ns_comm_op;
+
+NS_MUST_USE ns_status ns_comm_open(ns_comm *c, ns_world *w, const int *ranks, int n, ns_error *err);
+void ns_comm_close(ns_comm *c);
+
+/* Equal division of n elements in multiples of `unit` (the last piece takes the rest). */
+void ns_comm_cut(int64_t n, int64_t unit, int size, int64_t *cut);
+
+NS_MUST_USE ns_status ns_comm_all_gather(ns_comm *c, void *data, const int64_t *cut, int elem_bytes, ns_error *err);
+/* data[cut[rank]..cut[rank+1]) becomes the sum over members; the rest of data keeps this member's values. */
+NS_MUST_USE ns_status ns_comm_reduce_scatter(ns_comm *c, float *data, const int64_t *cut, ns_error *err);
+NS_MUST_USE ns_status ns_comm_all_reduce(ns_comm *c, float *data, int64_t n, ns_error *err); /* sum */
+NS_MUST_USE ns_status ns_comm_broadcast(ns_comm *c, void *data, int64_t bytes, int root, ns_error *err);
+/* Up to NS_COMM_MAX_SCALARS numbers, in f64, combined in member order; all members get the same bits. */
+NS_MUST_USE ns_status ns_comm_scalars(ns_comm *c, double *x, int n, ns_comm_op op, ns_error *err);
+/* One number of each member: out[size]. */
+NS_MUST_USE ns_status ns_comm_gather_scalar(ns_comm *c, double x, double *out, ns_error *err);
+NS_MUST_USE ns_status ns_comm_barrier(ns_comm *c, ns_error *err);
+/* To one member and from one member at the same time; -1: none. Pipeline stages and ring exchange. */
+NS_MUST_USE ns_status ns_comm_send_recv(ns_comm *c, int to, const void *out, int64_t out_bytes, int from, void *in,
+                                        int64_t in_bytes, ns_error *err);
+
+#endif

@@ -1,0 +1,63 @@
+/* Tests with real ranks: processes of this program, joined over loopback. */
+#ifndef NS_DIST_TESTING_H
+#define NS_DIST_TESTING_H
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+#include "base/testing.h"
+#include "dist/comm.h"
+
+/* In a rank: say what is wrong and end with exit code 1. */
+#define RANK_CHECK(cond)                                                                   \
+    do {                                                                                   \
+        if (!(cond)) {                                                                     \
+            fprintf(stderr, "rank check failed: %s (%s:%d)\n", #cond, __FILE__, __LINE__); \
+            _exit(1);                                                                      \
+        }                                                                                  \
+    } while (0)
+#define RANK_OK(call, err)                                                                 \
+    do {                                                                                   \
+        if ((call) != NS_OK) {                                                             \
+            char text_[2048];                                                              \
+            fprintf(stderr, "%s: %s\n", #call, ns_error_text((err), text_, sizeof text_)); \
+            _exit(1);                                                                      \
+        }                                                                                  \
+    } while (0)
+
+static inline int ns_test_free_port(void)
+{
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t n = sizeof a;
+    int s = socket(AF_INET, SOCK_STREAM, 0);
+    if (s < 0 || bind(s, (struct sockaddr *)&a, sizeof a) != 0 || getsockname(s, (struct sockaddr *)&a, &n) != 0)
+        exit(1);
+    close(s);
+    return ntohs(a.sin_port);
+}
+
+typedef int (*ns_rank_fn)(ns_world_options *o); /* runs one rank; its result is the exit code */
+
+/* Starts n ranks; out[r] = exit code, or 1000 + signal. */
+static inline void ns_test_run_ranks(int n, ns_rank_fn fn, int *out)
+{
+    pid_t pid[64];
+    int port = ns_test_free_port();
+    fflush(NULL);
+    for (int r = 0; r < n; r++) {
+        pid[r] = fork();
+        if (pid[r] == 0) {
+            ns_world_options o = {
+                .rank = r, .size = n, .local_rank = r, .local_size = n, .host = "127.0.0.1", .port = port};
+            _exit(fn(&o));
+        }
+    }
+    for (int r = 0; r < n; r++) {
+        int st = 0;
+        waitpid(pid[r], &st, 0);
+        out[r] = WIFEXITED(st) ? WEXITSTATUS(st) : 1000 + WTERMSIG(st);
+    }
+}
+
+#endif

@@ -1,0 +1,76 @@
+/* The ranks of one run: who they are, how they find each other, and how all stop together when one of them is lost.
+ *
+ *     ns_world_options o;
+ *     NS_TRY(ns_world_from_env(&o, err), "ranks");     // who started us: ns itself, srun, mpirun, torchrun-like variables
+ *     o.identity = "version 0.1.0;config 5f3a..";      // must be the same text on all ranks
+ *     NS_TRY(ns_world_open(&w, &o, err), "join the other ranks");
+ *     ns_world_note(w, step, "forward");               // where this rank is: named if it hangs
+ *     ... collectives (comm.h) ...
+ *     ns_world_close(&w);                              // waits for the others
+ *
+ * Control plane: every rank keeps one TCP connection to rank 0 (the hub), beside the one that carries tensors, served by a
+ * thread. It carries heartbeats, the first error, and the abort. Found by the hub:
+ *   dead    the connection closed without a goodbye                              -> at once
+ *   silent  no heartbeat for dead_s (frozen process, lost node)                  -> dead_s, default 10
+ *   hung    others wait in a collective, this rank has not moved for hang_s      -> hang_s, default 60
+ * Whatever is found first is told to all (rank, host, pid, step, operation); every wait of every rank then fails with
+ * NS_ERR_DEVICE and that text. A rank that does not come back from its own work within abort_grace_s has on_abort called
+ * on the control thread; there a program may exit. The library never does.
+ *
+ * Without other ranks (size 1) nothing is opened. */
+#ifndef NS_DIST_WORLD_H
+#define NS_DIST_WORLD_H
+
+#include <stdint.h>
+
+#include "base/error.h"
+
+typedef struct ns_world ns_world;
+
+typedef struct ns_world_options {
+    int rank, size;
+    int local_rank, local_size; /* place among the ranks of this machine; picks the GPU, divides the cores */
+    char host[256];             /* rendezvous: rank 0 listens on this name ... */
+    int port;                   /* ... and port */
+    const char *identity;       /* equal on all ranks, "name value;name value"; the first difference is named */
+    double join_s, dead_s, hang_s, abort_grace_s; /* 0: 120, 10, 60, 5 */
+    void (*on_abort)(const char *why, void *user);
+    void *user;
+    const char *started_by; /* "ns", "srun", "mpirun", "RANK and WORLD_SIZE", or "" for a single process */
+} ns_world_options;
+
+/* Reads who we are from the environment, first match: NS_RANK.. (ns itself), OMPI_COMM_WORLD_*, SLURM_PROCID (inside srun),
+ * RANK/WORLD_SIZE/MASTER_ADDR/MASTER_PORT. A half-set family is an error that names the missing variable. */
+NS_MUST_USE ns_status ns_world_from_env(ns_world_options *o, ns_error *err);
+
+/* Err: NS_ERR_MISMATCH (identity or size differs, or two ranks with one number), NS_ERR_DEVICE (nobody came in join_s:
+ * the missing ranks are listed). */
+NS_MUST_USE ns_status ns_world_open(ns_world **out, const ns_world_options *o, ns_error *err);
+int ns_world_rank(const ns_world *w);
+int ns_world_size(const ns_world *w);
+
+/* Progress of this rank; cheap (no system call). `op` must be a static string. waiting = inside a collective. */
+void ns_world_note(ns_world *w, int64_t step, const char *op);
+
+/* Not OK once the run was aborted, by whom and why in the text. */
+NS_MUST_USE ns_status ns_world_check(ns_world *w, ns_error *err);
+/* Tells all ranks that this one failed (first error wins), then behaves as aborted. For errors found by this rank alone. */
+void ns_world_fail(ns_world *w, const ns_error *why);
+
+/* Says goodbye and closes; returns at once (collectives before it have matched already). NULL is fine. */
+void ns_world_close(ns_world **w);
+
+/* ---- transport: point to point between ranks, for comm.c ---- */
+typedef struct ns_xfer {
+    int peer; /* rank */
+    int recv; /* 1: into buf, 0: from buf */
+    void *buf;
+    int64_t bytes;
+    int64_t done; /* of the 16-byte header and the bytes; set to 0 by exchange */
+} ns_xfer;
+
+/* Runs all transfers at once and returns when all are complete. Between two ranks messages keep their order; sizes and `op`
+ * must agree (NS_ERR_MISMATCH names both sides). A transfer to the rank itself is copied, first send to first receive. */
+NS_MUST_USE ns_status ns_world_exchange(ns_world *w, const char *op, ns_xfer *x, int n, ns_error *err);
+
+#endif

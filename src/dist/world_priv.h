@@ -1,0 +1,70 @@
+/* Inside of a world: shared by world.c (joining, exchange) and control.c (the thread). */
+#ifndef NS_DIST_WORLD_PRIV_H
+#define NS_DIST_WORLD_PRIV_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "dist/world.h"
+
+enum { LINE_MAX_BYTES = 1024 };
+
+typedef struct line_reader { /* text lines from a non-blocking socket */
+    char buf[LINE_MAX_BYTES];
+    size_t n;
+} line_reader;
+
+typedef struct peer {
+    int control;    /* hub: socket to that rank; others: only [0] is used */
+    int data;       /* socket that carries tensors */
+    char host[128]; /* as it names itself */
+    long pid;
+    char addr[64]; /* numeric address and port of its data listener */
+    int port;
+    /* control thread of the hub only */
+    line_reader in;
+    int said_bye, closed;
+    uint64_t seq; /* progress counter in its last heartbeat */
+    int waiting;  /* it was inside a collective then */
+    int64_t step; /* and where */
+    char op[64];
+    double heard, moved; /* times of the last heartbeat; of the last change of seq */
+} peer;
+
+struct ns_world {
+    ns_world_options o;
+    int rank, size;
+    peer *peers; /* [size] */
+    uint64_t token;
+    void *polls;                    /* struct pollfd [size], for exchange */
+    void *polls_control;            /* struct pollfd [size+1], for the thread */
+    ns_xfer **sending, **receiving; /* [size] scratch: first unfinished transfer per peer */
+
+    pthread_t thread;
+    int thread_runs, wake[2]; /* a byte in the pipe wakes the thread */
+    _Atomic uint64_t seq;
+    _Atomic int64_t step;
+    _Atomic(const char *) op;
+    _Atomic int waiting, aborted, closing;
+    pthread_mutex_t lock; /* of `why` and `local_failure` */
+    char why[700];
+    char local_failure[700];
+};
+
+/* ---- net.c: sockets; every wait ends at `until` (ns_time_now) ---- */
+/* Listens on `host` if it is a loopback address, else on all; *port 0: any, and set to the one taken. */
+ns_status dist_listen(const char *host, int *port, int *fd, ns_error *err);
+ns_status dist_accept(int listener, double until, int *fd, ns_error *err);                /* *fd -1 when nobody came */
+ns_status dist_connect(const char *host, int port, double until, int *fd, ns_error *err); /* retries refusals */
+void dist_peer_address(int fd, char out[64]);
+ns_status dist_send_line(int fd, const char *text, double until, ns_error *err);
+ns_status dist_recv_line(int fd, line_reader *in, char out[LINE_MAX_BYTES], double until, ns_error *err);
+/* n bytes and a NUL. */
+ns_status dist_recv_exact(int fd, char *out, int n, double until, ns_error *err);
+/* One complete line if there is one: 1, 0 not yet, -1 the connection is closed or broken. Never blocks. */
+int dist_next_line(int fd, line_reader *in, char out[LINE_MAX_BYTES]);
+
+ns_status dist_control_start(ns_world *w, ns_error *err);
+void dist_control_stop(ns_world *w);
+
+#endif
