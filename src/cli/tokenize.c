@@ -4,10 +4,8 @@
 #include <string.h>
 
 #include "base/file.h"
-#include "base/json.h"
 #include "cli/cli.h"
 #include "tok/tok.h"
-#include "tok/unicode.h"
 
 typedef struct tokenize_options {
     const char *tokenizer, *input, *text;
@@ -66,26 +64,6 @@ static const ns_option opts[] = {
      .help = "print one token a line: id, tab, its text quoted as in JSON"},
 };
 
-/* Text for people: what is no whole character (a token may hold half of one) is shown as \xNN. */
-static ns_status add_quoted(ns_buf *out, const char *p, size_t n, ns_error *err)
-{
-    NS_TRY(ns_buf_addc(out, '"', err), "%s", "");
-    while (n) {
-        size_t good = ns_utf8_check((const uint8_t *)p, n);
-        size_t at = out->len;
-        NS_TRY(ns_json_write_str(out, (ns_str){p, good}, NS_JSON_UTF8, err), "%s", "");
-        memmove(out->data + at, out->data + at + 1, good ? out->len - at - 1 : 0); /* without the quotes */
-        out->len -= 2;
-        p += good;
-        n -= good;
-        if (!n) break;
-        NS_TRY(ns_buf_printf(out, err, "\\x%02x", (unsigned char)*p), "%s", "");
-        p++;
-        n--;
-    }
-    return ns_buf_addc(out, '"', err);
-}
-
 static ns_status add_pieces(ns_buf *out, const ns_tok *t, const ns_ids *ids, ns_error *err)
 {
     ns_buf piece = {0};
@@ -94,7 +72,7 @@ static ns_status add_pieces(ns_buf *out, const ns_tok *t, const ns_ids *ids, ns_
         ns_buf_clear(&piece);
         NS_CHECK(st, ns_tok_decode(t, &piece, &ids->v[i], 1, 0, err), "%s", "");
         NS_CHECK(st, ns_buf_printf(out, err, "%d\t", (int)ids->v[i]), "%s", "");
-        NS_CHECK(st, add_quoted(out, piece.data ? piece.data : "", piece.len, err), "%s", "");
+        NS_CHECK(st, ns_tok_quote(out, piece.data ? piece.data : "", piece.len, err), "%s", "");
         NS_CHECK(st, ns_buf_addc(out, '\n', err), "%s", "");
     }
 done:

@@ -22,6 +22,7 @@ typedef struct tile_out {
     ns_row_out row;
     int64_t *len;    /* ids of each row */
     int32_t *answer; /* answer_start of each row */
+    uint8_t *flags;  /* NS_ROW_* of each row */
     uint64_t *key;   /* [2 per row] content hash */
     int64_t n_truncated, n_empty, n_short_field, n_double_bos;
     ns_error err;
@@ -202,6 +203,8 @@ static ns_status row_to_ids(loader *l, tile_out *t, ns_arena *a, int64_t i, int6
     const int32_t *ids = t->row.ids.v + begin;
     t->len[k] = (int64_t)n;
     t->answer[k] = t->row.answer_start;
+    t->flags[k] = (uint8_t)((t->row.truncated ? NS_ROW_TRUNCATED : 0) | (t->row.empty ? NS_ROW_EMPTY : 0) |
+                            (t->row.short_field ? NS_ROW_SHORT_FIELD : 0));
     t->n_truncated += t->row.truncated;
     t->n_empty += t->row.empty;
     t->n_short_field += t->row.short_field;
@@ -224,6 +227,7 @@ static void run_tile(void *arg, int index, int worker)
     ns_arena a = NS_ARENA_INIT("rows.tile");
     NS_CHECK(st, ns_alloc((void **)&t->len, TILE_ROWS * sizeof *t->len, "rows.tile", err), "tile");
     NS_CHECK(st, ns_alloc((void **)&t->answer, TILE_ROWS * sizeof *t->answer, "rows.tile", err), "tile");
+    NS_CHECK(st, ns_alloc((void **)&t->flags, TILE_ROWS, "rows.tile", err), "tile");
     NS_CHECK(st, ns_alloc((void **)&t->key, TILE_ROWS * 2 * sizeof *t->key, "rows.tile", err), "tile");
     NS_CHECK(st, ns_alloc((void **)&t->row.piece, NS_ROWS_MAX_PIECES * sizeof *t->row.piece, "rows.tile", err), "tile");
     for (int64_t k = 0; k < rows; k++) {
@@ -248,6 +252,7 @@ static void free_tile(tile_out *t)
     ns_free(t->row.piece);
     ns_free(t->len);
     ns_free(t->answer);
+    ns_free(t->flags);
     ns_free(t->key);
     memset(t, 0, sizeof *t);
 }
@@ -272,6 +277,7 @@ static ns_status join_tile(joined *j, ns_examples *out, const loader *l, const t
         int64_t len = t->len[k], e = j->n++;
         out->start[e + 1] = out->start[e] + len;
         out->answer_start[e] = t->answer[k];
+        out->flags[e] = t->flags[k];
         memcpy(j->key + 2 * e, t->key + 2 * k, 2 * sizeof *j->key);
         if (len > out->longest) out->longest = len;
         int64_t targets = 0;
@@ -300,10 +306,9 @@ static ns_status count_duplicates(ns_examples *out, const uint64_t *key, ns_erro
     for (int64_t i = 0; i < out->n; i++) {
         size_t h = (size_t)key[2 * i] & (cap - 1);
         while (slot[h] && memcmp(key + 2 * (slot[h] - 1), key + 2 * i, 2 * sizeof *key)) h = (h + 1) & (cap - 1);
-        if (slot[h])
-            out->n_duplicate++;
-        else
-            slot[h] = i + 1;
+        out->n_duplicate += slot[h] != 0;
+        if (!slot[h]) slot[h] = i + 1;
+        out->same_as[i] = slot[h] - 1;
     }
     ns_free(slot);
     return NS_OK;
@@ -319,6 +324,8 @@ static ns_status tokenise_all(loader *l, ns_examples *out, ns_threads *pool, joi
     NS_CHECK(st, ns_alloc((void **)&out->start, (size_t)(l->n + 1) * sizeof *out->start, "rows.start", err), "start");
     NS_CHECK(st, ns_alloc((void **)&out->answer_start, (size_t)l->n * sizeof *out->answer_start, "rows.answer", err),
              "answer");
+    NS_CHECK(st, ns_alloc((void **)&out->flags, (size_t)l->n, "rows.flags", err), "flags");
+    NS_CHECK(st, ns_alloc((void **)&out->same_as, (size_t)l->n * sizeof *out->same_as, "rows.same_as", err), "same_as");
     NS_CHECK(st, ns_alloc((void **)&j->key, (size_t)l->n * 2 * sizeof *j->key, "rows.keys", err), "keys");
     for (l->first_tile = 0; l->first_tile < n_tiles; l->first_tile += TILES_A_ROUND) {
         int64_t left = n_tiles - l->first_tile;
@@ -424,5 +431,7 @@ void ns_examples_free(ns_examples *ex)
     ns_free(ex->ids);
     ns_free(ex->answer_start);
     ns_free(ex->mask);
+    ns_free(ex->flags);
+    ns_free(ex->same_as);
     memset(ex, 0, sizeof *ex);
 }

@@ -10,6 +10,12 @@
 #include "base/threads.h"
 #include "tok/tok.h"
 
+enum { /* of one row */
+       NS_ROW_TRUNCATED = 1,
+       NS_ROW_EMPTY = 2,      /* no answer text */
+       NS_ROW_SHORT_FIELD = 4 /* truncated, and the truncation field was not long enough */
+};
+
 typedef struct ns_examples { /* tokenised data set, in file order */
     int64_t n;               /* rows */
     int64_t *start;          /* [n+1] offsets into ids */
@@ -18,8 +24,10 @@ typedef struct ns_examples { /* tokenised data set, in file order */
     uint8_t *mask;     /* NULL, or [start[n]] explicit target mask for ids (chat rows): mask[i]=1: id i is a target */
     int64_t n_targets; /* trained tokens over the whole set */
     int64_t n_truncated, n_all_masked, n_duplicate, n_empty;
-    int64_t longest; /* tokens (ids) of the longest row after truncation */
-    char format[32]; /* detected row format: "input/output", "prompt/completion", "alpaca", "sharegpt", "messages" */
+    uint8_t *flags;   /* [n] NS_ROW_* */
+    int64_t *same_as; /* [n] first row with the same ids and mask; its own number if it is the first */
+    int64_t longest;  /* tokens (ids) of the longest row after truncation */
+    char format[32];  /* detected row format: "input/output", "prompt/completion", "alpaca", "sharegpt", "messages" */
     char hash[17];
 } ns_examples;
 void ns_examples_free(ns_examples *ex);

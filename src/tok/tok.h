@@ -56,6 +56,9 @@ int64_t ns_tok_vocab_size(const ns_tok *t);            /* highest id + 1, added 
 int32_t ns_tok_bos(const ns_tok *t);                   /* from tokenizer_config.json / post-processor; -1 none */
 int32_t ns_tok_eos(const ns_tok *t);
 int ns_tok_is_special(const ns_tok *t, int32_t id);
+/* Appends text for people, in quotes: escapes as in JSON, and what is no whole character (a token may hold half of one) as
+ * \xNN. */
+NS_MUST_USE ns_status ns_tok_quote(ns_buf *out, const char *p, size_t n, ns_error *err);
 /* tokens("x y") != tokens("x") + tokens("y") (data.md §4.3). */
 int ns_tok_space_sensitive(const ns_tok *t);
 
