@@ -198,6 +198,18 @@ static ns_status add_bars(ns_buf *out, const ns_inspect *in, ns_error *err)
     return NS_OK;
 }
 
+static ns_status add_parts(ns_buf *out, const ns_inspect *in, ns_error *err)
+{
+    const ns_examples *ex = in->ex;
+    if (ex->n_parts) PUT("part                                      tokens        trained\n");
+    for (int i = 0; i < ex->n_parts; i++) {
+        const ns_rows_part *p = &ex->part[i];
+        PUT("  %-34s %11" PRId64 " %9" PRId64 " %5.1f %%\n", p->name, p->tokens, p->trained,
+            100.0 * (double)p->trained / (double)p->tokens);
+    }
+    return NS_OK;
+}
+
 ns_status ns_inspect_text(ns_buf *out, const ns_inspect *in, ns_error *err)
 {
     const ns_examples *ex = in->ex;
@@ -210,6 +222,7 @@ ns_status ns_inspect_text(ns_buf *out, const ns_inspect *in, ns_error *err)
             "), max_seq_length %" PRId64 "\n",
             in->mean, ex->start[in->shortest + 1] - ex->start[in->shortest], in->shortest + 1,
             ex->start[in->longest + 1] - ex->start[in->longest], in->longest + 1, in->max_seq_length);
+    NS_TRY(add_parts(out, in, err), "report");
     NS_TRY(add_bars(out, in, err), "report");
     for (int k = 0; k < NS_INSPECT_KINDS; k++) {
         if (!in->found[k].n) continue;

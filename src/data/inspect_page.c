@@ -99,7 +99,13 @@ ns_status ns_inspect_json(ns_buf *out, const ns_inspect *in, int64_t from, int64
         "}, \"longest\": {\"tokens\": %" PRId64 ", \"line\": %" PRId64 "}, \"max_seq_length\": %" PRId64,
         in->mean, length(ex, in->shortest), in->shortest + 1, length(ex, in->longest), in->longest + 1,
         in->max_seq_length);
-    PUT(", \"histogram\": [");
+    PUT(", \"parts\": [");
+    for (int i = 0; i < ex->n_parts; i++) {
+        PUT("%s{\"part\": ", i ? ", " : "");
+        NS_TRY(add_json(out, ex->part[i].name, strlen(ex->part[i].name), err), "report");
+        PUT(", \"tokens\": %" PRId64 ", \"trained\": %" PRId64 "}", ex->part[i].tokens, ex->part[i].trained);
+    }
+    PUT("], \"histogram\": [");
     for (int64_t i = 0; i < in->n_bars; i++)
         PUT("%s{\"from\": %" PRId64 ", \"to\": %" PRId64 ", \"rows\": %" PRId64 "}", i ? ", " : "", i * in->bar_width,
             (i + 1) * in->bar_width - 1, in->bar[i]);

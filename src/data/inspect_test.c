@@ -167,6 +167,36 @@ static void text(void **state)
     ns_buf_free(&b);
 }
 
+/* A terminal acts on C0 and C1 controls and on broken bytes: none reaches it. */
+static void quote(void **state)
+{
+    (void)state;
+    ns_error err = NS_ERROR_INIT;
+    ns_buf b = {0};
+    const char in[] = "a\x1b[1m\xc2\x9b"
+                      "1m\xc2\xa0\xc3\xa9\x7f\xff\xc2";
+    assert_ns_ok(ns_tok_quote(&b, in, sizeof in - 1, &err), &err);
+    assert_string_equal(b.data, "\"a\\u001b[1m\\u009b1m\xc2\xa0\xc3\xa9\\u007f\\xff\\xc2\"");
+    ns_buf_clear(&b);
+    assert_ns_ok(ns_tok_quote(&b, "\xc2\x80", 2, &err), &err);
+    assert_string_equal(b.data, "\"\\u0080\"");
+    ns_buf_free(&b);
+}
+
+/* Every token belongs to one part. */
+static void parts(void **state)
+{
+    (void)state;
+    int64_t tokens = 0, trained = 0;
+    assert_int_equal(ex.n_parts, 2);
+    assert_string_equal(ex.part[0].name, "{input}");
+    assert_string_equal(ex.part[1].name, "{output}");
+    for (int i = 0; i < ex.n_parts; i++) tokens += ex.part[i].tokens, trained += ex.part[i].trained;
+    assert_int_equal(tokens, ex.start[ex.n]);
+    assert_int_equal(trained, ex.n_targets);
+    assert_int_equal(ex.part[0].trained, 0);
+}
+
 static void json(void **state)
 {
     (void)state;
@@ -240,8 +270,8 @@ static void memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(counts), cmocka_unit_test(bars), cmocka_unit_test(text),
-        cmocka_unit_test(json),   cmocka_unit_test(page), cmocka_unit_test(memory),
+        cmocka_unit_test(counts), cmocka_unit_test(bars), cmocka_unit_test(text), cmocka_unit_test(quote),
+        cmocka_unit_test(parts),  cmocka_unit_test(json), cmocka_unit_test(page), cmocka_unit_test(memory),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

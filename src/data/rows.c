@@ -186,6 +186,40 @@ done:
     return st;
 }
 
+/* ---- parts ---- */
+/* Number of the part of that name; the last one collects whatever exceeds the table. */
+static int part_number(ns_rows_part *part, int *n, ns_str name)
+{
+    size_t len = name.n < sizeof part->name - 1 ? name.n : sizeof part->name - 1;
+    for (int i = 0; i < *n; i++)
+        if (strlen(part[i].name) == len && !memcmp(part[i].name, name.p, len)) return i;
+    if (*n == NS_ROWS_MAX_PARTS) return *n - 1;
+    memcpy(part[*n].name, name.p, len);
+    part[*n].name[len] = 0;
+    return (*n)++;
+}
+
+ns_status ns_row_span_add(ns_row_out *out, ns_str name, int64_t end, ns_error *err)
+{
+    NS_TRY(ns_grow((void **)&out->span, &out->span_cap, out->n_span + 1, sizeof *out->span, "rows.span", err), "span");
+    out->span[out->n_span++] = (struct ns_row_span){part_number(out->part, &out->n_parts, name), end};
+    return NS_OK;
+}
+
+/* Adds the row of n ids to the totals of its parts. A chat row cut on the left has lost `lost` ids in front. */
+static void count_parts(ns_row_out *out, const uint8_t *mask, int64_t n, int64_t lost)
+{
+    int64_t at = 0;
+    for (size_t i = 0; i < out->n_span && at < n; i++) {
+        ns_rows_part *p = &out->part[out->span[i].part];
+        int64_t end = out->span[i].end - lost < n ? out->span[i].end - lost : n;
+        for (; at < end; at++) {
+            p->tokens++;
+            p->trained += at > 0 && (mask ? mask[at] != 0 : at >= out->answer_start);
+        }
+    }
+}
+
 /* ---- tiles ---- */
 static ns_status row_to_ids(loader *l, tile_out *t, ns_arena *a, int64_t i, int64_t k, ns_error *err)
 {
@@ -194,6 +228,7 @@ static ns_status row_to_ids(loader *l, tile_out *t, ns_arena *a, int64_t i, int6
     size_t begin = t->row.ids.n;
     NS_TRY(parse_row(l, &row, a, i, where, sizeof where, err), "format %s", l->layout ? "chat" : "template");
     t->row.truncated = t->row.empty = t->row.short_field = 0;
+    t->row.n_span = 0;
     if (l->layout)
         NS_TRY(ns_rows_chat(&t->row, l->form, l->layout, &l->o, l->tok, row, where, err), "row");
     else
@@ -210,7 +245,11 @@ static ns_status row_to_ids(loader *l, tile_out *t, ns_arena *a, int64_t i, int6
     t->n_short_field += t->row.short_field;
     int32_t bos = l->o.bos_id >= 0 ? l->o.bos_id : ns_tok_bos(l->tok);
     t->n_double_bos += n > 1 && bos >= 0 && ids[0] == bos && ids[1] == bos;
-    hash_row(t->key + 2 * k, ids, l->layout ? t->row.mask + begin : NULL, (int64_t)n, t->row.answer_start);
+    const uint8_t *mask = l->layout ? t->row.mask + begin : NULL;
+    NS_TRY(ns_row_span_add(&t->row, (ns_str){"other", 5}, INT64_MAX / 2, err), "%s", where);
+    int64_t whole = t->row.n_span > 1 ? t->row.span[t->row.n_span - 2].end : 0;
+    count_parts(&t->row, mask, (int64_t)n, l->o.truncate_left && whole > (int64_t)n ? whole - (int64_t)n : 0);
+    hash_row(t->key + 2 * k, ids, mask, (int64_t)n, t->row.answer_start);
     return NS_OK;
 }
 
@@ -250,6 +289,7 @@ static void free_tile(tile_out *t)
     ns_free(t->row.mask);
     for (int i = 0; t->row.piece && i < NS_ROWS_MAX_PIECES; i++) ns_ids_free(&t->row.piece[i]);
     ns_free(t->row.piece);
+    ns_free(t->row.span);
     ns_free(t->len);
     ns_free(t->answer);
     ns_free(t->flags);
@@ -288,6 +328,13 @@ static ns_status join_tile(joined *j, ns_examples *out, const loader *l, const t
         if (targets < 0) targets = 0;
         out->n_targets += targets;
         out->n_all_masked += targets == 0;
+    }
+    for (int i = 0; i < t->row.n_parts; i++) {
+        const ns_rows_part *p = &t->row.part[i];
+        if (!p->tokens) continue; /* "other" of most rows */
+        int k = part_number(out->part, &out->n_parts, (ns_str){p->name, strlen(p->name)});
+        out->part[k].tokens += p->tokens;
+        out->part[k].trained += p->trained;
     }
     out->n_truncated += t->n_truncated;
     out->n_empty += t->n_empty;

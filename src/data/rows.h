@@ -16,6 +16,12 @@ enum { /* of one row */
        NS_ROW_SHORT_FIELD = 4 /* truncated, and the truncation field was not long enough */
 };
 
+enum { NS_ROWS_MAX_PARTS = 40 };
+typedef struct ns_rows_part { /* tokens of one field of the template, or of one role, over all rows */
+    char name[40];
+    int64_t tokens, trained;
+} ns_rows_part;
+
 typedef struct ns_examples { /* tokenised data set, in file order */
     int64_t n;               /* rows */
     int64_t *start;          /* [n+1] offsets into ids */
@@ -26,8 +32,10 @@ typedef struct ns_examples { /* tokenised data set, in file order */
     int64_t n_truncated, n_all_masked, n_duplicate, n_empty;
     uint8_t *flags;   /* [n] NS_ROW_* */
     int64_t *same_as; /* [n] first row with the same ids and mask; its own number if it is the first */
-    int64_t longest;  /* tokens (ids) of the longest row after truncation */
-    char format[32];  /* detected row format: "input/output", "prompt/completion", "alpaca", "sharegpt", "messages" */
+    int n_parts;
+    ns_rows_part part[NS_ROWS_MAX_PARTS]; /* in order of appearance; their tokens add up to all tokens */
+    int64_t longest;                      /* tokens (ids) of the longest row after truncation */
+    char format[32]; /* detected row format: "input/output", "prompt/completion", "alpaca", "sharegpt", "messages" */
     char hash[17];
 } ns_examples;
 void ns_examples_free(ns_examples *ex);

@@ -74,7 +74,7 @@ static ns_status put_turn(ns_row_out *out, const ns_chat_layout *l, const ns_tok
     NS_TRY(put(out, tok, zs(l->after_turn), 0, target, err), "turn");
     if (!strcmp(l->name, "chatml")) NS_TRY(put(out, tok, zs("\n"), 0, 0, err), "turn");
     if (target && content.n) out->empty = 0;
-    return NS_OK;
+    return ns_row_span_add(out, role, (int64_t)(out->ids.n - out->row_begin), err);
 }
 
 /* Content of a turn: text, or OpenAI's list of {"type": "text", "text": ...} parts, joined into buf. */
@@ -203,7 +203,10 @@ static ns_status put_alpaca(ns_row_out *out, const ns_chat_layout *l, const ns_t
     if (plain) {
         NS_CHECK(st, ns_buf_adds(&b, "\n\n### Response:\n", err), "alpaca row");
         NS_CHECK(st, put(out, tok, (ns_str){b.data, b.len}, NS_TOK_NO_SPECIAL_TEXT, 0, err), "alpaca row");
+        NS_CHECK(st, ns_row_span_add(out, zs("instruction"), (int64_t)(out->ids.n - out->row_begin), err),
+                 "alpaca row");
         NS_CHECK(st, put(out, tok, output, NS_TOK_NO_SPECIAL_TEXT, 1, err), "alpaca row");
+        NS_CHECK(st, ns_row_span_add(out, zs("output"), (int64_t)(out->ids.n - out->row_begin), err), "alpaca row");
         if (output.n) out->empty = 0;
     } else {
         NS_CHECK(st, put_turn(out, l, tok, zs("user"), (ns_str){b.data, b.len}, 0, err), "alpaca row");
@@ -219,6 +222,7 @@ ns_status ns_rows_chat(ns_row_out *out, ns_chat_form form, const ns_chat_layout 
 {
     size_t begin = out->ids.n;
     out->empty = 1;
+    out->row_begin = begin;
     NS_TRY(put(out, tok, zs(l->begin), 0, 0, err), "%s", where);
     if (form == NS_CHAT_ALPACA) {
         NS_TRY(put_alpaca(out, l, tok, row, where, err), "%s", where);

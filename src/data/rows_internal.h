@@ -12,11 +12,24 @@ typedef struct ns_row_out {
     ns_ids ids;    /* of many rows, one after another */
     uint8_t *mask; /* chat rows: as long as ids */
     size_t mask_cap;
+    size_t row_begin;     /* chat rows: where the row in hand begins in ids */
     int32_t answer_start; /* of the row in hand */
     int truncated, empty; /* of the row in hand: cut; no answer text */
     int short_field;      /* the truncation field was shorter than its share */
     ns_ids *piece;        /* scratch, one per template piece */
+    /* which part of the template or which role the ids of the row in hand belong to: span i ends at id end (of the row,
+     * before a chat row is truncated) */
+    struct ns_row_span {
+        int part;
+        int64_t end;
+    } * span;
+    size_t n_span, span_cap;
+    int n_parts;
+    ns_rows_part part[NS_ROWS_MAX_PARTS]; /* totals of all rows so far */
 } ns_row_out;
+
+/* The ids since the last call, up to `end` of the row in hand, are of part `name`. */
+NS_MUST_USE ns_status ns_row_span_add(ns_row_out *out, ns_str name, int64_t end, ns_error *err);
 
 /* ---- template rows ---- */
 enum { NS_ROWS_MAX_PIECES = 32 };

@@ -5,6 +5,7 @@
  * Invariants: there is never a merge across a piece border, so the label's first token starts exactly where the label
  * text starts. Truncation takes from the truncation fields first, then walks the pieces; nothing is dropped. */
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "data/rows_internal.h"
@@ -186,6 +187,24 @@ static ns_status append(ns_ids *ids, const int32_t *v, size_t n, ns_error *err)
     return NS_OK;
 }
 
+static ns_status add_special(ns_row_out *out, const int32_t *id, const char *name, size_t begin, ns_error *err)
+{
+    NS_TRY(append(&out->ids, id, 1, err), "%s", name);
+    return ns_row_span_add(out, (ns_str){name, strlen(name)}, (int64_t)(out->ids.n - begin), err);
+}
+
+static ns_status add_piece_ids(ns_row_out *out, const ns_rows_template *t, int i, size_t begin, ns_error *err)
+{
+    const ns_rows_piece *p = &t->piece[i];
+    char name[40];
+    NS_TRY(append(&out->ids, out->piece[i].v, out->piece[i].n, err), "piece %d", i);
+    if (p->key.p)
+        snprintf(name, sizeof name, "{%.*s}", (int)(p->key.n < 36 ? p->key.n : 36), p->key.p);
+    else
+        snprintf(name, sizeof name, "template text");
+    return ns_row_span_add(out, (ns_str){name, strlen(name)}, (int64_t)(out->ids.n - begin), err);
+}
+
 ns_status ns_rows_text(ns_row_out *out, const ns_rows_template *t, const ns_rows_options *o, const ns_tok *tok,
                        const ns_json *row, const char *where, ns_error *err)
 {
@@ -200,11 +219,11 @@ ns_status ns_rows_text(ns_row_out *out, const ns_rows_template *t, const ns_rows
     out->truncated = total > o->max_seq_length;
     if (out->truncated) truncate_pieces(out, t, total - o->max_seq_length, o->truncate_left);
     size_t begin = out->ids.n;
-    if (o->add_bos) NS_TRY(append(&out->ids, &o->bos_id, 1, err), "%s", where);
-    for (int i = 0; i < t->n - 1; i++) NS_TRY(append(&out->ids, out->piece[i].v, out->piece[i].n, err), "%s", where);
-    if (o->add_sep) NS_TRY(append(&out->ids, &o->sep_id, 1, err), "%s", where);
+    if (o->add_bos) NS_TRY(add_special(out, &o->bos_id, "added BOS", begin, err), "%s", where);
+    for (int i = 0; i < t->n - 1; i++) NS_TRY(add_piece_ids(out, t, i, begin, err), "%s", where);
+    if (o->add_sep) NS_TRY(add_special(out, &o->sep_id, "added separator", begin, err), "%s", where);
     out->answer_start = (int32_t)(out->ids.n - begin);
-    NS_TRY(append(&out->ids, out->piece[t->n - 1].v, out->piece[t->n - 1].n, err), "%s", where);
-    if (o->add_eos) NS_TRY(append(&out->ids, &o->eos_id, 1, err), "%s", where);
+    NS_TRY(add_piece_ids(out, t, t->n - 1, begin, err), "%s", where);
+    if (o->add_eos) NS_TRY(add_special(out, &o->eos_id, "added EOS", begin, err), "%s", where);
     return NS_OK;
 }

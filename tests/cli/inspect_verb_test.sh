@@ -6,17 +6,19 @@ dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 cd "$dir" || exit 1
 fails=0
+shows() { # whole text, ~part or !absent part of the file out
+    case $1 in
+    "~"*) grep -qF -- "${1#?}" out ;;
+    "!"*) ! grep -qF -- "${1#?}" out ;;
+    *) [ "$(cat out)" = "$1" ] ;;
+    esac
+}
 is() { # what, wanted exit code, whole wanted output (or ~part, or !absent part), command...
     what=$1 want=$2 text=$3
     shift 3
     "$@" >out 2>&1
     rc=$?
-    case $text in
-    "~"*) grep -qF -- "${text#?}" out ;;
-    "!"*) ! grep -qF -- "${text#?}" out ;;
-    *) [ "$(cat out)" = "$text" ] ;;
-    esac
-    if [ $? = 0 ] && [ $rc = "$want" ]; then echo "ok - $what"; else
+    if shows "$text" && [ $rc = "$want" ]; then echo "ok - $what"; else
         echo "not ok - $what: exit $rc, wanted $want with '$text'"
         sed 's/^/     /' out
         fails=1
@@ -58,6 +60,8 @@ i="$ns inspect rows.jsonl -t t"
     is "rows as text" 0 "$(printf 'rows.jsonl:1: 2 tokens, 1 trained\n"ab"["b"]\nrows.jsonl:2: 3 tokens, 1 trained\n"<s>a"["a"]')" $i --rows 1-2
     is "another label" 0 "~\"b\"[\"ab\"]" $i --rows 1 --prompt-template '{output}{input}' --label-key input --truncation-field output
     is "cut on the left" 0 "~[\"bb\"]" $i --rows 4 --max-seq-length 4 --truncation-method left
+    is "parts" 0 '~  {output}                                     5         5 100.0 %' $i
+    is "parts in JSON" 0 '~"parts": [{"part": "{input}", "tokens": 13, "trained": 0}, {"part": "{output}", "tokens": 5, "trained": 5}]' $i --json
     is "JSON" 0 '~"trained_tokens": 5, "trained_share": 0.277778' $i --json
     is "JSON of a row" 0 '~"shown": [{"line": 2, "tokens": [{"id": 9, "trained": false, "text": "<s>"}' $i --json --row 2
     is "page" 0 "~rows.jsonl: 5 rows" $i --html p.html
