@@ -58,7 +58,9 @@ static void step(void *arg)
     ns_model_forward(&e->model, &e->exec, 0);
     ns_model_loss(&e->model, &e->exec, NULL, 1);
     ns_model_backward(&e->model, &e->exec, 0);
+    ns_model_grad_sumsq(&e->model, &e->exec);
     ns_model_update(&e->model, &e->exec);
+    ns_model_prepare(&e->model, &e->exec);
 }
 
 /* Weights and tokens: any that keep the numbers ordinary. */

@@ -22,7 +22,6 @@
 #include "ckpt/path.h"
 
 static const char *const states[3] = {"main", "m", "v"};
-static const char optimizer_file[] = "rank00000.safetensors"; /* one writer for now; readers take any number */
 
 static ns_status write_file(const char *dir, const char *name, const ns_buf *b, ns_error *err)
 {
@@ -40,54 +39,96 @@ done:
 
 /* ---- optimiser state: one range per tensor, main, m, v of a parameter side by side ---- */
 
-static ns_status write_optimizer_index(const char *dir, const ns_param_table *t, ns_error *err)
+static int n_ranks(const ns_ckpt_save_args *a)
 {
+    return a->n_ranks < 1 ? 1 : a->n_ranks;
+}
+
+static void pieces(const ns_ckpt_save_args *a, int param, int64_t *cut)
+{
+    cut[0] = 0;
+    cut[1] = a->table->params[param].rows * a->table->params[param].cols;
+    if (n_ranks(a) > 1) a->cut(a->user, param, cut);
+}
+
+/* {"format":1,"tensors":{"main/embed":[{"off":0,"len":..,"file":"rank00000.safetensors"},..],..}} for the files of all ranks. */
+static ns_status write_optimizer_index(const char *dir, const ns_ckpt_save_args *a, int64_t *cut, ns_error *err)
+{
+    const ns_param_table *t = a->table;
     ns_buf b = {0};
     ns_status st = NS_OK;
-    NS_CHECK(st, ns_buf_adds(&b, "{\"format\": 1, \"tensors\": {", err), "%s", "");
+    NS_CHECK(st, ns_buf_adds(&b, "{\"format\":1,\"tensors\":{", err), "%s", "");
     for (int k = 0; k < 3 * t->n_params; k++) {
-        const ns_param *p = &t->params[k / 3];
-        NS_CHECK(st,
-                 ns_buf_printf(&b, err, "%s\n  \"%s/%s\": [{\"off\": 0, \"len\": %lld, \"file\": \"%s\"}]",
-                               k ? "," : "", states[k % 3], p->name, (long long)(p->rows * p->cols), optimizer_file),
-                 "%s", "");
+        const char *comma = "";
+        NS_CHECK(st, ns_buf_printf(&b, err, "%s\"%s/%s\":[", k ? "," : "", states[k % 3], t->params[k / 3].name), "%s",
+                 "");
+        pieces(a, k / 3, cut);
+        for (int r = 0; r < n_ranks(a); r++) {
+            if (cut[r + 1] == cut[r]) continue;
+            NS_CHECK(st,
+                     ns_buf_printf(&b, err, "%s{\"off\":%lld,\"len\":%lld,\"file\":\"rank%05d.safetensors\"}", comma,
+                                   (long long)cut[r], (long long)(cut[r + 1] - cut[r]), r),
+                     "%s", "");
+            comma = ",";
+        }
+        NS_CHECK(st, ns_buf_addc(&b, ']', err), "%s", "");
     }
-    NS_CHECK(st, ns_buf_adds(&b, "\n}}\n", err), "%s", "");
+    NS_CHECK(st, ns_buf_adds(&b, "}}\n", err), "%s", "");
     NS_CHECK(st, write_file(dir, "index.json", &b, err), "%s", "");
 done:
     ns_buf_free(&b);
     return st;
 }
 
-static ns_status write_optimizer(const char *ckpt, const ns_ckpt_save_args *a, ns_error *err)
+/* This rank's pieces: optimizer/rankNNNNN.safetensors. */
+static ns_status write_pieces(const char *dir, const ns_ckpt_save_args *a, int64_t *cut, float *data, ns_error *err)
 {
     const ns_param_table *t = a->table;
     ns_st_writer *w = NULL;
-    float *data = NULL;
-    char dir[4096], name[96];
+    char name[128];
     ns_status st = NS_OK;
-    int64_t most = ns_param_table_largest(t);
+    snprintf(name, sizeof name, "rank%05d", a->rank);
+    NS_CHECK(st, ns_st_writer_new(&w, dir, name, 0, err), "%s", "");
+    for (int k = 0; k < 3 * t->n_params; k++) {
+        pieces(a, k / 3, cut);
+        int64_t off = cut[a->rank], n = cut[a->rank + 1] - off;
+        if (n == 0) continue;
+        snprintf(name, sizeof name, "%s/%s@%lld:%lld", states[k % 3], t->params[k / 3].name, (long long)off,
+                 (long long)n);
+        NS_CHECK(st, ns_st_declare(w, name, NS_DTYPE_F32, &n, 1, err), "%s", "");
+    }
+    for (int i = 0; i < t->n_params; i++) {
+        pieces(a, i, cut);
+        int64_t off = cut[a->rank], n = cut[a->rank + 1] - off;
+        if (n == 0) continue;
+        NS_CHECK(st, a->get_opt(a->user, i, off, n, data, data + n, data + 2 * n, err), "get optimiser state of %s",
+                 t->params[i].name);
+        NS_CHECK(st, ns_st_write(w, data, 3 * n * (int64_t)sizeof *data, err), "%s", "");
+    }
+    NS_CHECK(st, ns_st_writer_close(&w, err), "%s", "");
+done:
+    ns_st_writer_abort(&w);
+    return st;
+}
+
+static ns_status write_optimizer(const char *ckpt, const ns_ckpt_save_args *a, ns_error *err)
+{
+    float *data = NULL;
+    int64_t *cut = NULL;
+    char dir[4096];
+    ns_status st = NS_OK;
+    int64_t most = ns_param_table_largest(a->table);
     NS_CHECK(st, ns_path(dir, sizeof dir, err, "%s/optimizer", ckpt), "%s", "");
     NS_CHECK(st, ns_mkdirs(dir, err), "save optimiser state");
     NS_CHECK(st, ns_alloc((void **)&data, 3 * (size_t)most * sizeof *data, "ckpt.optimizer", err),
              "save optimiser state");
-    NS_CHECK(st, ns_st_writer_new(&w, dir, "rank00000", 0, err), "save optimiser state");
-    for (int k = 0; k < 3 * t->n_params; k++) {
-        int64_t n = t->params[k / 3].rows * t->params[k / 3].cols;
-        snprintf(name, sizeof name, "%s/%s@0:%lld", states[k % 3], t->params[k / 3].name, (long long)n);
-        NS_CHECK(st, ns_st_declare(w, name, NS_DTYPE_F32, &n, 1, err), "save optimiser state");
-    }
-    for (int i = 0; i < t->n_params; i++) {
-        int64_t n = t->params[i].rows * t->params[i].cols;
-        NS_CHECK(st, a->get_opt(a->user, i, data, data + n, data + 2 * n, err), "get optimiser state of %s",
-                 t->params[i].name);
-        NS_CHECK(st, ns_st_write(w, data, 3 * n * (int64_t)sizeof *data, err), "save optimiser state");
-    }
-    NS_CHECK(st, ns_st_writer_close(&w, err), "save optimiser state");
-    NS_CHECK(st, write_optimizer_index(dir, t, err), "save optimiser state");
+    NS_CHECK(st, ns_alloc((void **)&cut, ((size_t)n_ranks(a) + 1) * sizeof *cut, "ckpt.optimizer", err),
+             "save optimiser state");
+    NS_CHECK(st, write_pieces(dir, a, cut, data, err), "save optimiser state");
+    if (a->rank == 0) NS_CHECK(st, write_optimizer_index(dir, a, cut, err), "save optimiser state");
 done:
-    ns_st_writer_abort(&w);
     ns_free(data);
+    ns_free(cut);
     return st;
 }
 
@@ -107,11 +148,40 @@ done:
 
 /* ---- publishing ---- */
 
+static ns_status vote(const ns_ckpt_save_args *a, ns_status mine, ns_error *err)
+{
+    return n_ranks(a) > 1 ? a->vote(a->vote_user, mine, err) : mine;
+}
+
+/* What the other ranks do while rank 0 publishes: their file goes into the folder that rank 0 has begun. */
+static ns_status write_part(const ns_ckpt_save_args *a, const char *name, ns_error *err)
+{
+    char tmp[4096];
+    ns_status st = ns_path(tmp, sizeof tmp, err, "%s/.%s.tmp", a->dir, name);
+    st = vote(a, st, err);
+    if (st == NS_OK && !ns_path_exists(tmp))
+        st = ns_error_set(
+            err, NS_ERR_IO, __FILE__, __LINE__,
+            "%s: rank 0 has made this folder, rank %d does not see it: the output folder must lie on a file "
+            "system that all machines share",
+            tmp, a->rank);
+    else if (st == NS_OK)
+        st = write_optimizer(tmp, a, err);
+    else
+        return st;
+    return vote(a, st, err);
+}
+
 static ns_status publish(const ns_ckpt_save_args *a, const char *name, ns_error *err)
 {
     char tmp[4096];
-    NS_TRY(ns_dir_begin(tmp, sizeof tmp, a->dir, name, err), "save checkpoint %s", name);
-    ns_status st = write_all(tmp, a, err);
+    ns_status st = ns_dir_begin(tmp, sizeof tmp, a->dir, name, err);
+    st = vote(a, st, err);
+    if (st != NS_OK) {
+        ns_error_frame(err, __FILE__, __LINE__, "save checkpoint %s", name);
+        return st;
+    }
+    st = vote(a, write_all(tmp, a, err), err);
     if (st == NS_OK) st = ns_dir_publish(tmp, a->dir, name, err);
     if (st == NS_OK) return NS_OK;
     ns_error_frame(err, __FILE__, __LINE__, "save checkpoint %s/%s", a->dir, name);
@@ -221,6 +291,11 @@ ns_status ns_ckpt_save(const ns_ckpt_save_args *a, ns_error *err)
                NS_ERR_CONFIG, "'%s' cannot name a checkpoint (1 to 250 bytes, no '/', not hidden, not ending in -last)",
                a->name);
     snprintf(last, sizeof last, "%s-last", a->name);
+    if (n_ranks(a) > 1 && a->rank > 0) {
+        NS_TRY(write_part(a, a->keep_named && a->save_top_k != 0 ? a->name : last, err),
+               "save checkpoint %s, part of rank %d", a->name, a->rank);
+        return NS_OK;
+    }
     NS_TRY(ns_mkdirs(a->dir, err), "save checkpoint");
     if (a->keep_named && a->save_top_k != 0) {
         NS_TRY(publish(a, a->name, err), "%s", "");

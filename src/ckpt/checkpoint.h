@@ -1,6 +1,6 @@
 /* Training checkpoints (DESIGN.md §4, doc/checkpoint.md). A checkpoint is an HF model directory plus
  *
- *   optimizer/rank00000.safetensors   tensors `<state>/<param>@off:len` (state: main, m, v); off, len in elements of the storage
+ *   optimizer/rank*.safetensors       tensors `<state>/<param>@off:len` (state: main, m, v); off, len in elements of the storage
  *                                     parameter; contiguous ranges >= 1 MiB unless the parameter is smaller
  *   optimizer/index.json              {"format":1,"tensors":{"<state>/<param>":[{"off":..,"len":..,"file":".."}]}}
  *   state.json                        {"format":1,"param_hash":..,"step":..,"consumed_samples":..,"epoch":..,"rng":{..},"schedule":{..},...}
@@ -26,11 +26,20 @@ typedef struct ns_ckpt_state { /* state.json */
     int forced;         /* 1: saved by time limit or signal */
 } ns_ckpt_state;
 
-/* Optimiser state source: f32 main weight, m, v of parameter i (n = rows*cols), one at a time. NULL pointers are skipped. */
-typedef ns_status (*ns_opt_get_fn)(void *user, int param, float *main, float *m, float *v, ns_error *err);
+/* Optimiser state source: f32 main weight, m, v of elements [off, off+len) of a parameter. NULL pointers are skipped. */
+typedef ns_status (*ns_opt_get_fn)(void *user, int param, int64_t off, int64_t len, float *main, float *m, float *v,
+                                   ns_error *err);
+/* Receives a whole parameter (n = rows*cols), one at a time. */
 typedef ns_status (*ns_opt_put_fn)(void *user, int param, const float *main, const float *m, const float *v,
                                    ns_error *err);
 
+/* Which elements of a parameter each rank holds: cut[n_ranks+1], the same on all ranks. */
+typedef void (*ns_opt_cut_fn)(void *user, int param, int64_t *cut);
+/* Several ranks save together: called by all at the same points with how it went so far; OK only if all are. */
+typedef ns_status (*ns_ckpt_vote_fn)(void *user, ns_status mine, ns_error *err);
+
+/* With several ranks all call ns_ckpt_save with the same name: each writes optimizer/rankNNNNN.safetensors with its own
+ * pieces, rank 0 everything else, and publishes when all have written. The folder must be seen by all. */
 typedef struct ns_ckpt_save_args {
     const char *dir;  /* .../training/checkpoints */
     const char *name; /* without -last */
@@ -41,6 +50,10 @@ typedef struct ns_ckpt_save_args {
     ns_param_get_fn get_model;
     ns_opt_get_fn get_opt;
     void *user;
+    int rank, n_ranks; /* n_ranks 0 or 1: one process; cut and vote are not used then */
+    ns_opt_cut_fn cut;
+    ns_ckpt_vote_fn vote;
+    void *vote_user;
     const ns_ckpt_state *state;
     int save_top_k;     /* -1 all */
     int keep_optimizer; /* optimiser state kept for the last N named checkpoints */

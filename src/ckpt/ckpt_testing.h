@@ -63,14 +63,15 @@ static inline ns_status tiny_get(void *user, int param, float *data, ns_error *e
     return NS_OK;
 }
 
-static inline ns_status tiny_get_opt(void *user, int param, float *main, float *m1, float *v, ns_error *err)
+static inline ns_status tiny_get_opt(void *user, int param, int64_t off, int64_t len, float *main, float *m1, float *v,
+                                     ns_error *err)
 {
     const tiny *m = user;
     float *const out[3] = {main, m1, v};
     (void)err;
     for (int s = 0; s < 3; s++) {
-        for (int64_t i = 0; out[s] && i < m->table.params[param].rows * m->table.params[param].cols; i++) {
-            out[s][i] = tiny_value(m, s, param, i);
+        for (int64_t i = 0; out[s] && i < len; i++) {
+            out[s][i] = tiny_value(m, s, param, off + i);
         }
     }
     return NS_OK;

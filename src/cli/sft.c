@@ -2,9 +2,11 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "cli/cli.h"
+#include "dist/launch.h"
 #include "train/sft.h"
 
 /* The command as typed, quoted for a shell, so that it can be pasted to resume. */
@@ -27,24 +29,66 @@ static void print_command(FILE *f, const ns_parsed *p)
     fputc('\n', f);
 }
 
+/* A lost rank, and this one does not come back to hear of it. */
+static void on_abort(const char *why, void *user)
+{
+    (void)user;
+    fprintf(stderr, "ns sft: %s\n", why);
+    fflush(stderr);
+    _exit(ns_status_exit_code(NS_ERR_DEVICE));
+}
+
+/* trainer.devices=N on one machine without srun or mpirun: this process starts N of itself and waits. */
+static int start_ranks(int n, const ns_parsed *p)
+{
+    ns_error err = NS_ERROR_INIT;
+    int code = 0;
+    const char *argv[p->argc + 3];
+    argv[0] = "ns";
+    argv[1] = "sft";
+    for (int i = 0; i < p->argc; i++) argv[i + 2] = p->argv_copy[i];
+    argv[p->argc + 2] = NULL;
+    NS_INFO("starting %d ranks on this machine", n);
+    if (ns_launch(n, (char *const *)argv, &code, &err) != NS_OK) code = ns_cli_fail("sft", &err);
+    return code;
+}
+
 static int run(void *options, ns_parsed *p)
 {
     ns_sft_options *o = options;
+    if (o->num_nodes == 1 && o->devices <= NS_MAX_DP && ns_launch_wanted((int)o->devices))
+        return start_ranks((int)o->devices, p);
     ns_error err = NS_ERROR_INIT;
     ns_sft t;
     ns_buf text = {0}, yaml = {0};
+    ns_world_options who;
+    char verb[32] = "sft";
+    if (ns_world_from_env(&who, &err) == NS_OK && who.rank > 0) { /* rank 0 speaks for all, but for errors */
+        ns_log_set_level(NS_LOG_ERROR);
+        snprintf(verb, sizeof verb, "sft[%d]", who.rank);
+    }
+    err = (ns_error)NS_ERROR_INIT; /* ns_sft_open says it */
     ns_status st = ns_sft_open(&t, o, &err);
+    int first = who.rank == 0;
+    t.on_abort = on_abort;
+    if (st != NS_OK && !first && !strcmp(who.started_by, "ns")) { /* rank 0, beside it, says the same */
+        ns_sft_close(&t);
+        return ns_status_exit_code(st);
+    }
     if (st == NS_OK) st = ns_sft_report(&t, &text, 0, &err);
-    if (st == NS_OK && !p->quiet) fputs(text.data, stderr);
+    if (st == NS_OK && !p->quiet && first) fputs(text.data, stderr);
     if (st == NS_OK) st = ns_config_dump(p->config, &yaml, 1, &err);
     if (st == NS_OK) st = ns_sft_run(&t, yaml.data ? yaml.data : "", p->argc, p->argv_copy, &err);
     int code = 0;
-    if (st != NS_OK) code = ns_cli_fail("sft", &err);
-    if (st == NS_ERR_STOPPED && t.save_interval > 0) {
+    if (st == NS_ERR_STOPPED && !first)
+        code = ns_status_exit_code(st);
+    else if (st != NS_OK)
+        code = ns_cli_fail(verb, &err);
+    if (st == NS_ERR_STOPPED && t.save_interval > 0 && first) {
         fprintf(stderr, "Resume with the same command:\n  ");
         print_command(stderr, p);
     }
-    if (st == NS_OK && !p->quiet && t.n_saved > 0)
+    if (st == NS_OK && !p->quiet && t.n_saved > 0 && first)
         fprintf(stderr,
                 "Next: average the checkpoints into one model\n  ns average --input %s --output %s/../model-averaged\n",
                 t.ckpt_dir, t.train_dir);

@@ -16,7 +16,9 @@ static void record(ns_engine *e)
     ns_model_loss(m, &x, NULL, 1);
     ns_model_backward(m, &x, 0);
     e->step_flops = ns_plan_get_totals(x.plan).flops;
+    ns_model_grad_sumsq(m, &x);
     ns_model_update(m, &x);
+    ns_model_prepare(m, &x);
 }
 
 ns_status ns_engine_plan(ns_engine *e, const ns_arch *a, const ns_model_options *o, const char *isa, int n_threads,
@@ -79,18 +81,20 @@ ns_status ns_engine_put(void *engine, int param, const float *data, ns_error *er
 ns_status ns_engine_get(void *engine, int param, float *data, ns_error *err)
 {
     (void)err;
-    ns_model_get_param(&((ns_engine *)engine)->model, param, data, 0);
+    ns_model_get_param(&((ns_engine *)engine)->model, param, data);
     return NS_OK;
 }
 
-ns_status ns_engine_get_opt(void *engine, int param, float *main, float *m, float *v, ns_error *err)
+ns_status ns_engine_get_opt(void *engine, int param, int64_t off, int64_t len, float *main, float *m, float *v,
+                            ns_error *err)
 {
     (void)err;
     const ns_model *mo = &((ns_engine *)engine)->model;
-    size_t n = (size_t)(mo->w[param].rows * mo->w[param].cols) * sizeof(float);
-    if (main) ns_model_get_param(mo, param, main, 1);
-    if (m) memcpy(m, mo->adam_m[param], n);
-    if (v) memcpy(v, mo->adam_v[param], n);
+    const int64_t at = off - mo->own[param].off;
+    size_t n = (size_t)len * sizeof(float);
+    if (main) ns_model_get_main(mo, param, off, len, main);
+    if (m) memcpy(m, mo->adam_m[param] + at, n);
+    if (v) memcpy(v, mo->adam_v[param] + at, n);
     return NS_OK;
 }
 
@@ -98,9 +102,16 @@ ns_status ns_engine_put_opt(void *engine, int param, const float *main, const fl
 {
     (void)err;
     ns_model *mo = &((ns_engine *)engine)->model;
-    size_t n = (size_t)(mo->w[param].rows * mo->w[param].cols) * sizeof(float);
+    const ns_piece own = mo->own[param];
+    size_t n = (size_t)own.len * sizeof(float);
     if (main) ns_model_put_param(mo, param, main);
-    if (m) memcpy(mo->adam_m[param], m, n);
-    if (v) memcpy(mo->adam_v[param], v, n);
+    if (m && n) memcpy(mo->adam_m[param], m + own.off, n);
+    if (v && n) memcpy(mo->adam_v[param], v + own.off, n);
     return NS_OK;
+}
+
+void ns_engine_cut(void *engine, int param, int64_t *cut)
+{
+    const ns_engine *e = engine;
+    ns_model_cut(&e->table, param, e->opt.dp_size < 1 ? 1 : e->opt.dp_size, cut);
 }

@@ -39,8 +39,10 @@ void ns_engine_free(ns_engine *e);
 /* ns_param_put_fn / ns_param_get_fn shapes, user = ns_engine*: model values (bf16 rounded) or main values. */
 ns_status ns_engine_put(void *engine, int param, const float *data, ns_error *err);
 ns_status ns_engine_get(void *engine, int param, float *data, ns_error *err);
-/* ns_opt_get_fn / ns_opt_put_fn shapes. */
-ns_status ns_engine_get_opt(void *engine, int param, float *main, float *m, float *v, ns_error *err);
+/* ns_opt_get_fn / ns_opt_put_fn / ns_opt_cut_fn shapes. get: within the own piece; put: the whole parameter. */
+ns_status ns_engine_get_opt(void *engine, int param, int64_t off, int64_t len, float *main, float *m, float *v,
+                            ns_error *err);
 ns_status ns_engine_put_opt(void *engine, int param, const float *main, const float *m, const float *v, ns_error *err);
+void ns_engine_cut(void *engine, int param, int64_t *cut);
 
 #endif

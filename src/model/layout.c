@@ -20,8 +20,28 @@ static ns_status check_supported(const ns_arch *a, const ns_model_options *o, ns
     NS_FAIL_IF(a->o_bias || a->mlp_bias, NS_ERR_UNSUPPORTED, "bias in attention output or mlp is not supported");
     NS_FAIL_IF(o->dt != NS_DTYPE_F32 && o->dt != NS_DTYPE_BF16, NS_ERR_UNSUPPORTED, "compute type %s: use BF16 or F32",
                ns_dtype_name(o->dt));
+    NS_FAIL_IF(o->dp_size > NS_MAX_DP, NS_ERR_UNSUPPORTED, "%d ranks share the optimiser state: at most %d", o->dp_size,
+               NS_MAX_DP);
     NS_FAIL_IF(o->T_cap < 1 || o->S_cap < 1 || o->n_slots < 1, NS_ERR_INTERNAL, "bad micro-batch geometry");
     return NS_OK;
+}
+
+void ns_model_cut(const ns_param_table *t, int param, int size, int64_t *cut)
+{
+    const int64_t least = 1 << 18, n = t->params[param].rows * t->params[param].cols;
+    int64_t owners = n / least < 1 ? 1 : n / least > size ? size : n / least;
+    int64_t first = param % (size - owners + 1); /* small ones are dealt around */
+    for (int64_t r = 0; r <= size; r++) {
+        int64_t k = r < first ? 0 : r - first > owners ? owners : r - first;
+        cut[r] = k == owners ? n : n / 64 * k / owners * 64;
+    }
+}
+
+static ns_piece own_piece(const ns_model *m, int param)
+{
+    int64_t cut[NS_MAX_DP + 1];
+    ns_model_cut(m->table, param, m->opt.dp_size < 1 ? 1 : m->opt.dp_size, cut);
+    return (ns_piece){cut[m->opt.dp_rank], cut[m->opt.dp_rank + 1] - cut[m->opt.dp_rank]};
 }
 
 /* Weights, gradients, optimiser state, prepared panels of each storage parameter. */
@@ -30,11 +50,12 @@ static ns_status layout_params(ns_model *m, ns_space *s, const ns_ops *ops, ns_e
     const ns_param_table *t = m->table;
     size_t n = (size_t)t->n_params;
     m->w = ns_arena_alloc(&m->arena, n * sizeof *m->w, err);
+    m->own = ns_arena_alloc(&m->arena, n * sizeof *m->own, err);
     m->rem = ns_arena_alloc(&m->arena, n * sizeof *m->rem, err);
     m->adam_m = ns_arena_alloc(&m->arena, n * sizeof *m->adam_m, err);
     m->adam_v = ns_arena_alloc(&m->arena, n * sizeof *m->adam_v, err);
     m->items = ns_arena_alloc(&m->arena, n * sizeof *m->items, err);
-    if (!m->w || !m->rem || !m->adam_m || !m->adam_v || !m->items) return NS_ERR_MEMORY;
+    if (!m->w || !m->own || !m->rem || !m->adam_m || !m->adam_v || !m->items) return NS_ERR_MEMORY;
     int64_t es = (int64_t)ns_dtype_size(m->opt.dt);
     for (int i = 0; i < t->n_params; i++) {
         const ns_param *p = &t->params[i];
@@ -50,14 +71,16 @@ static ns_status layout_params(ns_model *m, ns_space *s, const ns_ops *ops, ns_e
         }
         if (!m->opt.train || !p->trainable) continue;
         w->grad = take(s, "grads", p->name, ne * 4, NS_LIFE_RUN);
-        m->rem[i] = m->opt.dt == NS_DTYPE_BF16 ? take(s, "optim", p->name, ne * 2, NS_LIFE_RUN) : NULL;
-        m->adam_m[i] = take(s, "optim", p->name, ne * 4, NS_LIFE_RUN);
-        m->adam_v[i] = take(s, "optim", p->name, ne * 4, NS_LIFE_RUN);
-        m->items[m->n_items++] = (ns_opt_item){.n = ne,
+        ns_piece own = m->own[i] = own_piece(m, i);
+        if (own.len == 0) continue;
+        m->rem[i] = m->opt.dt == NS_DTYPE_BF16 ? take(s, "optim", p->name, own.len * 2, NS_LIFE_RUN) : NULL;
+        m->adam_m[i] = take(s, "optim", p->name, own.len * 4, NS_LIFE_RUN);
+        m->adam_v[i] = take(s, "optim", p->name, own.len * 4, NS_LIFE_RUN);
+        m->items[m->n_items++] = (ns_opt_item){.n = own.len,
                                                .dt = m->opt.dt,
-                                               .w = w->data,
+                                               .w = (char *)w->data + own.off * es,
                                                .rem = m->rem[i],
-                                               .grad = w->grad,
+                                               .grad = w->grad + own.off,
                                                .m = m->adam_m[i],
                                                .v = m->adam_v[i],
                                                .decay = p->decays};
@@ -195,22 +218,36 @@ void ns_model_put_param(ns_model *m, int i, const float *data)
     size_t n = (size_t)(w->rows * w->cols);
     if (w->dt == NS_DTYPE_F32) {
         memcpy(w->data, data, n * sizeof *data);
-    } else if (m->rem[i]) {
-        for (size_t k = 0; k < n; k++) ns_main_split(data[k], &((uint16_t *)w->data)[k], &m->rem[i][k]);
+    } else if (w->grad) { /* trained: the weight is the main value rounded as ns_main_split does, on every rank */
+        const ns_piece own = m->own[i];
+        int16_t unused;
+        for (int64_t k = 0; k < (int64_t)n; k++) {
+            int mine = k >= own.off && k < own.off + own.len;
+            ns_main_split(data[k], &((uint16_t *)w->data)[k], mine ? &m->rem[i][k - own.off] : &unused);
+        }
     } else {
         ns_from_f32(w->data, NS_DTYPE_BF16, data, n);
     }
 }
 
-void ns_model_get_param(const ns_model *m, int i, float *data, int main_value)
+void ns_model_get_param(const ns_model *m, int i, float *data)
 {
     const ns_weight *w = &m->w[i];
-    size_t n = (size_t)(w->rows * w->cols);
-    if (w->dt == NS_DTYPE_BF16 && main_value && m->rem[i]) {
-        for (size_t k = 0; k < n; k++) data[k] = ns_main_join(((const uint16_t *)w->data)[k], m->rem[i][k]);
-    } else {
-        ns_to_f32(data, w->data, w->dt, n);
+    ns_to_f32(data, w->data, w->dt, (size_t)(w->rows * w->cols));
+}
+
+void ns_model_get_main(const ns_model *m, int i, int64_t off, int64_t len, float *data)
+{
+    const ns_weight *w = &m->w[i];
+    const ns_piece own = m->own[i];
+    NS_ASSERT(off >= own.off && off + len <= own.off + own.len);
+    if (w->dt == NS_DTYPE_F32) {
+        memcpy(data, (const float *)w->data + off, (size_t)len * sizeof *data);
+        return;
     }
+    const uint16_t *high = (const uint16_t *)w->data + off;
+    const int16_t *rem = m->rem[i] + (off - own.off);
+    for (int64_t k = 0; k < len; k++) data[k] = ns_main_join(high[k], rem[k]);
 }
 
 void ns_model_set_batch(ns_model *m, const ns_batch *b)

@@ -293,16 +293,20 @@ void ns_model_prepare(ns_model *m, ns_exec *x)
 
 void ns_model_zero_grad(ns_model *m, ns_exec *x)
 {
-    for (int64_t i = 0; i < m->n_items; i++) x->ops->zero(x, &(ns_fill_args){m->items[i].grad, m->items[i].n * 4});
+    for (int i = 0; i < m->table->n_params; i++)
+        if (m->w[i].grad) x->ops->zero(x, &(ns_fill_args){m->w[i].grad, m->w[i].rows * m->w[i].cols * 4});
+}
+
+void ns_model_grad_sumsq(ns_model *m, ns_exec *x)
+{
+    x->ops->grad_sumsq(x, &(ns_opt_args){m->items, m->n_items});
 }
 
 void ns_model_update(ns_model *m, ns_exec *x)
 {
     ns_opt_args o = {m->items, m->n_items};
-    x->ops->grad_sumsq(x, &o);
     x->ops->clip(x, &o);
     x->ops->adamw(x, &o);
-    ns_model_prepare(m, x);
 }
 
 void ns_model_logits(ns_model *m, ns_exec *x, const int32_t *rows, int64_t n, float *out)

@@ -16,6 +16,8 @@
 #include "ops/space.h"
 #include "tensor/batch.h"
 
+enum { NS_MAX_DP = 4096 };
+
 typedef struct ns_model_options {
     ns_dtype dt;                       /* activation and weight type: BF16 or F32 */
     int64_t T_cap, S_cap;              /* geometry of a micro-batch */
@@ -26,6 +28,7 @@ typedef struct ns_model_options {
     float hidden_dropout, ffn_dropout; /* attention dropout: refused until the op has it */
     ns_threads *pool;                  /* decides the scratch of CPU back-ends; NULL: one thread */
     int64_t kv_rows;                   /* inference: rows of the key/value cache of each layer; 0 = no cache */
+    int dp_rank, dp_size;              /* ranks that share the optimiser state (ZeRO-1); size 0 or 1: one has all */
 } ns_model_options;
 
 typedef struct ns_block_acts { /* saved for backward, per (layer, slot); shared between layers in inference */
@@ -42,13 +45,18 @@ typedef struct ns_block_acts { /* saved for backward, per (layer, slot); shared 
     void *act;                 /* [T,F] */
 } ns_block_acts;
 
+typedef struct ns_piece { /* elements [off, off+len) of a storage parameter */
+    int64_t off, len;
+} ns_piece;
+
 typedef struct ns_model {
     ns_arch arch;
     const ns_param_table *table;
     ns_model_options opt;
     ns_weight *w;             /* [n_params] by storage parameter index */
-    int16_t **rem;            /* [n_params] bf16 remainders; entries NULL for f32 */
-    float **adam_m, **adam_v; /* [n_params] */
+    ns_piece *own;            /* [n_params] what this rank updates: all of it on one rank */
+    int16_t **rem;            /* [n_params] bf16 remainders of the own piece; entries NULL for f32 */
+    float **adam_m, **adam_v; /* [n_params] of the own piece */
     float *rope;              /* [max_len, hd/2, 2] */
     ns_block_acts *acts;      /* [n_slots * L] */
     void *x0, *hL, *nL;       /* [T,C] embedding out; final stream; its norm */
@@ -79,10 +87,15 @@ NS_MUST_USE ns_status ns_model_layout(ns_model *m, const ns_arch *a, const ns_pa
 void ns_model_start(ns_model *m);
 void ns_model_free(ns_model *m);
 
+/* Which elements of storage parameter `param` each of `size` ranks updates: rank r those from cut[r] to cut[r+1]. Pieces of
+ * at least 1 MiB of f32 (a smaller parameter has one owner, another one for each), so that files keep long ranges. */
+void ns_model_cut(const ns_param_table *t, int param, int size, int64_t *cut);
+
 /* Values of one storage parameter as f32 [rows, cols]. put splits into bf16 + remainder (remainder 0 if `exact_bf16` values
- * are given); get returns the main value (main=1) or the model value (bf16 rounded). */
+ * are given); get returns the model value (bf16 rounded). get_main: exact elements [off, off+len) of the own piece. */
 void ns_model_put_param(ns_model *m, int param, const float *data);
-void ns_model_get_param(const ns_model *m, int param, float *data, int main_value);
+void ns_model_get_param(const ns_model *m, int param, float *data);
+void ns_model_get_main(const ns_model *m, int param, int64_t off, int64_t len, float *data);
 
 /* Copies a batch into the model's arrays (device upload). */
 void ns_model_set_batch(ns_model *m, const ns_batch *b);
@@ -94,7 +107,10 @@ void ns_block_forward(ns_model *m, ns_exec *x, int l, int slot);
 void ns_block_backward(ns_model *m, ns_exec *x, int l, int slot);
 void ns_model_prepare(ns_model *m, ns_exec *x); /* after the weights changed (load, optimiser step) */
 void ns_model_zero_grad(ns_model *m, ns_exec *x);
-void ns_model_update(ns_model *m, ns_exec *x); /* sumsq, clip, adamw, prepare: lr, t, ... are in step */
+/* The update in three parts, so that ranks can talk in between: grad_sumsq of the own pieces into step; clip and AdamW on
+ * them (lr, t, ... are in step); then ns_model_prepare. */
+void ns_model_grad_sumsq(ns_model *m, ns_exec *x);
+void ns_model_update(ns_model *m, ns_exec *x);
 /* Logits of the given token rows, f32 out[n, vocab] (host; CPU back-ends). After ns_model_forward. */
 void ns_model_logits(ns_model *m, ns_exec *x, const int32_t *rows, int64_t n, float *out);
 

@@ -93,6 +93,7 @@ ns_status ns_sft_record_step(ns_sft *t, double loss, double grad_norm, double lr
                              ns_error *err)
 {
     char line[512], norm[64] = "";
+    if (!ns_ranks_first(&t->ranks)) return NS_OK;
     int64_t step = t->state.step;
     double epoch = (double)(step / t->steps_per_epoch + 1);
     if (t->o->clip > 0) snprintf(norm, sizeof norm, "\"grad_norm\": %.9g, ", grad_norm);
@@ -116,6 +117,7 @@ ns_status ns_sft_record_step(ns_sft *t, double loss, double grad_norm, double lr
 ns_status ns_sft_record_val(ns_sft *t, double loss, double seconds, ns_error *err)
 {
     char line[256];
+    if (!ns_ranks_first(&t->ranks)) return NS_OK;
     NS_INFO("step %" PRId64 ": validation loss %.4f (%.1f s)", t->state.step, loss, seconds);
     snprintf(line, sizeof line, "{\"step\": %" PRId64 ", \"val_loss\": %.9g, \"validation_step_time\": %.3f}\n",
              t->state.step, loss, seconds);

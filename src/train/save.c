@@ -57,8 +57,11 @@ ns_status ns_sft_load_weights(ns_sft *t, ns_error *err)
     char path[4096] = "";
     if (t->o->resume_from)
         snprintf(path, sizeof path, "%s", t->o->resume_from);
-    else if (t->o->resume)
-        NS_TRY(ns_ckpt_find_last(path, sizeof path, t->ckpt_dir, err), "look for a checkpoint");
+    else if (t->o->resume) { /* rank 0 looks (and cleans up); all take what it found */
+        ns_status st = ns_ranks_first(&t->ranks) ? ns_ckpt_find_last(path, sizeof path, t->ckpt_dir, err) : NS_OK;
+        NS_TRY(ns_ranks_vote(&t->ranks, st, err), "look for a checkpoint");
+        NS_TRY(ns_comm_broadcast(&t->ranks.dp, path, sizeof path, 0, err), "look for a checkpoint");
+    }
     if (!path[0]) {
         NS_FAIL_IF(t->o->resume && !t->o->resume_ignore_missing, NS_ERR_CONFIG, "%s: no checkpoint to resume from",
                    t->ckpt_dir);
@@ -114,6 +117,11 @@ ns_status ns_sft_save(ns_sft *t, int forced, ns_error *err)
                                .get_model = ns_engine_get,
                                .get_opt = ns_engine_get_opt,
                                .user = &t->engine,
+                               .rank = ns_ranks_dp_rank(&t->ranks),
+                               .n_ranks = ns_ranks_dp(&t->ranks),
+                               .cut = ns_engine_cut,
+                               .vote = ns_ranks_vote,
+                               .vote_user = &t->ranks,
                                .state = s,
                                .save_top_k = (int)t->o->save_top_k,
                                .keep_optimizer = (int)t->o->keep_optimizer};

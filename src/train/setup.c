@@ -1,6 +1,7 @@
 /* From settings to a planned run: model config, tokenizer, rows, step accounting (training.md §2.3), memory plan, report. */
 #include <inttypes.h>
 #include <math.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -108,6 +109,16 @@ static ns_status count_steps(ns_sft *t, ns_error *err)
     return ns_schedule_check(&t->schedule, err);
 }
 
+/* Ranks on one machine share its cores. */
+static int n_threads(const ns_sft *t)
+{
+    int local = t->ranks.who.local_size, all;
+    if (t->o->threads > 0 || local <= 1 || getenv("NS_THREADS")) return (int)t->o->threads;
+    cpu_set_t set;
+    all = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    return all / local > 1 ? all / local : 1;
+}
+
 static ns_status plan_memory(ns_sft *t, ns_error *err)
 {
     const ns_sft_options *o = t->o;
@@ -121,6 +132,7 @@ static ns_status plan_memory(ns_sft *t, ns_error *err)
                "micro_batch_size=%" PRId64 " x longest row %" PRId64 " tokens is too large: lower micro_batch_size",
                mbs, longest);
     t->T_cap = (int32_t)T;
+    int dp = ns_ranks_dp(&t->ranks);
     t->S_cap = (int32_t)(gbs < 1024 ? gbs : 1024);
     if (t->S_cap < mbs) t->S_cap = (int32_t)mbs;
     ns_model_options m = {.dt = !strcmp(o->precision, "32") ? NS_DTYPE_F32 : NS_DTYPE_BF16,
@@ -131,8 +143,10 @@ static ns_status plan_memory(ns_sft *t, ns_error *err)
                           .train = 1,
                           .recompute = o->recompute && !strcmp(o->recompute, "full"),
                           .hidden_dropout = (float)o->hidden_dropout,
-                          .ffn_dropout = (float)o->ffn_dropout};
-    NS_TRY(ns_engine_plan(&t->engine, &t->arch, &m, o->isa, (int)o->threads, err), "plan");
+                          .ffn_dropout = (float)o->ffn_dropout,
+                          .dp_rank = ns_ranks_dp_rank(&t->ranks),
+                          .dp_size = dp};
+    NS_TRY(ns_engine_plan(&t->engine, &t->arch, &m, o->isa, n_threads(t), err), "plan");
     if (!o->norm_decay)
         for (int i = 0; i < t->engine.table.n_params; i++) {
             ns_param *p = &t->engine.table.params[i];
@@ -149,6 +163,7 @@ ns_status ns_sft_open(ns_sft *t, ns_sft_options *o, ns_error *err)
     t->lock_fd = -1;
     t->o = o;
     NS_TRY(ns_sft_check(o, err), "settings");
+    NS_TRY(ns_ranks_layout(&t->ranks, o->devices, o->num_nodes, o->tp, o->cp, o->pp, err), "settings");
     snprintf(t->train_dir, sizeof t->train_dir, "%s", o->log_dir);
     snprintf(t->ckpt_dir, sizeof t->ckpt_dir, "%s/checkpoints", o->log_dir);
     char path[2100];
@@ -157,7 +172,7 @@ ns_status ns_sft_open(ns_sft *t, ns_sft_options *o, ns_error *err)
     snprintf(t->tokenizer_dir, sizeof t->tokenizer_dir, "%s", o->tokenizer ? o->tokenizer : o->restore_from);
     NS_TRY(ns_tok_load(&t->tok, t->tokenizer_dir, err), "tokenizer %s", t->tokenizer_dir);
     ns_threads *pool = NULL;
-    NS_TRY(ns_threads_new(&pool, (int)o->threads, err), "threads");
+    NS_TRY(ns_threads_new(&pool, n_threads(t), err), "threads");
     ns_status st = load_rows(t, &t->rows, &o->train, pool, err);
     t->val_is_train = !strcmp(o->val.file_path, o->train.file_path);
     if (st == NS_OK && !t->val_is_train) st = load_rows(t, &t->val_rows, &o->val, pool, err);
@@ -167,7 +182,8 @@ ns_status ns_sft_open(ns_sft *t, ns_sft_options *o, ns_error *err)
     if (!t->val_is_train) NS_TRY(check_rows(t, &t->val_rows, o->val.file_path, err), "validation rows");
     NS_TRY(count_steps(t, err), "steps");
     ns_sampler_kind kind = !strcmp(o->sampler, "megatron") ? NS_SAMPLER_MEGATRON : NS_SAMPLER_GLOBAL;
-    NS_TRY(ns_sampler_init(&t->sampler, kind, t->rows.n, o->train.gbs, o->train.mbs, 1, (uint64_t)o->seed, err),
+    NS_TRY(ns_sampler_init(&t->sampler, kind, t->rows.n, o->train.gbs, o->train.mbs, ns_ranks_dp(&t->ranks),
+                           (uint64_t)o->seed, err),
            "sampler");
     int64_t nv = t->val_is_train ? t->rows.n : t->val_rows.n;
     NS_TRY(
@@ -180,6 +196,19 @@ int64_t ns_sft_checkpoint_bytes(const ns_sft *t)
 {
     int64_t es = (int64_t)ns_dtype_size(t->engine.opt.dt);
     return t->engine.table.n_elements * (es + 12) + (1 << 20);
+}
+
+/* Payload that rank 0 sends in a step: its gradients but its own piece, its own piece of the weights to all others. */
+int64_t ns_sft_bytes_sent(const ns_sft *t)
+{
+    int64_t cut[NS_MAX_DP + 1], n = 0, es = (int64_t)ns_dtype_size(t->engine.opt.dt);
+    int dp = ns_ranks_dp(&t->ranks), me = ns_ranks_dp_rank(&t->ranks);
+    for (int i = 0; dp > 1 && i < t->engine.table.n_params; i++) {
+        ns_model_cut(&t->engine.table, i, dp, cut);
+        int64_t own = cut[me + 1] - cut[me];
+        if (t->engine.table.params[i].trainable) n += (cut[dp] - own) * 4 + own * es * (dp - 1);
+    }
+    return n;
 }
 
 static int64_t memory_available(void)
@@ -241,7 +270,13 @@ ns_status ns_sft_report(const ns_sft *t, ns_buf *out, int json, ns_error *err)
                          saves, (double)one / 1e6, (double)disk / 1e6, (double)free_bytes / 1e9),
            "report");
     NS_TRY(ns_buf_printf(out, err, "work       %.3g TFLOP for the whole run\n", flops / 1e12), "report");
-    NS_TRY(ns_buf_adds(out, "memory plan\n", err), "report");
+    if (ns_ranks_dp(&t->ranks) > 1)
+        NS_TRY(
+            ns_buf_printf(out, err,
+                          "ranks      %d data-parallel; each sums gradients and gathers weights: %.1f MB sent a step\n",
+                          ns_ranks_dp(&t->ranks), (double)ns_sft_bytes_sent(t) / 1e6),
+            "report");
+    NS_TRY(ns_buf_adds(out, ns_ranks_dp(&t->ranks) > 1 ? "memory plan of rank 0\n" : "memory plan\n", err), "report");
     NS_TRY(ns_plan_table(ns_space_plan(t->engine.space), out, 0, err), "report");
     if (t->max_steps < 20 || o->train.gbs * 10 > t->rows.n) {
         int64_t good = t->rows.n / 20 > 0 ? t->rows.n / 20 / o->train.mbs * o->train.mbs : o->train.mbs;
@@ -271,6 +306,7 @@ ns_status ns_sft_report(const ns_sft *t, ns_buf *out, int json, ns_error *err)
 void ns_sft_close(ns_sft *t)
 {
     ns_sft_record_close(t);
+    ns_ranks_close(&t->ranks);
     ns_engine_free(&t->engine);
     ns_tok_free(&t->tok);
     ns_examples_free(&t->rows);

@@ -9,6 +9,7 @@
  * States of a run, and what moves it:
  *   open --ns_sft_run: lock, resume or base weights--> stepping --save_interval--> validate, save --> stepping
  *   stepping --signal or time limit--> validate, save -last--> stopped (NS_ERR_STOPPED);  --last step--> save--> finished
+ * With several ranks (trainer.devices x num_nodes) all of this runs on each; rank 0 has the lock, writes and records.
  * The lock (training/.lock) is held from the first write to the end: a second run into the same folder is refused. */
 #ifndef NS_TRAIN_SFT_H
 #define NS_TRAIN_SFT_H
@@ -17,6 +18,7 @@
 #include "model/engine.h"
 #include "pack/sft_data.h"
 #include "pack/microbatch.h"
+#include "train/ranks.h"
 #include "train/schedule.h"
 #include "train/sft_options.h"
 #include "train/tfevents.h"
@@ -32,6 +34,8 @@ typedef struct ns_sft {
     ns_mb_split split;
     ns_batch batch;
     ns_engine engine;
+    ns_ranks ranks;
+    void (*on_abort)(const char *why, void *user); /* set before ns_sft_run: a lost rank, see dist/world.h */
     int32_t T_cap, S_cap;
     ns_schedule schedule;
     int64_t steps_per_epoch, max_steps, save_interval, val_interval, n_val_batches;
@@ -56,6 +60,7 @@ ns_status ns_sft_lock(ns_sft *t, ns_error *err);
 ns_status ns_sft_load_weights(ns_sft *t, ns_error *err); /* base model, or the newest checkpoint */
 ns_status ns_sft_save(ns_sft *t, int forced, ns_error *err);
 int64_t ns_sft_checkpoint_bytes(const ns_sft *t);
+int64_t ns_sft_bytes_sent(const ns_sft *t); /* to other ranks, by rank 0, in a step */
 ns_status ns_sft_record_open(ns_sft *t, const char *config_yaml, int argc, char *const *argv, ns_error *err);
 ns_status ns_sft_record_step(ns_sft *t, double loss, double grad_norm, double lr, double step_s, int64_t tokens,
                              ns_error *err);

@@ -298,10 +298,6 @@ ns_status ns_sft_check(ns_sft_options *o, ns_error *err)
     if (!o->val.file_path) o->val.file_path = o->train.file_path;
     if (!o->log_dir) o->log_dir = o->exp_dir;
     NS_FAIL_IF(!o->log_dir, NS_ERR_CONFIG, "exp_manager.explicit_log_dir is not set: name the output directory");
-    NS_FAIL_IF(o->tp * o->pp * o->cp > 1 || o->devices * o->num_nodes > 1, NS_ERR_UNSUPPORTED,
-               "devices=%" PRId64 " x num_nodes=%" PRId64 ", tensor %" PRId64 " x pipeline %" PRId64
-               " x context %" PRId64 ": this build trains on one rank; set them to 1",
-               o->devices, o->num_nodes, o->tp, o->pp, o->cp);
     NS_FAIL_IF(!strncmp(o->precision, "16", 2), NS_ERR_UNSUPPORTED,
                "trainer.precision=%s: fp16 is not available, use bf16 or 32", o->precision);
     NS_FAIL_IF(strcmp(o->peft, "none"), NS_ERR_UNSUPPORTED,

@@ -83,8 +83,6 @@ static void combinations_are_refused_before_work(void **state)
         ns_status code;
     } bad[] = {
         {"++model.data.train_ds.micro_batch_size=5", "not divisible by micro_batch_size=5", NS_ERR_CONFIG},
-        {"++model.tensor_model_parallel_size=4", "one rank", NS_ERR_UNSUPPORTED},
-        {"++trainer.devices=8", "devices=8", NS_ERR_UNSUPPORTED},
         {"++model.peft.peft_scheme=lora", "adapters", NS_ERR_UNSUPPORTED},
         {"++model.attention_dropout=0.1", "attention_dropout", NS_ERR_UNSUPPORTED},
         {"++trainer.precision=16", "fp16", NS_ERR_UNSUPPORTED},

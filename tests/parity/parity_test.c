@@ -195,7 +195,9 @@ static void steps_match(fixture *f)
             ns_model_loss(&e.model, &e.exec, NULL, 1);
             ns_model_backward(&e.model, &e.exec, 0);
         }
+        ns_model_grad_sumsq(&e.model, &e.exec);
         ns_model_update(&e.model, &e.exec);
+        ns_model_prepare(&e.model, &e.exec);
         check(fabs(s->loss_sum / s->weight_sum - (double)losses[step]) / (double)losses[step], 4e-6, "step loss");
         check(fabs(sqrt(s->grad_sumsq) - (double)norms[step]) / (double)norms[step], 4e-6, "gradient norm");
         for (int i = 0; i < 2; i++) free_batch(&b[i]);

@@ -1,0 +1,135 @@
+#include "train/ranks.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+
+ns_status ns_ranks_layout(ns_ranks *r, int64_t devices, int64_t nodes, int64_t tp, int64_t cp, int64_t pp,
+                          ns_error *err)
+{
+    *r = (ns_ranks){.slowest = -1};
+    NS_TRY(ns_world_from_env(&r->who, err), "%s", "ranks");
+    r->env_size = r->who.size;
+    int64_t asked = devices * nodes;
+    NS_FAIL_IF(asked > NS_MAX_DP, NS_ERR_CONFIG,
+               "trainer.devices=%" PRId64 " x trainer.num_nodes=%" PRId64 ": at most %d ranks", devices, nodes,
+               NS_MAX_DP);
+    NS_FAIL_IF(r->env_size > 1 && r->env_size != asked, NS_ERR_CONFIG,
+               "%d ranks were started by %s, but trainer.devices=%" PRId64 " x trainer.num_nodes=%" PRId64
+               " are %" PRId64 ": make them agree",
+               r->env_size, r->who.started_by, devices, nodes, asked);
+    r->who.size = (int)asked;
+    NS_TRY(ns_topology_make(&r->topology, (int)asked, r->who.rank, (int)tp, (int)cp, (int)pp, err), "%s", "ranks");
+    NS_FAIL_IF(tp * cp * pp > 1, NS_ERR_UNSUPPORTED,
+               "tensor %" PRId64 " x context %" PRId64 " x pipeline %" PRId64
+               ": this build splits data over ranks (trainer.devices), not the model: set them to 1",
+               tp, cp, pp);
+    return NS_OK;
+}
+
+ns_status ns_ranks_join(ns_ranks *r, const char *identity, void (*on_abort)(const char *, void *), ns_error *err)
+{
+    int ranks[NS_MAX_DP];
+    NS_FAIL_IF(r->env_size != r->who.size, NS_ERR_CONFIG,
+               "%d ranks are asked for and one was started: start `ns sft` with srun or mpirun, one process a rank",
+               r->who.size);
+    r->who.identity = identity;
+    r->who.on_abort = on_abort;
+    r->who.join_s = 600; /* reading the rows may take one rank longer than another */
+    NS_TRY(ns_world_open(&r->world, &r->who, err), "%s", "ranks");
+    r->who.identity = NULL;
+    int n = ns_topology_group_size(&r->topology, 1u << NS_AXIS_DP);
+    ns_topology_group(&r->topology, 1u << NS_AXIS_DP, ranks);
+    NS_TRY(ns_comm_open(&r->dp, r->world, ranks, n, err), "%s", "data parallel group");
+    NS_TRY(ns_alloc((void **)&r->cut, ((size_t)n + 1) * sizeof *r->cut, "ranks", err), "%s", "ranks");
+    return ns_alloc((void **)&r->seconds, (size_t)n * sizeof *r->seconds, "ranks", err);
+}
+
+void ns_ranks_close(ns_ranks *r)
+{
+    ns_comm_close(&r->dp);
+    ns_world_close(&r->world);
+    ns_free(r->cut);
+    ns_free(r->seconds);
+    r->cut = NULL;
+    r->seconds = NULL;
+}
+
+int ns_ranks_dp(const ns_ranks *r)
+{
+    return r->topology.size[NS_AXIS_DP];
+}
+
+int ns_ranks_dp_rank(const ns_ranks *r)
+{
+    return r->topology.index[NS_AXIS_DP];
+}
+
+int ns_ranks_first(const ns_ranks *r)
+{
+    return r->topology.rank == 0;
+}
+
+ns_status ns_ranks_reduce(ns_ranks *r, ns_engine *e, ns_error *err)
+{
+    for (int i = 0; r->dp.size > 1 && i < e->table.n_params; i++) {
+        if (!e->model.w[i].grad) continue;
+        ns_model_cut(&e->table, i, r->dp.size, r->cut);
+        NS_TRY(ns_comm_reduce_scatter(&r->dp, e->model.w[i].grad, r->cut, err), "gradient of %s",
+               e->table.params[i].name);
+    }
+    return NS_OK;
+}
+
+ns_status ns_ranks_gather(ns_ranks *r, ns_engine *e, ns_error *err)
+{
+    for (int i = 0; r->dp.size > 1 && i < e->table.n_params; i++) {
+        if (!e->model.w[i].grad) continue;
+        ns_model_cut(&e->table, i, r->dp.size, r->cut);
+        NS_TRY(ns_comm_all_gather(&r->dp, e->model.w[i].data, r->cut, (int)ns_dtype_size(e->opt.dt), err),
+               "weights of %s", e->table.params[i].name);
+    }
+    return NS_OK;
+}
+
+ns_status ns_ranks_vote(void *ranks, ns_status mine, ns_error *err)
+{
+    ns_ranks *r = ranks;
+    double bad[2] = {mine != NS_OK, mine != NS_OK ? -r->topology.rank : -NS_MAX_DP};
+    if (r->dp.size == 1) return mine;
+    ns_status st = ns_comm_scalars(&r->dp, bad, 2, NS_COMM_MAX, err);
+    if (mine != NS_OK) return mine;
+    if (st != NS_OK) return st;
+    NS_FAIL_IF(bad[0] > 0, NS_ERR_DEVICE, "rank %d failed; its own message says why", (int)-bad[1]);
+    return NS_OK;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+ns_status ns_ranks_watch(ns_ranks *r, double seconds, int64_t step, ns_error *err)
+{
+    if (r->dp.size == 1) return NS_OK;
+    NS_TRY(ns_comm_gather_scalar(&r->dp, seconds, r->seconds, err), "%s", "times of all ranks");
+    if (!ns_ranks_first(r)) return NS_OK;
+    int slowest = 0;
+    for (int i = 1; i < r->dp.size; i++)
+        if (r->seconds[i] > r->seconds[slowest]) slowest = i;
+    double worst = r->seconds[slowest];
+    qsort(r->seconds, (size_t)r->dp.size, sizeof *r->seconds, by_value);
+    double median = r->seconds[(r->dp.size - 1) / 2];
+    int slow = worst > 1.5 * median && worst - median > 0.05;
+    r->slow_steps = slow && slowest == r->slowest ? r->slow_steps + 1 : slow;
+    r->slowest = slow ? slowest : -1;
+    if (r->slow_steps == 10)
+        NS_WARN(
+            "rank %d is slow: %.2f s of work a step against %.2f s of the median rank, for 10 steps up to step %" PRId64
+            "; the others wait for it",
+            slowest, worst, median, step);
+    return NS_OK;
+}

@@ -1,0 +1,46 @@
+/* The ranks of a training: what each does of a global batch, and where they meet in a step. With one rank every call
+ * returns at once, so the loop has one form.
+ *
+ *     micro-batch k of the step belongs to data-parallel rank k mod dp
+ *     gradients:  reduce_scatter by the pieces of ns_model_cut      norm: sum over ranks      weights: all_gather
+ *
+ * All sums are made in rank order: a layout repeats itself bitwise. */
+#ifndef NS_TRAIN_RANKS_H
+#define NS_TRAIN_RANKS_H
+
+#include "dist/comm.h"
+#include "dist/topology.h"
+#include "model/engine.h"
+
+typedef struct ns_ranks {
+    ns_world_options who; /* from the environment; size as the settings want it when only planning */
+    int env_size;         /* ranks that really are there */
+    ns_topology topology;
+    ns_world *world;
+    ns_comm dp;
+    int64_t *cut;    /* [dp+1] */
+    double *seconds; /* [dp] of the last step, before the first wait: who is slow */
+    int slow_steps;  /* in a row, with the same slowest rank */
+    int slowest;
+} ns_ranks;
+
+/* Reads the environment and the layout; opens nothing. Err: NS_ERR_CONFIG when settings and environment disagree. */
+NS_MUST_USE ns_status ns_ranks_layout(ns_ranks *r, int64_t devices, int64_t nodes, int64_t tp, int64_t cp, int64_t pp,
+                                      ns_error *err);
+/* Meets the others. identity: what must be equal on all ranks (world.h). */
+NS_MUST_USE ns_status ns_ranks_join(ns_ranks *r, const char *identity, void (*on_abort)(const char *, void *),
+                                    ns_error *err);
+void ns_ranks_close(ns_ranks *r);
+
+int ns_ranks_dp(const ns_ranks *r);      /* data-parallel ranks */
+int ns_ranks_dp_rank(const ns_ranks *r); /* mine */
+int ns_ranks_first(const ns_ranks *r);   /* 1 on the rank that writes, prints and records */
+
+NS_MUST_USE ns_status ns_ranks_reduce(ns_ranks *r, ns_engine *e, ns_error *err); /* gradients -> own pieces */
+NS_MUST_USE ns_status ns_ranks_gather(ns_ranks *r, ns_engine *e, ns_error *err); /* updated weights -> all */
+/* NS_OK if all ranks say NS_OK (shape of ns_ckpt_vote_fn; r is an ns_ranks). */
+ns_status ns_ranks_vote(void *r, ns_status mine, ns_error *err);
+/* Rank 0 warns when one rank stays behind: seconds = own work of this step. */
+NS_MUST_USE ns_status ns_ranks_watch(ns_ranks *r, double seconds, int64_t step, ns_error *err);
+
+#endif

@@ -1,0 +1,152 @@
+#!/bin/sh
+# Several ranks train the same model: the loss curve of one rank, a layout repeats itself bitwise, also through kill -9 of one
+# rank and resume; a signal to one rank makes all save at the same step; checkpoints move between layouts.
+set -u
+ns=$1
+root=$(cd "$(dirname "$0")/../.." && pwd)
+dir=$(mktemp -d "${TMPDIR:-/tmp}/ns-ranks-XXXXXX")
+trap 'rm -rf "$dir"' EXIT
+export NS_THREADS=1
+fail() {
+    echo "not ok $*"
+    exit 1
+}
+
+# the embedding has 2 MiB of gradient: two ranks share it, small parameters have one owner each
+cat >"$dir/config.json" <<'JSON'
+{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2,
+ "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32, "vocab_size": 4096, "max_position_embeddings": 512, "rms_norm_eps": 1e-5,
+ "rope_theta": 10000.0, "tie_word_embeddings": true, "hidden_act": "silu", "torch_dtype": "float32", "initializer_range": 0.05}
+JSON
+i=0
+while [ $i -lt 200 ]; do
+    echo "{\"input\": \"What is $i plus $((i * 7 % 13))? \", \"output\": \"It is $((i + i * 7 % 13)).\"}"
+    i=$((i + 1))
+done >"$dir/rows.jsonl"
+"$ns" init --config "$dir/config.json" --tokenizer "$root/examples/demo/tokenizer" --output "$dir/base" --seed 7 >"$dir/init.log" 2>&1 ||
+    fail "ns init: $(cat "$dir/init.log")"
+
+# sft OUT [more settings]
+sft() {
+    out=$1
+    shift
+    ${prefix:-} "$ns" sft ++model.restore_from_path="$dir/base" ++model.data.train_ds.file_path="$dir/rows.jsonl" ++exp_manager.explicit_log_dir="$out" \
+        ++model.data.train_ds.global_batch_size=16 ++model.data.train_ds.micro_batch_size=2 ++trainer.sft.max_steps=12 ++trainer.sft.max_epochs=100 \
+        ++trainer.sft.save_interval=4 ++trainer.sft.gradient_clip_val=1.0 ++model.optim.lr=1e-3 ++model.optim.sched.min_lr=1e-4 \
+        ++model.optim.sched.warmup_steps=3 ++model.optim.sched.max_steps=12 "$@" >>"$out.log" 2>&1
+}
+steps() { grep -c '"loss"' "$1/metrics.jsonl" 2>/dev/null || true; }
+curve() { sed -n 's/.*"loss": \([^,]*\), "grad_norm": \([^,]*\),.*/\1 \2/p' "$1/metrics.jsonl"; }
+# close A B LIMIT: losses and gradient norms differ by no more than LIMIT, relatively
+close() {
+    curve "$1" >"$dir/a"
+    curve "$2" >"$dir/b"
+    paste "$dir/a" "$dir/b" | awk -v limit="$3" '
+        function gap(x, y) { return (x > y ? x - y : y - x) / y }
+        { d = gap($1, $3); e = gap($2, $4); if (d > worst) worst = d; if (e > norm) norm = e; n++ }
+        END { printf "# %d steps: loss within %.2g, gradient norm within %.2g\n", n, worst, norm; exit !(n == 12 && worst <= limit && norm <= 4 * limit) }'
+}
+same() {
+    (cd "$1/checkpoints" && find . -type f | sort | xargs cksum) >"$dir/a.sum"
+    (cd "$2/checkpoints" && find . -type f | sort | xargs cksum) >"$dir/b.sum"
+    cmp -s "$dir/a.sum" "$dir/b.sum" || {
+        diff "$dir/a.sum" "$dir/b.sum" | head -10
+        return 1
+    }
+}
+
+for precision in 32 bf16; do
+    # f32: sums of 16 rows in another order, 12 steps of AdamW; bf16 rounds weights and activations to 2^-9
+    limit=1e-6
+    [ $precision = 32 ] || limit=5e-4
+    for n in 1 2 4; do
+        sft "$dir/dp$n-$precision" ++trainer.devices=$n ++trainer.precision=$precision ||
+            fail "$n ranks: $(tail -3 "$dir/dp$n-$precision.log")"
+        [ $n = 1 ] || close "$dir/dp$n-$precision" "$dir/dp1-$precision" $limit || fail "$n ranks give another curve ($precision)"
+    done
+done
+echo "ok 12 steps on 2 and 4 ranks give the curve of one rank, in f32 and bf16"
+
+name=$(cd "$dir/dp2-bf16/checkpoints" && echo *step=12*-last)
+[ "$(find "$dir/dp2-bf16/checkpoints/$name/optimizer" -type f | wc -l)" = 3 ] || fail "a file of optimiser state for each rank"
+sft "$dir/again" ++trainer.devices=2 ++trainer.precision=bf16 || fail "repeated run: $(tail -3 "$dir/again.log")"
+same "$dir/dp2-bf16" "$dir/again" || fail "2 ranks: a repeated run differs"
+echo "ok 2 ranks repeat themselves bit for bit"
+
+# kill -9 of rank 1: rank 0 names it and ends within 10 s; the resumed run is the run that was started
+(
+    prefix="exec"
+    sft "$dir/killed" ++trainer.devices=2 ++trainer.precision=bf16
+) &
+pid=$!
+n=0
+while [ "$(steps "$dir/killed")" -lt 6 ] 2>/dev/null || [ ! -e "$dir/killed/metrics.jsonl" ]; do
+    n=$((n + 1))
+    [ $n -gt 3000 ] && fail "the run to be killed does not get to step 6: $(tail -3 "$dir/killed.log")"
+    kill -0 $pid 2>/dev/null || break
+    sleep 0.01
+done
+victim=$(pgrep -P $pid | tail -n 1)
+kill -9 "$victim" 2>/dev/null
+start=$(date +%s)
+wait $pid
+code=$?
+took=$(($(date +%s) - start))
+if [ "$(steps "$dir/killed")" -lt 12 ]; then
+    [ $code != 0 ] || fail "a run that lost a rank ends with exit code 0"
+    [ $took -le 10 ] || fail "the other rank took $took s to stop"
+    grep -q "rank 1 (.*, pid $victim) at step .* died" "$dir/killed.log" || fail "the dead rank is not named: $(tail -3 "$dir/killed.log")"
+else
+    echo "# the run ended before a rank could be killed"
+fi
+sft "$dir/killed" ++trainer.devices=2 ++trainer.precision=bf16 || fail "resume: $(tail -3 "$dir/killed.log")"
+same "$dir/dp2-bf16" "$dir/killed" || fail "after kill -9 of a rank and resume the result differs"
+[ "$(steps "$dir/killed")" = 12 ] || fail "metrics.jsonl has every step once"
+echo "ok a killed rank is named, the other stops, and the resumed run is bit-equal"
+
+# SIGTERM to one rank only: all save the same step
+(
+    prefix="exec"
+    sft "$dir/term" ++trainer.devices=2 ++trainer.precision=bf16
+) &
+pid=$!
+n=0
+while [ "$(steps "$dir/term")" -lt 5 ] 2>/dev/null || [ ! -e "$dir/term/metrics.jsonl" ]; do
+    n=$((n + 1))
+    [ $n -gt 3000 ] && fail "the run to be stopped does not get to step 5: $(tail -3 "$dir/term.log")"
+    kill -0 $pid 2>/dev/null || break
+    sleep 0.01
+done
+kill -TERM "$(pgrep -P $pid | tail -n 1)" 2>/dev/null
+wait $pid
+if [ "$(steps "$dir/term")" -lt 12 ]; then
+    grep -q "stopped by another rank after step .*saved" "$dir/term.log" || fail "a stop on one rank: $(tail -3 "$dir/term.log")"
+fi
+sft "$dir/term" ++trainer.devices=2 ++trainer.precision=bf16 || fail "resume: $(tail -3 "$dir/term.log")"
+same "$dir/dp2-bf16" "$dir/term" || fail "after SIGTERM and resume the result differs"
+echo "ok a signal to one rank stops all at the same step"
+
+# checkpoints move between layouts: 2 ranks to step 8, then 1, then 4
+for n in 1 4; do
+    sft "$dir/move$n" ++trainer.devices=2 ++trainer.precision=32 ++trainer.sft.max_steps=8 || fail "8 steps: $(tail -3 "$dir/move$n.log")"
+    sft "$dir/move$n" ++trainer.devices=$n ++trainer.precision=32 || fail "2 ranks -> $n: $(tail -3 "$dir/move$n.log")"
+    grep -q "resumed .*step 8" "$dir/move$n.log" || fail "2 ranks -> $n did not resume: $(tail -3 "$dir/move$n.log")"
+    close "$dir/move$n" "$dir/dp1-32" 1e-6 || fail "2 ranks, then $n: another curve"
+done
+"$ns" average --input "$dir/dp4-bf16/checkpoints" --output "$dir/averaged" >"$dir/average.log" 2>&1 || fail "average: $(tail -3 "$dir/average.log")"
+echo "ok checkpoints of 2 ranks go on with 1 and 4, and are averaged"
+
+sft "$dir/odd" ++trainer.devices=3 && fail "16 rows on 3 ranks"
+grep -q "global batch size 16 is not divisible by micro batch size 2 x data parallel size 3 = 6: nearest valid .* 12 and 18" "$dir/odd.log" ||
+    fail "indivisible batch: $(tail -3 "$dir/odd.log")"
+port=$(($$ % 10000 + 40000))
+export WORLD_SIZE=2 LOCAL_WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=$port
+(RANK=1 sft "$dir/other1" ++trainer.devices=2 ++exp_manager.explicit_log_dir="$dir/other0") &
+RANK=0 sft "$dir/other0" ++trainer.devices=2 ++model.optim.lr=5e-4 && fail "two ranks with different settings"
+wait $!
+grep -q "rank 1 (.*differs from rank 0: 'settings .* on rank 0; all ranks need the same program and settings" "$dir/other0.log" ||
+    fail "different settings: $(tail -3 "$dir/other0.log")"
+unset WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT
+RANK=0 WORLD_SIZE=4 LOCAL_WORLD_SIZE=4 sft "$dir/wrong" ++trainer.devices=2 && fail "a wrong number of ranks"
+grep -q "4 ranks were started by RANK and WORLD_SIZE, but trainer.devices=2" "$dir/wrong.log" || fail "wrong number: $(tail -3 "$dir/wrong.log")"
+echo "ok indivisible batches, different settings, a wrong number of ranks are refused"
