@@ -57,23 +57,23 @@ static ns_status write_optimizer_index(const char *dir, const ns_ckpt_save_args 
     const ns_param_table *t = a->table;
     ns_buf b = {0};
     ns_status st = NS_OK;
-    NS_CHECK(st, ns_buf_adds(&b, "{\"format\":1,\"tensors\":{", err), "%s", "");
+    NS_CHECK(st, ns_buf_adds(&b, "{\"format\": 1, \"tensors\": {", err), "%s", "");
     for (int k = 0; k < 3 * t->n_params; k++) {
         const char *comma = "";
-        NS_CHECK(st, ns_buf_printf(&b, err, "%s\"%s/%s\":[", k ? "," : "", states[k % 3], t->params[k / 3].name), "%s",
-                 "");
+        NS_CHECK(st, ns_buf_printf(&b, err, "%s\n  \"%s/%s\": [", k ? "," : "", states[k % 3], t->params[k / 3].name),
+                 "%s", "");
         pieces(a, k / 3, cut);
         for (int r = 0; r < n_ranks(a); r++) {
             if (cut[r + 1] == cut[r]) continue;
             NS_CHECK(st,
-                     ns_buf_printf(&b, err, "%s{\"off\":%lld,\"len\":%lld,\"file\":\"rank%05d.safetensors\"}", comma,
-                                   (long long)cut[r], (long long)(cut[r + 1] - cut[r]), r),
+                     ns_buf_printf(&b, err, "%s{\"off\": %lld, \"len\": %lld, \"file\": \"rank%05d.safetensors\"}",
+                                   comma, (long long)cut[r], (long long)(cut[r + 1] - cut[r]), r),
                      "%s", "");
-            comma = ",";
+            comma = ", ";
         }
         NS_CHECK(st, ns_buf_addc(&b, ']', err), "%s", "");
     }
-    NS_CHECK(st, ns_buf_adds(&b, "}}\n", err), "%s", "");
+    NS_CHECK(st, ns_buf_adds(&b, "\n}}\n", err), "%s", "");
     NS_CHECK(st, write_file(dir, "index.json", &b, err), "%s", "");
 done:
     ns_buf_free(&b);
