@@ -125,6 +125,17 @@ ns_status cfg_merge(ns_config *c, ns_node *into, const ns_node *from, ns_error *
     return NS_OK;
 }
 
+int cfg_depth(const ns_node *n)
+{
+    int most = 0;
+    if (n->type != NS_NODE_LIST && n->type != NS_NODE_MAP) return 0;
+    for (size_t i = 0; i < n->n; i++) {
+        int d = cfg_depth(n->items[i]);
+        if (d > most) most = d;
+    }
+    return most + 1;
+}
+
 int cfg_equal(const ns_node *a, const ns_node *b)
 {
     int num_a = a->type == NS_NODE_INT || a->type == NS_NODE_FLOAT || a->type == NS_NODE_BOOL;
@@ -382,6 +393,11 @@ ns_status cfg_assign(ns_config *c, const char *path, const ns_node *value, const
     char comp[256], where[512];
     NS_FAIL_IF(!*path, NS_ERR_CONFIG, "%s: the key is empty", origin);
     CFG_TRY(cfg_path_check(path, origin, err));
+    int levels = cfg_depth(value);
+    while (cfg_path_next(&p, comp, sizeof comp) == 1) levels++;
+    NS_FAIL_IF(levels > CFG_MAX_DEPTH, NS_ERR_CONFIG, "%s: '%.60s...': nested deeper than %d levels", origin, path,
+               CFG_MAX_DEPTH);
+    p = path;
     int more = cfg_path_next(&p, comp, sizeof comp);
     while (more == 1) {
         size_t i = SIZE_MAX;

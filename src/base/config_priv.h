@@ -45,6 +45,8 @@ NS_MUST_USE ns_status cfg_find(ns_config *c, const char *path, const ns_node **o
 /* ns_config_override; may_create: the plain form, too, may create its key. */
 NS_MUST_USE ns_status cfg_override(ns_config *c, const char *word, int may_create, ns_error *err);
 void cfg_remove(ns_node *map, const char *key);
+/* Levels of lists and maps below and including n; 0 for a scalar. No tree is deeper than CFG_MAX_DEPTH. */
+int cfg_depth(const ns_node *n);
 int cfg_equal(const ns_node *a, const ns_node *b);
 /* Writes the dotted path of a node; returns out. */
 const char *cfg_path_of(const ns_node *n, char *out, size_t size);

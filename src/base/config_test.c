@@ -200,6 +200,18 @@ static void yaml_errors(void **state)
     assert_parse_fails(deep, NS_ERR_CONFIG, "nested deeper than 100 levels");
     ns_error err = NS_ERROR_INIT;
     ns_config *c = fresh(NULL);
+    char path[512] = "++a"; /* also by a path, by a path and a value, by an alias */
+    for (int i = 0; i < 60; i++) strcat(path, ".b");
+    strcat(path, "=[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[x]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]");
+    assert_ns_fails(ns_config_override(c, path, &err), NS_ERR_CONFIG, "nested deeper than 100 levels", &err);
+    char alias[512] = "a: &x ";
+    for (int i = 0; i < 60; i++) strcat(alias, "[");
+    for (int i = 0; i < 60; i++) strcat(alias, "]");
+    strcat(alias, "\nb: ");
+    for (int i = 0; i < 60; i++) strcat(alias, "[");
+    strcat(alias, "*x");
+    for (int i = 0; i < 60; i++) strcat(alias, "]");
+    assert_parse_fails(alias, NS_ERR_CONFIG, "t.yaml:2: nested deeper than 100 levels");
     assert_ns_fails(ns_config_load_yaml(c, "/nonexistent/x.yaml", &err), NS_ERR_IO, "/nonexistent/x.yaml", &err);
     ns_config_free(&c);
 }

@@ -62,7 +62,7 @@ static size_t count_nodes(const ns_node *n)
     return k;
 }
 
-static ns_status read_alias(reader *r, ns_node **out, ns_error *err)
+static ns_status read_alias(reader *r, ns_node **out, int depth, ns_error *err)
 {
     const char *name = (const char *)r->event.data.alias.anchor;
     const anchor *a = r->anchors;
@@ -72,6 +72,8 @@ static ns_status read_alias(reader *r, ns_node **out, ns_error *err)
     r->copied += count_nodes(a->node);
     NS_FAIL_IF(r->copied > ALIAS_BUDGET, NS_ERR_CONFIG, "%s:%zu: aliases expand to more than %d values", r->name,
                r->event.start_mark.line + 1, ALIAS_BUDGET);
+    NS_FAIL_IF(depth + cfg_depth(a->node) > CFG_MAX_DEPTH, NS_ERR_CONFIG, "%s:%zu: nested deeper than %d levels",
+               r->name, r->event.start_mark.line + 1, CFG_MAX_DEPTH);
     return cfg_copy(r->c, a->node, out, err);
 }
 
@@ -226,7 +228,7 @@ static ns_status read_node(reader *r, ns_node **out, int depth, ns_error *err)
     const yaml_char_t *name = NULL;
     const char *origin = origin_at(r, r->event.start_mark, err), *tag = NULL, *kept = NULL;
     CFG_NEED(origin);
-    if (r->event.type == YAML_ALIAS_EVENT) return read_alias(r, out, err);
+    if (r->event.type == YAML_ALIAS_EVENT) return read_alias(r, out, depth, err);
     if (r->event.type == YAML_SCALAR_EVENT) name = r->event.data.scalar.anchor;
     if (r->event.type == YAML_SEQUENCE_START_EVENT) name = r->event.data.sequence_start.anchor;
     if (r->event.type == YAML_MAPPING_START_EVENT) name = r->event.data.mapping_start.anchor;
