@@ -44,7 +44,7 @@ ns_status ns_added_seal(ns_added_set *a, const ns_norm *norm, ns_error *err)
     if (a->n) qsort(a->v, a->n, sizeof *a->v, by_id);
     for (size_t i = 0; i < a->n; i++) {
         const ns_added *t = &a->v[i];
-        if (!t->content.n) continue; /* never matches */
+        if (!t->content.n || t->unseen) continue;
         ns_buf_clear(&text);
         if (t->normalized)
             NS_CHECK(st, ns_norm_apply(norm, &text, NULL, (const uint8_t *)t->content.p, t->content.n, err),

@@ -15,6 +15,7 @@ typedef struct ns_added {
     int32_t id;
     ns_str content; /* as written; owner: the tokenizer's arena */
     uint8_t single_word, lstrip, rstrip, normalized, special;
+    uint8_t unseen; /* never found in text (SentencePiece control pieces) */
 } ns_added;
 
 typedef struct ns_trie_node {

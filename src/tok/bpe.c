@@ -68,6 +68,17 @@ ns_status ns_bpe_init(ns_bpe *m, size_t n_tokens, size_t n_merges, ns_error *err
     return NS_OK;
 }
 
+ns_status ns_bpe_size_merges(ns_bpe *m, size_t n_merges, ns_error *err)
+{
+    NS_ASSERT(!m->n_pairs);
+    NS_FAIL_IF(n_merges > UINT32_MAX / 2, NS_ERR_INPUT, "%zu merges are too many", n_merges);
+    ns_free(m->pairs);
+    m->pairs = NULL;
+    m->pair_bits = bits_for(n_merges);
+    m->max_pairs = n_merges;
+    return ns_alloc((void **)&m->pairs, sizeof *m->pairs << m->pair_bits, "tok.merges", err);
+}
+
 /* The bytes as one word when there are at most 8 of them; reads nothing outside p[0..n). */
 static inline uint64_t short_key(const uint8_t *p, size_t n)
 {

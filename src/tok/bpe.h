@@ -65,6 +65,8 @@ typedef struct ns_bpe_work {
 enum { NS_BPE_MAPPED, NS_BPE_LITERAL }; /* LITERAL: text outside the byte alphabet: decodes, is never found */
 
 NS_MUST_USE ns_status ns_bpe_init(ns_bpe *m, size_t n_tokens, size_t n_merges, ns_error *err);
+/* Sets the number of merges anew, before the first of them. */
+NS_MUST_USE ns_status ns_bpe_size_merges(ns_bpe *m, size_t n_merges, ns_error *err);
 /* *clash: -1, or the id that already has these bytes (or `id` itself if the id is taken): nothing is added then. */
 NS_MUST_USE ns_status ns_bpe_add_token(ns_bpe *m, int32_t id, const char *p, size_t n, int kind, int32_t *clash,
                                        ns_error *err);

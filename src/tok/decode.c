@@ -63,6 +63,32 @@ static ns_status add_token_text(ns_tok_stream *s, ns_buf *out, const char *p, si
     return NS_OK;
 }
 
+/* The text of a SentencePiece piece. The blank that encoding put in front is taken off: once, or (where blanks are
+ * removed) off every piece as long as there is no text. */
+static ns_status add_piece_text(ns_tok_stream *s, ns_buf *out, int32_t id, ns_error *err)
+{
+    const ns_spm *sp = s->t->sp;
+    ns_bpe_span x = s->t->bpe.span[id];
+    const char *p = s->t->bpe.text + x.at;
+    size_t n = x.len;
+    if (id == sp->unk) {
+        s->started = 1;
+        return ns_buf_add(out, sp->unk_surface.p, sp->unk_surface.n, err);
+    }
+    if (sp->kind[id] == NS_SPM_BYTE) {
+        s->started = 1;
+        return ns_buf_addc(out, (char)(hex_digit(p[3]) * 16 + hex_digit(p[4])), err);
+    }
+    int front = !s->started && (sp->dummy_prefix || sp->remove_blanks), blank = n >= 3 && !memcmp(p, NS_META, 3);
+    if (front && blank) {
+        p += 3;
+        n -= 3;
+        if (!sp->remove_blanks) s->started = 1;
+    }
+    if (n) s->started = 1;
+    return replace_all(out, p, n, (ns_str){NS_META, 3}, (ns_str){" ", 1}, err);
+}
+
 /* Appends the raw bytes of one id. */
 static ns_status add_id(ns_tok_stream *s, ns_buf *out, int32_t id, size_t position, ns_error *err)
 {
@@ -71,17 +97,21 @@ static ns_status add_id(ns_tok_stream *s, ns_buf *out, int32_t id, size_t positi
     const ns_added *a = ns_added_by_id(&t->added, id);
     if (a) {
         if (s->skip_special && a->special) return NS_OK;
-        if (t->by_char)
+        if (t->by_char && !t->sp)
             NS_TRY(add_token_text(s, out, a->content.p, a->content.n, err), "decode");
         else
             NS_TRY(ns_buf_add(out, a->content.p, a->content.n, err), "decode");
     } else {
         NS_FAIL_IF(
-            id < 0 || (size_t)id >= t->bpe.n_ids || t->bpe.span[id].len == UINT32_MAX, NS_ERR_INPUT,
+            id < 0 || id >= t->n_ids || (size_t)id >= t->bpe.n_ids || t->bpe.span[id].len == UINT32_MAX, NS_ERR_INPUT,
             "id %d at position %zu has no token (the tokenizer has ids 0..%lld): were these ids made with another "
             "tokenizer?",
             (int)id, position, (long long)t->n_ids - 1);
         ns_bpe_span x = t->bpe.span[id];
+        if (t->sp) {
+            s->n_ids++;
+            return add_piece_text(s, out, id, err);
+        }
         if (t->by_char)
             NS_TRY(add_token_text(s, out, t->bpe.text + x.at, x.len, err), "decode");
         else

@@ -6,8 +6,7 @@
 #include "tok/tok_internal.h"
 #include "tok/unicode.h"
 
-/* Bytes at p that a token of id stands for: its text, or what has no token (then it is a byte token, or unk). */
-static size_t token_length(const ns_bpe *m, int32_t id, const uint8_t *p, size_t n)
+size_t ns_bpe_length(const ns_bpe *m, int32_t id, const uint8_t *p, size_t n)
 {
     ns_bpe_span s = m->span[id];
     size_t len = 1, i = 0;
@@ -25,8 +24,8 @@ static size_t token_length(const ns_bpe *m, int32_t id, const uint8_t *p, size_t
     return i;
 }
 
-/* Source of q's bytes i..j; bytes that were put in count for nothing beside others. */
-static ns_span source_of(const ns_pieces *q, size_t i, size_t j)
+/* Bytes that were put in count for nothing beside others. */
+ns_span ns_pieces_source(const ns_pieces *q, size_t i, size_t j)
 {
     if (!q->al) return (ns_span){q->at + i, q->at + j};
     while (i + 1 < j && q->al[i].from == q->al[i].to) i++;
@@ -39,9 +38,9 @@ static ns_status add_spans(const ns_tok *t, const ns_ids *out, size_t first, ns_
 {
     size_t i = piece.from;
     for (size_t k = first; k < out->n; k++) {
-        size_t left = piece.to - i, len = left ? token_length(&t->bpe, out->v[k], q->p + i, left) : 0;
+        size_t left = piece.to - i, len = left ? ns_bpe_length(&t->bpe, out->v[k], q->p + i, left) : 0;
         if (k + 1 == out->n) len = left;
-        ns_span s = len ? source_of(q, i, i + len) : (ns_span){0, 0};
+        ns_span s = len ? ns_pieces_source(q, i, i + len) : (ns_span){0, 0};
         NS_TRY(ns_spans_add(spans, 1, s.from, s.to, err), "spans");
         i += len;
     }
@@ -81,6 +80,7 @@ static ns_pieces part(const ns_pieces *q, size_t i, size_t j)
 ns_status ns_gap_encode(const ns_tok *t, ns_gap_work *w, ns_ids *out, ns_spans *spans, const uint8_t *p, size_t n,
                         size_t at, int no_special, ns_error *err)
 {
+    if (t->sp) return ns_spm_encode(t, w, out, spans, p, n, at, err);
     ns_pieces q = {.p = p, .n = n, .at = at, .tracked = spans || t->track};
     if (!ns_norm_quick(&t->norm, p, n)) {
         ns_buf_clear(&w->norm);
@@ -102,7 +102,7 @@ ns_status ns_gap_encode(const ns_tok *t, ns_gap_work *w, ns_ids *out, ns_spans *
         NS_TRY(run_steps(t, w, out, spans, &x, err), "text before '%.*s'", (int)hit->content.n, hit->content.p);
         NS_TRY(ns_ids_push(out, hit->id, err), "ids");
         if (spans) {
-            ns_span from = source_of(&q, s.start, s.next_gap);
+            ns_span from = ns_pieces_source(&q, s.start, s.next_gap);
             NS_TRY(ns_spans_add(spans, 1, from.from, from.to, err), "spans");
         }
     }
@@ -118,4 +118,7 @@ void ns_gap_work_free(ns_gap_work *w)
     ns_pieces_free(&w->b);
     ns_buf_free(&w->norm);
     ns_spans_free(&w->map);
+    ns_spans_free(&w->tmp);
+    ns_ids_free(&w->ids);
+    ns_free(w->best);
 }

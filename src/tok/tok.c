@@ -22,6 +22,7 @@ void ns_tok_free(ns_tok **tp)
     ns_bpe_free(&t->bpe);
     ns_added_free(&t->added);
     ns_norm_free(&t->norm);
+    ns_spm_free(t->sp);
     for (int i = 0; i < t->n_pre; i++) ns_regex_free(&t->pre[i].re);
     ns_free(t->literal);
     ns_ids_free(&t->prefix);

@@ -1,4 +1,5 @@
 /* Tokenizer: Hugging Face tokenizer.json, exact. Opaque; const after load, safe from many threads.
+ * Also SentencePiece models (tokenizer.model), tiktoken rank files, tekken.json.
  *     ns_tok *t; NS_TRY(ns_tok_load(&t, "model/tokenizer.json", err), "load tokenizer");   // file, or directory that has one
  *     ns_ids ids = {0};
  *     NS_TRY(ns_tok_encode(t, &ids, text, n, 0, err), "encode");           // appends
@@ -23,6 +24,11 @@ enum {
     NS_TOK_NO_SPECIAL_TEXT = 2 /* special-token text is plain text */
 };
 
+/* path: a folder with tokenizer.json, tokenizer.model, tekken.json or qwen.tiktoken (the first of these; beside it
+ * tokenizer_config.json and special_tokens_map.json), or such a file. A SentencePiece file given by itself is read alone, as
+ * the sentencepiece library does: control symbols are not found in text, BOS is the template. A tiktoken file needs
+ * tokenizer_config.json beside it, or its family behind the name: "tokenizer.model#llama3.1" (llama3, llama3.1, qwen2,
+ * qwen2.5, qwen3). */
 NS_MUST_USE ns_status ns_tok_load(ns_tok **out, const char *path, ns_error *err);
 void ns_tok_free(ns_tok **t);
 /* Appends ids (none on failure). text must be valid UTF-8 (NS_ERR_INPUT names the byte). */

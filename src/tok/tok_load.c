@@ -199,15 +199,14 @@ static ns_status vocab_id(loader *l, ns_str s, int32_t *id, ns_error *err)
     ns_buf_clear(&l->text);
     NS_TRY(text_of(l, s, &mapped, err), "%s", "");
     *id = mapped ? ns_bpe_find(&t->bpe, l->text.data, l->text.len) : -1;
-    for (size_t i = 0; !mapped && i < t->n_literal; i++) {
+    for (size_t i = 0; *id < 0 && i < t->n_literal; i++) {
         ns_bpe_span v = t->bpe.span[t->literal[i]];
         if (v.len == s.n && !memcmp(t->bpe.text + v.at, s.p, s.n)) *id = t->literal[i];
     }
     return NS_OK;
 }
 
-/* Adds the token, or updates the flags of one with the same text (later files win, as in transformers). */
-static ns_status add_token(loader *l, const ns_added *a, const char *where, ns_error *err)
+ns_status ns_tok_add_token(loader *l, const ns_added *a, const char *where, ns_error *err)
 {
     ns_added_set *set = &l->t->added;
     int32_t in_vocab;
@@ -256,7 +255,7 @@ static ns_status read_added(loader *l, const ns_json *v, int32_t id, const char 
                   .special = (uint8_t)flag(v, "special")};
     const ns_json *norm = ns_json_get(v, "normalized");
     a.normalized = is_set(norm) ? (uint8_t)(norm->b != 0) : !a.special;
-    return add_token(l, &a, where, err);
+    return ns_tok_add_token(l, &a, where, err);
 }
 
 /* ---- tokenizer_config.json, special_tokens_map.json ---- */
@@ -279,7 +278,7 @@ static ns_status role_token(loader *l, ns_str s, int32_t *id, const char *where,
     NS_TRY(vocab_id(l, s, id, err), "%s", "");
     if (*id < 0) return NS_OK;
     ns_added a = {.id = *id, .content = s, .special = 1};
-    return add_token(l, &a, where, err);
+    return ns_tok_add_token(l, &a, where, err);
 }
 
 /* bos_token and eos_token: *known tells that the file decides (also with null). */
@@ -310,6 +309,9 @@ static ns_status read_config(loader *l, const ns_json *cfg, const char *where, i
         NS_TRY(read_added(l, &more->items[i], id_of(&number), where, err), "added_tokens_decoder '%.*s'",
                S(more->keys[i]));
     }
+    const ns_json *bos = ns_json_get(cfg, "add_bos_token"), *eos = ns_json_get(cfg, "add_eos_token");
+    if (bos && bos->type == NS_JSON_BOOL) l->add_bos = bos->b;
+    if (eos && eos->type == NS_JSON_BOOL) l->add_eos = eos->b;
     NS_TRY(read_role(l, cfg, "bos_token", where, &roles[0], &known[0], err), "%s", "");
     NS_TRY(read_role(l, cfg, "eos_token", where, &roles[1], &known[1], err), "%s", "");
     static const char *const others[] = {"pad_token", "unk_token", "sep_token", "cls_token", "mask_token"};
@@ -329,8 +331,9 @@ static ns_status read_config(loader *l, const ns_json *cfg, const char *where, i
 static ns_status finish(loader *l, ns_error *err)
 {
     ns_tok *t = l->t;
+    for (size_t i = 0; t->sp && i < t->added.n; i++) t->added.v[i].normalized = 0; /* all are looked for in the raw text */
     NS_TRY(ns_added_seal(&t->added, &t->norm, err), "%s", "");
-    t->n_ids = (int64_t)t->bpe.n_ids;
+    t->n_ids = t->sp ? t->sp->n : (int64_t)t->bpe.n_ids;
     if (t->added.n && t->added.v[t->added.n - 1].id >= t->n_ids) t->n_ids = t->added.v[t->added.n - 1].id + 1;
     for (int side = 0; side < 2; side++) {
         const ns_ids *ids = side ? &t->suffix : &t->prefix;
@@ -355,19 +358,59 @@ static ns_status finish(loader *l, ns_error *err)
     return NS_OK;
 }
 
-static ns_status build(loader *l, ns_error *err)
+/* tokenizer.json, or tekken.json. */
+static ns_status read_json(loader *l, ns_error *err)
 {
     const ns_tok_source *src = l->src;
     ns_json *root = NULL;
     NS_TRY(ns_json_parse(&root, &l->arena, src->json, src->json_n, src->where, 0, err), "%s", "");
     NS_FAIL_IF(root->type != NS_JSON_OBJECT, NS_ERR_INPUT,
                "%s: found %s, expected an object: is this a Hugging Face tokenizer.json?", src->where, type_name(root));
+    const ns_json *vocab = ns_json_get(root, "vocab");
+    if (ns_json_get(root, "config") && vocab && vocab->type == NS_JSON_ARRAY) return ns_tekken_read(l, root, err);
     NS_TRY(ns_tok_read_pipeline(l, root, err), "%s", "");
     NS_TRY(read_model(l, ns_json_get(root, "model"), err), "%s", "");
     const ns_json *added = ns_json_get(root, "added_tokens");
     for (size_t i = 0; added && added->type == NS_JSON_ARRAY && i < added->n; i++)
         NS_TRY(read_added(l, &added->items[i], id_of(ns_json_get(&added->items[i], "id")), src->where, err),
                "added_tokens[%zu]", i);
+    return NS_OK;
+}
+
+/* A protobuf file starts with the tag of field 1, 2 or 3. 0a is a newline too: then JSON has an object behind white space. */
+static int is_protobuf(const char *p, size_t n)
+{
+    size_t i = 0;
+    while (i < n && (p[i] == ' ' || p[i] == '\t' || p[i] == '\r' || p[i] == '\n')) i++;
+    return n && (p[0] == 0x0a || p[0] == 0x12 || p[0] == 0x1a) && i < n && p[i] != '{';
+}
+
+/* The main file, by its first byte. */
+static ns_status read_main(loader *l, ns_error *err)
+{
+    const ns_tok_source *src = l->src;
+    char c = src->json_n ? src->json[0] : 0;
+    int base64 = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '+' || c == '/';
+    NS_FAIL_IF(src->family && !base64, NS_ERR_CONFIG, "%s: a family ('%s') is for tiktoken files, and this is none",
+               src->where, src->family);
+    if (is_protobuf(src->json, src->json_n)) return ns_spm_read(l, err);
+    if (base64) return ns_tiktoken_read(l, err);
+    return read_json(l, err);
+}
+
+/* Files without a template: BOS in front if there is one, unless tokenizer_config.json says otherwise. */
+static ns_status make_template(loader *l, ns_error *err)
+{
+    ns_tok *t = l->t;
+    if (t->bos >= 0 && l->add_bos != 0) NS_TRY(ns_ids_push(&t->prefix, t->bos, err), "%s", "");
+    if (t->eos >= 0 && l->add_eos == 1) NS_TRY(ns_ids_push(&t->suffix, t->eos, err), "%s", "");
+    return NS_OK;
+}
+
+static ns_status build(loader *l, ns_error *err)
+{
+    const ns_tok_source *src = l->src;
+    NS_TRY(read_main(l, err), "%s", "");
     int32_t roles[2] = {-1, -1};
     int known[2] = {0, 0};
     const char *const text[2] = {src->config, src->map}, *const where[2] = {src->config_where, src->map_where};
@@ -378,14 +421,16 @@ static ns_status build(loader *l, ns_error *err)
         NS_TRY(ns_json_parse(&cfg, &l->arena, text[i], n[i], where[i], 0, err), "%s", "");
         NS_TRY(read_config(l, cfg, where[i], roles, known, err), "%s", "");
     }
-    l->t->bos = known[0] ? roles[0] : l->t->prefix.n ? l->t->prefix.v[0] : -1;
-    l->t->eos = roles[1];
+    l->t->bos = known[0] ? roles[0] : l->t->prefix.n ? l->t->prefix.v[0] : l->file_bos;
+    l->t->eos = known[1] ? roles[1] : l->file_eos;
+    if (l->no_template) NS_TRY(make_template(l, err), "%s", "");
     return finish(l, err);
 }
 
 ns_status ns_tok_build(ns_tok **out, const ns_tok_source *src, ns_error *err)
 {
-    loader l = {.src = src, .arena = NS_ARENA_INIT("tok.load")};
+    loader l = {
+        .src = src, .arena = NS_ARENA_INIT("tok.load"), .file_bos = -1, .file_eos = -1, .add_bos = -1, .add_eos = -1};
     ns_status st = NS_OK;
     l.arena.block_size = 1 << 20;
     NS_CHECK(st, ns_alloc((void **)&l.t, sizeof *l.t, "tok", err), "%s", "");
@@ -409,27 +454,55 @@ static ns_status read_beside(ns_buf *file, ns_buf *path, const char *dir, size_t
     return ns_path_exists(path->data) ? ns_file_read(file, path->data, err) : NS_OK;
 }
 
+/* The main file of a folder. */
+static ns_status find_main(ns_buf *path, const char *dir, ns_error *err)
+{
+    static const char *const names[] = {"tokenizer.json", "tokenizer.model", "tekken.json", "qwen.tiktoken"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        ns_buf_clear(path);
+        NS_TRY(ns_buf_adds(path, dir, err), "path");
+        while (path->len > 1 && path->data[path->len - 1] == '/') path->data[--path->len] = 0;
+        NS_TRY(ns_buf_printf(path, err, "/%s", names[i]), "path");
+        if (ns_path_exists(path->data)) return NS_OK;
+    }
+    NS_FAIL(NS_ERR_INPUT,
+            "%s has no tokenizer.json, tokenizer.model, tekken.json or qwen.tiktoken: give the file itself if it has "
+            "another "
+            "name",
+            dir);
+}
+
+/* path, perhaps with "#family" behind a file name. */
+static ns_status split_path(ns_buf *path, const char *given, const char **family, ns_error *err)
+{
+    const char *hash = strrchr(given, '#');
+    *family = hash && !strchr(hash, '/') && !ns_path_exists(given) ? hash + 1 : NULL;
+    return ns_buf_add(path, given, *family ? (size_t)(hash - given) : strlen(given), err);
+}
+
 ns_status ns_tok_load(ns_tok **out, const char *path, ns_error *err)
 {
     ns_buf main_path = {0}, names[2] = {{0}}, files[2] = {{0}};
     ns_map json = {0};
     ns_status st = NS_OK;
+    const char *family;
     *out = NULL;
-    NS_CHECK(st, ns_buf_adds(&main_path, path, err), "%s", "");
-    if (ns_path_is_dir(path)) {
-        while (main_path.len > 1 && main_path.data[main_path.len - 1] == '/') main_path.data[--main_path.len] = 0;
-        NS_CHECK(st, ns_buf_adds(&main_path, "/tokenizer.json", err), "%s", "");
-        NS_BAIL_IF(
-            st, !ns_path_exists(main_path.data), NS_ERR_INPUT,
-            "%s has no tokenizer.json (SentencePiece .model and tiktoken files are not read: convert the tokenizer "
-            "with Hugging Face first)",
-            path);
+    NS_CHECK(st, split_path(&main_path, path, &family, err), "%s", "");
+    int folder = ns_path_is_dir(main_path.data);
+    if (folder) {
+        NS_CHECK(st, ns_buf_adds(&names[0], main_path.data, err), "%s", "");
+        NS_CHECK(st, find_main(&main_path, names[0].data, err), "%s", "");
     }
+    NS_CHECK(st, ns_map_open(&json, main_path.data, err), "%s", "");
     const char *slash = strrchr(main_path.data, '/');
     size_t dir_n = slash ? (size_t)(slash - main_path.data) + 1 : 0;
-    NS_CHECK(st, read_beside(&files[0], &names[0], main_path.data, dir_n, "tokenizer_config.json", err), "%s", "");
-    NS_CHECK(st, read_beside(&files[1], &names[1], main_path.data, dir_n, "special_tokens_map.json", err), "%s", "");
-    NS_CHECK(st, ns_map_open(&json, main_path.data, err), "%s", "");
+    /* A SentencePiece file given by itself is that and nothing else (data.md §6.1): control symbols are no text. */
+    int alone = !folder && is_protobuf((const char *)json.data, json.size);
+    if (!alone) {
+        NS_CHECK(st, read_beside(&files[0], &names[0], main_path.data, dir_n, "tokenizer_config.json", err), "%s", "");
+        NS_CHECK(st, read_beside(&files[1], &names[1], main_path.data, dir_n, "special_tokens_map.json", err), "%s",
+                 "");
+    }
     ns_tok_source src = {.json = (const char *)json.data,
                          .json_n = json.size,
                          .where = main_path.data,
@@ -438,7 +511,8 @@ ns_status ns_tok_load(ns_tok **out, const char *path, ns_error *err)
                          .config_where = names[0].data,
                          .map = files[1].data,
                          .map_n = files[1].len,
-                         .map_where = names[1].data};
+                         .map_where = names[1].data,
+                         .family = family};
     NS_CHECK(st, ns_tok_build(out, &src, err), "%s", "");
 done:
     ns_map_close(&json);

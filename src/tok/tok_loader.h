@@ -13,10 +13,18 @@ typedef struct loader {
     ns_tok *t;
     ns_arena arena; /* the parsed JSON */
     const ns_tok_source *src;
-    ns_buf text; /* scratch */
-    int fused;   /* decoder steps so far: Fuse has been */
+    ns_buf text;                /* scratch */
+    int fused;                  /* decoder steps so far: Fuse has been */
+    int no_template;            /* the file has none: BOS and EOS by the settings below */
+    int32_t file_bos, file_eos; /* what the main file says; -1 nothing */
+    int add_bos, add_eos;       /* tokenizer_config.json; -1 nothing */
 } loader;
 
+/* Adds the token, or updates the flags of one with the same text (later files win, as in transformers). */
+NS_MUST_USE ns_status ns_tok_add_token(loader *l, const ns_added *a, const char *where, ns_error *err);
+NS_MUST_USE ns_status ns_spm_read(loader *l, ns_error *err);      /* spm_load.c */
+NS_MUST_USE ns_status ns_tiktoken_read(loader *l, ns_error *err); /* tiktoken.c */
+NS_MUST_USE ns_status ns_tekken_read(loader *l, const ns_json *root, ns_error *err);
 NS_MUST_USE ns_status ns_tok_read_pipeline(loader *l, const ns_json *root, ns_error *err);
 
 /* ---- small readers ---- */

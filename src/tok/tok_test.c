@@ -621,7 +621,7 @@ static void real_properties(void **state)
     assert_int_equal(ns_tok_is_special(qwen, 151657), 0); /* <tool_call> */
     assert_int_equal(ns_tok_space_sensitive(qwen), 1);
     snprintf(path, sizeof path, "%s/tokenizers/mistral", ns_test_data());
-    assert_ns_fails(ns_tok_load(&no, path, &err), NS_ERR_INPUT, "SentencePiece", &err);
+    assert_ns_fails(ns_tok_load(&no, path, &err), NS_ERR_INPUT, "give the file itself", &err);
     ns_tok_free(&llama);
     ns_tok_free(&qwen);
 }
