@@ -331,7 +331,8 @@ static ns_status read_config(loader *l, const ns_json *cfg, const char *where, i
 static ns_status finish(loader *l, ns_error *err)
 {
     ns_tok *t = l->t;
-    for (size_t i = 0; t->sp && i < t->added.n; i++) t->added.v[i].normalized = 0; /* all are looked for in the raw text */
+    for (size_t i = 0; t->sp && i < t->added.n; i++)
+        t->added.v[i].normalized = 0; /* all are looked for in the raw text */
     NS_TRY(ns_added_seal(&t->added, &t->norm, err), "%s", "");
     t->n_ids = t->sp ? t->sp->n : (int64_t)t->bpe.n_ids;
     if (t->added.n && t->added.v[t->added.n - 1].id >= t->n_ids) t->n_ids = t->added.v[t->added.n - 1].id + 1;
