@@ -1,41 +1,25 @@
 /* `ns detokenize`: token ids to text. One sequence a line: a JSON array, a JSON object with "ids" or "input_ids", or
- * numbers with blanks or commas between them. Bytes come out as they are, so `ns tokenize | ns detokenize` is exact. */
+ * numbers with blanks or commas between them. Bytes come out as they are, so `ns tokenize | ns detokenize` is exact. With
+ * --stream the input is one sequence of numbers, and text is written as soon as its characters are whole. */
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "base/file.h"
 #include "base/json.h"
-#include "cli/cli.h"
-#include "tok/tok.h"
+#include "base/mem.h"
+#include "cli/tok_io.h"
 #include "tok/unicode.h"
 
 typedef struct detokenize_options {
-    const char *tokenizer, *input, *ids;
-    int lines, skip_special;
+    tok_io io; /* first: TOK_IO_OPTIONS count on it */
+    int lines, skip_special, stream;
 } detokenize_options;
 
 static const ns_option opts[] = {
-    {.key = "tokenizer",
-     .flag = 1,
-     .short_name = 't',
-     .type = NS_OPT_STRING,
-     .at = offsetof(detokenize_options, tokenizer),
-     .flags = NS_OPT_REQUIRED,
-     .help = "model folder or tokenizer.json"},
-    {.key = "input",
-     .flag = 1,
-     .short_name = 'i',
-     .type = NS_OPT_STRING,
-     .at = offsetof(detokenize_options, input),
-     .def = "-",
-     .help = "file of ids, one sequence a line; - is standard input"},
-    {.key = "ids",
-     .flag = 1,
-     .type = NS_OPT_STRING,
-     .at = offsetof(detokenize_options, ids),
-     .help = "the ids themselves, instead of --input"},
+    TOK_IO_OPTIONS("ids", "the ids themselves", "file of ids, one sequence a line; - is standard input"),
     {.key = "lines",
      .flag = 1,
      .type = NS_OPT_BOOL,
@@ -48,6 +32,12 @@ static const ns_option opts[] = {
      .at = offsetof(detokenize_options, skip_special),
      .def = "false",
      .help = "leave special tokens out"},
+    {.key = "stream",
+     .flag = 1,
+     .type = NS_OPT_BOOL,
+     .at = offsetof(detokenize_options, stream),
+     .def = "false",
+     .help = "all input is one text; write its characters as ids come in (what is not UTF-8 as U+FFFD)"},
 };
 
 static ns_status ids_of_json(ns_ids *ids, const char *p, size_t n, const char *where, ns_error *err)
@@ -91,80 +81,108 @@ static ns_status ids_of_words(ns_ids *ids, const char *p, size_t n, const char *
     return NS_OK;
 }
 
-/* JSON must be UTF-8: each byte that is not becomes U+FFFD (ids may end inside a character). */
+/* JSON must be UTF-8: what is not becomes U+FFFD (ids may end inside a character). */
 static ns_status add_json(ns_buf *out, ns_buf *clean, const ns_buf *text, ns_error *err)
 {
     ns_buf_clear(clean);
-    for (size_t i = 0; i < text->len;) {
-        size_t good = ns_utf8_check((const uint8_t *)text->data + i, text->len - i);
-        NS_TRY(ns_buf_add(clean, text->data + i, good, err), "%s", "");
-        i += good;
-        if (i == text->len) break;
-        NS_TRY(ns_buf_adds(clean, "\xef\xbf\xbd", err), "%s", "");
-        i++;
-    }
-    NS_TRY(ns_json_write_str(out, (ns_str){clean->data ? clean->data : "", clean->len}, NS_JSON_UTF8, err), "%s", "");
+    NS_TRY(ns_buf_reserve(clean, 1, err), "%s", "");
+    NS_TRY(ns_utf8_repair(clean, (const uint8_t *)(text->data ? text->data : ""), text->len, err), "%s", "");
+    NS_TRY(ns_json_write_str(out, (ns_str){clean->data, clean->len}, NS_JSON_UTF8, err), "%s", "");
     return ns_buf_addc(out, '\n', err);
 }
 
 typedef struct work {
-    ns_tok *t;
-    ns_buf input, text, clean, out;
+    tok_work io;
+    const detokenize_options *o;
+    int json;
+    ns_buf text, clean;
     ns_ids ids;
     size_t n_texts;
 } work;
 
-static ns_status one_line(work *w, const detokenize_options *o, int json, const char *p, size_t n, const char *where,
-                          ns_error *err)
+static ns_status one_line(work *w, ns_str line, ns_error *err)
 {
+    const detokenize_options *o = w->o;
+    const char *where = w->io.where;
+    ns_buf *out = &w->io.out;
+    int is_json = line.n && (line.p[0] == '[' || line.p[0] == '{');
     w->ids.n = 0;
     ns_buf_clear(&w->text);
-    NS_TRY((n && (p[0] == '[' || p[0] == '{') ? ids_of_json : ids_of_words)(&w->ids, p, n, where, err), "%s", "");
-    NS_TRY(ns_tok_decode(w->t, &w->text, w->ids.v, w->ids.n, o->skip_special, err), "%s", where);
-    if (json) return add_json(&w->out, &w->clean, &w->text, err);
-    if (w->n_texts++ && !o->lines) NS_TRY(ns_buf_addc(&w->out, '\n', err), "%s", where);
-    if (w->text.len) NS_TRY(ns_buf_add(&w->out, w->text.data, w->text.len, err), "%s", where);
-    return o->lines ? ns_buf_addc(&w->out, '\n', err) : NS_OK;
+    NS_TRY((is_json ? ids_of_json : ids_of_words)(&w->ids, line.p, line.n, where, err), "%s", "");
+    NS_TRY(ns_tok_decode(w->io.t, &w->text, w->ids.v, w->ids.n, o->skip_special, err), "%s", where);
+    if (w->json) return add_json(out, &w->clean, &w->text, err);
+    if (w->n_texts++ && !o->lines) NS_TRY(ns_buf_addc(out, '\n', err), "%s", where);
+    if (w->text.len) NS_TRY(ns_buf_add(out, w->text.data, w->text.len, err), "%s", where);
+    return o->lines ? ns_buf_addc(out, '\n', err) : NS_OK;
 }
 
-static ns_status detokenize(work *w, const detokenize_options *o, int json, ns_error *err)
+/* Numbers of any input, in pieces of what has come; a number may be cut by a piece's end. */
+static ns_status stream(work *w, int fd, ns_error *err)
 {
-    char where[4200];
-    NS_TRY(ns_tok_load(&w->t, o->tokenizer, err), "%s", "");
-    if (o->ids)
-        NS_TRY(ns_buf_adds(&w->input, o->ids, err), "%s", "");
-    else
-        NS_TRY(ns_file_read(&w->input, strcmp(o->input, "-") ? o->input : "/dev/stdin", err), "%s", "");
-    size_t line = 1;
-    for (size_t i = 0, n; i < w->input.len; i += n + 1, line++) {
-        const char *p = w->input.data + i, *end = memchr(p, '\n', w->input.len - i);
-        n = end ? (size_t)(end - p) : w->input.len - i;
-        if (o->ids)
-            snprintf(where, sizeof where, "--ids");
-        else
-            snprintf(where, sizeof where, "%s:%zu", strcmp(o->input, "-") ? o->input : "standard input", line);
-        NS_TRY(one_line(w, o, json, p, n, where, err), "%s", "");
-        if (w->out.len >= 1 << 20) {
-            fwrite(w->out.data, 1, w->out.len, stdout);
-            ns_buf_clear(&w->out);
+    ns_tok_stream s = {.t = w->io.t, .skip_special = w->o->skip_special};
+    ns_status st = NS_OK;
+    char block[4096];
+    ns_buf *in = &w->text;
+    const char *name = tok_io_name(&w->io);
+    for (ssize_t got = 1; got > 0;) {
+        do got = read(fd, block, sizeof block);
+        while (got < 0 && errno == EINTR);
+        NS_BAIL_IF(st, got < 0, NS_ERR_IO, "cannot read %s: %s", name, strerror(errno));
+        for (ssize_t i = 0; i < got; i++)
+            if (block[i] == '\n') block[i] = ' ';
+        NS_CHECK(st, ns_buf_add(in, block, (size_t)got, err), "%s", name);
+        size_t ready = in->len;
+        while (got > 0 && ready > 0 && in->data[ready - 1] >= '0' && in->data[ready - 1] <= '9') ready--;
+        w->ids.n = 0;
+        NS_CHECK(st, ids_of_words(&w->ids, in->data, ready, name, err), "%s", "");
+        memmove(in->data, in->data + ready, in->len - ready + 1);
+        in->len -= ready;
+        NS_BAIL_IF(st, in->len > 20, NS_ERR_INPUT, "%s: a number of more than 20 digits is no token id", name);
+        NS_CHECK(st, ns_tok_stream_push(&s, &w->io.out, w->ids.v, w->ids.n, err), "%s", name);
+        NS_CHECK(st, tok_io_flush(&w->io, 1, err), "%s", "");
+    }
+    NS_CHECK(st, ns_tok_stream_end(&s, &w->io.out, err), "%s", name);
+    w->n_texts = 1;
+done:
+    ns_tok_stream_free(&s);
+    return st;
+}
+
+static ns_status detokenize(work *w, ns_error *err)
+{
+    const detokenize_options *o = w->o;
+    ns_str line;
+    NS_FAIL_IF(o->stream && (w->json || o->lines || o->io.literal), NS_ERR_CONFIG,
+               "--stream excludes --json, --lines and --ids");
+    NS_TRY(tok_io_open(&w->io, err), "%s", "");
+    if (o->stream) {
+        int fd = strcmp(o->io.input, "-") ? open(o->io.input, O_RDONLY | O_CLOEXEC) : STDIN_FILENO;
+        NS_FAIL_IF(fd < 0, NS_ERR_IO, "cannot open '%s': %s", o->io.input, strerror(errno));
+        ns_status st = stream(w, fd, err);
+        if (fd != STDIN_FILENO) close(fd);
+        NS_TRY(st, "%s", "");
+    } else {
+        NS_TRY(tok_io_read(&w->io, err), "%s", "");
+        while (tok_io_line(&w->io, &line)) {
+            NS_TRY(one_line(w, line, err), "%s", "");
+            NS_TRY(tok_io_flush(&w->io, 0, err), "%s", "");
         }
     }
     /* on a terminal the prompt starts on a line of its own */
-    if (!json && !o->lines && w->n_texts && isatty(STDOUT_FILENO)) NS_TRY(ns_buf_addc(&w->out, '\n', err), "%s", "");
-    if (w->out.len) fwrite(w->out.data, 1, w->out.len, stdout);
-    return NS_OK;
+    if (!w->json && !o->lines && w->n_texts && isatty(STDOUT_FILENO))
+        NS_TRY(ns_buf_addc(&w->io.out, '\n', err), "%s", "");
+    return tok_io_flush(&w->io, 1, err);
 }
 
 static int run(void *options, ns_parsed *p)
 {
     ns_error err = NS_ERROR_INIT;
-    work w = {0};
-    ns_status st = detokenize(&w, options, p->json, &err);
-    ns_tok_free(&w.t);
-    ns_buf_free(&w.input);
+    const detokenize_options *o = options;
+    work w = {.io = {.io = &o->io, .literal_key = "--ids"}, .o = o, .json = p->json};
+    ns_status st = detokenize(&w, &err);
+    tok_io_close(&w.io);
     ns_buf_free(&w.text);
     ns_buf_free(&w.clean);
-    ns_buf_free(&w.out);
     ns_ids_free(&w.ids);
     return st == NS_OK ? 0 : ns_cli_fail("detokenize", &err);
 }
@@ -173,7 +191,7 @@ const ns_verb ns_verb_detokenize = {
     .name = "detokenize",
     .group = "data",
     .summary = "turn token ids back into text",
-    .usage = "ns detokenize --tokenizer DIR [--input FILE | --ids \"1 2 3\"] [--lines] [--json]",
+    .usage = "ns detokenize --tokenizer DIR [--input FILE | --ids \"1 2 3\"] [--lines] [--stream] [--json]",
     .examples = "ns detokenize -t llama3 --ids '9906 1917'\n"
                 "ns tokenize -t llama3 <book.txt | ns detokenize -t llama3 | cmp - book.txt\n"
                 "ns detokenize -t qwen2.5 --json -i ids.jsonl\n",

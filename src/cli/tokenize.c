@@ -3,35 +3,17 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/file.h"
-#include "cli/cli.h"
-#include "tok/tok.h"
+#include "base/json.h"
+#include "cli/tok_io.h"
+#include "tok/unicode.h"
 
 typedef struct tokenize_options {
-    const char *tokenizer, *input, *text;
-    int lines, add_special, plain, count, pieces;
+    tok_io io; /* first: TOK_IO_OPTIONS count on it */
+    int lines, add_special, plain, count, pieces, offsets;
 } tokenize_options;
 
 static const ns_option opts[] = {
-    {.key = "tokenizer",
-     .flag = 1,
-     .short_name = 't',
-     .type = NS_OPT_STRING,
-     .at = offsetof(tokenize_options, tokenizer),
-     .flags = NS_OPT_REQUIRED,
-     .help = "model folder or tokenizer.json"},
-    {.key = "input",
-     .flag = 1,
-     .short_name = 'i',
-     .type = NS_OPT_STRING,
-     .at = offsetof(tokenize_options, input),
-     .def = "-",
-     .help = "UTF-8 text file; - is standard input"},
-    {.key = "text",
-     .flag = 1,
-     .type = NS_OPT_STRING,
-     .at = offsetof(tokenize_options, text),
-     .help = "the text itself, instead of --input"},
+    TOK_IO_OPTIONS("text", "the text itself", "UTF-8 text file; - is standard input"),
     {.key = "lines",
      .flag = 1,
      .type = NS_OPT_BOOL,
@@ -61,90 +43,118 @@ static const ns_option opts[] = {
      .type = NS_OPT_BOOL,
      .at = offsetof(tokenize_options, pieces),
      .def = "false",
-     .help = "print one token a line: id, tab, its text quoted as in JSON"},
+     .help = "print one token a line: id, tab, its text quoted as in JSON (with --json: one list of objects)"},
+    {.key = "offsets",
+     .flag = 1,
+     .type = NS_OPT_BOOL,
+     .at = offsetof(tokenize_options, offsets),
+     .def = "false",
+     .help = "also print which bytes of the text each token stands for, first and behind the last (needs --pieces or "
+             "--json); nothing was there where both are equal"},
 };
 
-static ns_status add_pieces(ns_buf *out, const ns_tok *t, const ns_ids *ids, ns_error *err)
+typedef struct work {
+    tok_work io;
+    const tokenize_options *o;
+    int json;
+    ns_ids ids;
+    ns_spans spans;
+    ns_buf piece, clean;
+} work;
+
+/* One token for people (id, bytes, text) or as a JSON object. */
+static ns_status add_piece(work *w, size_t i, ns_error *err)
 {
-    ns_buf piece = {0};
-    ns_status st = NS_OK;
-    for (size_t i = 0; i < ids->n; i++) {
-        ns_buf_clear(&piece);
-        NS_CHECK(st, ns_tok_decode(t, &piece, &ids->v[i], 1, 0, err), "%s", "");
-        NS_CHECK(st, ns_buf_printf(out, err, "%d\t", (int)ids->v[i]), "%s", "");
-        NS_CHECK(st, ns_tok_quote(out, piece.data ? piece.data : "", piece.len, err), "%s", "");
-        NS_CHECK(st, ns_buf_addc(out, '\n', err), "%s", "");
+    ns_buf *out = &w->io.out, *piece = &w->piece;
+    ns_span s = w->o->offsets ? w->spans.v[i] : (ns_span){0, 0};
+    ns_buf_clear(piece);
+    NS_TRY(ns_buf_addc(piece, '.', err), "%s", ""); /* inside a text, so that the blank in front is seen */
+    NS_TRY(ns_tok_decode(w->io.t, piece, &w->ids.v[i], 1, 0, err), "%s", "");
+    ns_str text = {piece->data + 1, piece->len - 1};
+    if (!w->json) {
+        NS_TRY(ns_buf_printf(out, err, "%d\t", (int)w->ids.v[i]), "%s", "");
+        if (w->o->offsets) NS_TRY(ns_buf_printf(out, err, "%zu\t%zu\t", s.from, s.to), "%s", "");
+        NS_TRY(ns_tok_quote(out, text.p, text.n, err), "%s", "");
+        return ns_buf_addc(out, '\n', err);
     }
-done:
-    ns_buf_free(&piece);
-    return st;
+    ns_buf_clear(&w->clean);
+    NS_TRY(ns_buf_reserve(&w->clean, 1, err), "%s", "");
+    NS_TRY(ns_utf8_repair(&w->clean, (const uint8_t *)text.p, text.n, err), "%s", "");
+    NS_TRY(ns_buf_printf(out, err, "%s{\"id\": %d, ", i ? ", " : "", (int)w->ids.v[i]), "%s", "");
+    if (w->o->offsets) NS_TRY(ns_buf_printf(out, err, "\"offsets\": [%zu, %zu], ", s.from, s.to), "%s", "");
+    NS_TRY(ns_buf_adds(out, "\"text\": ", err), "%s", "");
+    NS_TRY(ns_json_write_str(out, (ns_str){w->clean.data, w->clean.len}, NS_JSON_UTF8, err), "%s", "");
+    return ns_buf_addc(out, '}', err);
 }
 
-static ns_status add_ids(ns_buf *out, const ns_ids *ids, int json, ns_error *err)
+static ns_status add_pieces(work *w, ns_error *err)
 {
-    if (json) NS_TRY(ns_buf_addc(out, '[', err), "%s", "");
-    for (size_t i = 0; i < ids->n; i++)
-        NS_TRY(ns_buf_printf(out, err, "%s%d", !i ? "" : json ? ", " : " ", (int)ids->v[i]), "%s", "");
-    return ns_buf_adds(out, json ? "]\n" : "\n", err);
+    if (w->json) NS_TRY(ns_buf_addc(&w->io.out, '[', err), "%s", "");
+    for (size_t i = 0; i < w->ids.n; i++) NS_TRY(add_piece(w, i, err), "%s", "");
+    return w->json ? ns_buf_adds(&w->io.out, "]\n", err) : NS_OK;
 }
 
-static ns_status one_text(ns_buf *out, ns_ids *ids, const ns_tok *t, const tokenize_options *o, int json, const char *p,
-                          size_t n, ns_error *err)
+static ns_status add_ids(work *w, ns_error *err)
 {
+    ns_buf *out = &w->io.out;
+    if (w->o->offsets) NS_TRY(ns_buf_adds(out, "{\"ids\": ", err), "%s", "");
+    if (w->json) NS_TRY(ns_buf_addc(out, '[', err), "%s", "");
+    for (size_t i = 0; i < w->ids.n; i++)
+        NS_TRY(ns_buf_printf(out, err, "%s%d", !i ? "" : w->json ? ", " : " ", (int)w->ids.v[i]), "%s", "");
+    if (w->json) NS_TRY(ns_buf_addc(out, ']', err), "%s", "");
+    if (!w->o->offsets) return ns_buf_addc(out, '\n', err);
+    NS_TRY(ns_buf_adds(out, ", \"offsets\": [", err), "%s", "");
+    for (size_t i = 0; i < w->spans.n; i++)
+        NS_TRY(ns_buf_printf(out, err, "%s[%zu, %zu]", i ? ", " : "", w->spans.v[i].from, w->spans.v[i].to), "%s", "");
+    return ns_buf_adds(out, "]}\n", err);
+}
+
+static ns_status one_text(work *w, const char *p, size_t n, ns_error *err)
+{
+    const tokenize_options *o = w->o;
     int flags = (o->add_special ? NS_TOK_ADD_SPECIAL : 0) | (o->plain ? NS_TOK_NO_SPECIAL_TEXT : 0);
-    ids->n = 0;
-    NS_TRY(ns_tok_encode(t, ids, p, n, flags, err), "%s", "");
-    if (o->count) return ns_buf_printf(out, err, "%zu\n", ids->n);
-    return o->pieces ? add_pieces(out, t, ids, err) : add_ids(out, ids, json, err);
+    w->ids.n = w->spans.n = 0;
+    NS_TRY(ns_tok_encode_spans(w->io.t, &w->ids, o->offsets ? &w->spans : NULL, p, n, flags, err), "%s", "");
+    if (o->count) return ns_buf_printf(&w->io.out, err, "%zu\n", w->ids.n);
+    NS_TRY(o->pieces ? add_pieces(w, err) : add_ids(w, err), "%s", "");
+    return tok_io_flush(&w->io, 0, err);
 }
 
-static ns_status tokenize(const tokenize_options *o, int json, ns_error *err)
+static ns_status tokenize(work *w, ns_error *err)
 {
-    ns_tok *t = NULL;
-    ns_buf text = {0}, out = {0};
-    ns_ids ids = {0};
-    ns_status st = NS_OK;
-    const char *name = o->text ? "--text" : strcmp(o->input, "-") ? o->input : "standard input";
-    NS_CHECK(st, ns_tok_load(&t, o->tokenizer, err), "%s", "");
-    if (o->text)
-        NS_CHECK(st, ns_buf_adds(&text, o->text, err), "%s", "");
-    else
-        NS_CHECK(st, ns_file_read(&text, strcmp(o->input, "-") ? o->input : "/dev/stdin", err), "%s", "");
-    const char *p = text.data ? text.data : "";
-    if (!o->lines) NS_CHECK(st, one_text(&out, &ids, t, o, json, p, text.len, err), "%s", name);
-    size_t line = 1;
-    for (size_t i = 0, n; o->lines && i < text.len; i += n + 1, line++) {
-        const char *end = memchr(p + i, '\n', text.len - i);
-        n = end ? (size_t)(end - p) - i : text.len - i;
-        NS_CHECK(st, one_text(&out, &ids, t, o, json, p + i, n, err), "%s:%zu", name, line);
-        if (out.len >= 1 << 20) {
-            fwrite(out.data, 1, out.len, stdout);
-            ns_buf_clear(&out);
-        }
-    }
-    if (out.len) fwrite(out.data, 1, out.len, stdout);
-done:
-    ns_tok_free(&t);
-    ns_buf_free(&text);
-    ns_buf_free(&out);
-    ns_ids_free(&ids);
-    return st;
+    const tokenize_options *o = w->o;
+    ns_str line;
+    NS_FAIL_IF(o->count && (o->pieces || o->offsets), NS_ERR_CONFIG, "--count excludes --pieces and --offsets");
+    NS_FAIL_IF(o->offsets && !o->pieces && !w->json, NS_ERR_CONFIG, "--offsets needs --pieces or --json");
+    NS_TRY(tok_io_open(&w->io, err), "%s", "");
+    NS_TRY(tok_io_read(&w->io, err), "%s", "");
+    if (!o->lines) NS_TRY(one_text(w, w->io.input.data, w->io.input.len, err), "%s", tok_io_name(&w->io));
+    while (o->lines && tok_io_line(&w->io, &line)) NS_TRY(one_text(w, line.p, line.n, err), "%s", w->io.where);
+    return tok_io_flush(&w->io, 1, err);
 }
 
 static int run(void *options, ns_parsed *p)
 {
     ns_error err = NS_ERROR_INIT;
-    return tokenize(options, p->json, &err) == NS_OK ? 0 : ns_cli_fail("tokenize", &err);
+    const tokenize_options *o = options;
+    work w = {.io = {.io = &o->io, .literal_key = "--text"}, .o = o, .json = p->json};
+    ns_status st = tokenize(&w, &err);
+    tok_io_close(&w.io);
+    ns_ids_free(&w.ids);
+    ns_spans_free(&w.spans);
+    ns_buf_free(&w.piece);
+    ns_buf_free(&w.clean);
+    return st == NS_OK ? 0 : ns_cli_fail("tokenize", &err);
 }
 
 const ns_verb ns_verb_tokenize = {
     .name = "tokenize",
     .group = "data",
     .summary = "turn text into token ids",
-    .usage = "ns tokenize --tokenizer DIR [--input FILE | --text TEXT] [--lines] [--json]",
-    .examples = "ns tokenize -t llama3 --text 'Hello world' --pieces\n"
+    .usage = "ns tokenize --tokenizer DIR [--input FILE | --text TEXT] [--lines] [--offsets] [--json]",
+    .examples = "ns tokenize -t llama3 --text 'Hello world' --pieces --offsets\n"
                 "ns tokenize -t qwen2.5 --lines --json -i questions.txt >ids.jsonl\n"
-                "ns tokenize -t llama3 --count <book.txt\n",
+                "ns tokenize -t mistral/tokenizer.model --count <book.txt\n",
     .options = opts,
     .n_options = sizeof opts / sizeof opts[0],
     .options_size = sizeof(tokenize_options),

@@ -42,6 +42,14 @@ is "count" 0 "2" "$ns" tokenize -t t --count --text "ab ab"
 is "whole file" 0 "6 7 3 1 3 3 6" "$ns" tokenize -t t -i text
 is "lines" 0 "$(printf '[6, 7]\n[1]\n[]\n[6]')" "$ns" tokenize -t t --lines --json --input text
 is "pieces" 0 "$(printf '7\t" ab"\n4\t"\\xc3"\n5\t"\\xa9"')" "$ns" tokenize -t t --pieces --text " abé"
+is "offsets" 0 "$(printf '9\t0\t0\t"<s>"\n7\t0\t3\t" ab"\n4\t3\t4\t"\\xc3"\n5\t4\t5\t"\\xa9"')" \
+    "$ns" tokenize -t t --add-special --pieces --offsets --text " abé"
+is "offsets in JSON" 0 '{"ids": [6, 7], "offsets": [[0, 2], [2, 5]]}' "$ns" tokenize -t t --json --offsets --text "ab ab"
+is "pieces in JSON" 0 '[{"id": 6, "offsets": [0, 2], "text": "ab"}, {"id": 4, "offsets": [2, 3], "text": "�"}, {"id": 5, "offsets": [3, 4], "text": "�"}]' \
+    "$ns" tokenize -t t --json --pieces --offsets --text "abé"
+is "offsets of plain ids" 2 "~--offsets needs --pieces or --json" "$ns" tokenize -t t --offsets --text ab
+is "count and pieces" 2 "~--count excludes" "$ns" tokenize -t t --count --pieces --text ab
+is "text and file" 2 "~--input and --text exclude each other" "$ns" tokenize -t t --text ab --input text
 is "empty text" 0 "[]" "$ns" tokenize -t t --json --text ""
 is "standard input" 0 "6" sh -c "printf ab | '$ns' tokenize -t t"
 is "the way back, whole" 0 "" sh -c "'$ns' tokenize -t t <text | '$ns' detokenize -t t | cmp - text"
@@ -50,6 +58,12 @@ is "ids in words" 0 "ab ab" "$ns" detokenize -t t --ids "6, 7"
 is "ids in an object" 0 "ab ab" "$ns" detokenize -t t --ids '{"input_ids": [6, 7]}'
 is "special tokens stay" 0 "<s>ab" "$ns" detokenize -t t --ids "9 6"
 is "special tokens left out" 0 "ab" "$ns" detokenize -t t --skip-special --ids "9 6"
+is "stream" 0 "ab aé�b" sh -c "printf '6 2 0\n4, 5\n4 1' | '$ns' detokenize -t t --stream"
+is "stream gives characters as they come" 0 "ab aé" sh -c "{ printf '6 2 0 4 '; sleep 0.2; cat early >now; printf '5 '; } |
+    '$ns' detokenize -t t --stream >early; cat early"
+is "and holds half of one back" 0 "ab a" cat now
+is "stream and JSON" 2 "~--stream excludes" "$ns" detokenize -t t --stream --json
+is "stream of words" 3 "~found 'x'" sh -c "echo '6 x' | '$ns' detokenize -t t --stream"
 is "half a character in JSON" 0 '"ab�"' "$ns" detokenize -t t --json --ids "6 4"
 is "no tokenizer" 2 "~missing: --tokenizer" "$ns" tokenize --text ab
 is "no such folder" 1 "~cannot open 'nowhere'" "$ns" tokenize -t nowhere --text ab
