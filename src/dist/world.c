@@ -10,6 +10,7 @@
 #include <inttypes.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/socket.h>
@@ -17,6 +18,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "dist/mpi/mpi_plugin.h"
 #include "dist/world_priv.h"
 
 typedef struct header { /* before the bytes of every message */
@@ -209,9 +211,31 @@ static ns_status join(ns_world *w, ns_error *err)
     double until = ns_time_now() + w->o.join_s;
     NS_TRY(dist_listen(w->o.host, &port, &listener, err), "rank %d", w->rank);
     ns_status st = w->rank == 0 ? gather_ranks(w, port, until, err) : join_hub(w, port, until, err);
-    if (st == NS_OK) st = open_mesh(w, listener, until, err);
+    if (st == NS_OK && !w->mpi) st = open_mesh(w, listener, until, err);
     close(listener);
     return st;
+}
+
+/* All ranks decide alike: the environment of one launcher is the same for all. */
+static ns_status choose_transport(ns_world *w, ns_error *err)
+{
+    const char *want = getenv("NS_TRANSPORT"), *version = "", *bad;
+    int has_mpi = getenv("OMPI_COMM_WORLD_RANK") || getenv("PMIX_RANK"), rank = -1, size = -1;
+    char path[4096];
+    NS_FAIL_IF(want && *want && strcmp(want, "mpi") && strcmp(want, "tcp"), NS_ERR_CONFIG,
+               "NS_TRANSPORT is '%s': use mpi or tcp", want);
+    if (want && *want ? !strcmp(want, "tcp") : !has_mpi || !ns_mpi_find(path, sizeof path)) return NS_OK;
+    NS_FAIL_IF(!has_mpi, NS_ERR_CONFIG, "%s",
+               "NS_TRANSPORT=mpi, but the ranks were not started by mpirun or srun --mpi=pmix");
+    NS_TRY(ns_mpi_open(&w->mpi, err), "%s", "transport");
+    bad = w->mpi->open(&rank, &size, &version);
+    NS_FAIL_IF(bad, NS_ERR_DEVICE, "%s", bad);
+    NS_FAIL_IF(
+        rank != w->rank || size != w->size, NS_ERR_MISMATCH,
+        "MPI (%s) says rank %d of %d, the launcher's variables say %d of %d: the MPI of libns_mpi.so is not the one of "
+        "the launcher; rebuild it against that MPI, or set NS_TRANSPORT=tcp",
+        version, rank, size, w->rank, w->size);
+    return NS_OK;
 }
 
 ns_status ns_world_open(ns_world **out, const ns_world_options *o, ns_error *err)
@@ -243,6 +267,7 @@ ns_status ns_world_open(ns_world **out, const ns_world_options *o, ns_error *err
     if (gethostname(me->host, sizeof me->host - 1) != 0 || !me->host[0]) strcpy(me->host, "unnamed");
     me->pid = (long)getpid();
     if (w->size > 1) {
+        NS_CHECK(st, choose_transport(w, err), "%s", "transport");
         NS_CHECK(st, join(w, err), "join %d ranks", w->size);
         NS_CHECK(st, dist_control_start(w, err), "%s", "control plane");
     }
@@ -257,7 +282,9 @@ void ns_world_close(ns_world **pw)
 {
     ns_world *w = *pw;
     if (!w) return;
+    int broken = !w->thread_runs || atomic_load(&w->aborted);
     dist_control_stop(w);
+    if (w->mpi) w->mpi->close(broken);
     for (int i = 0; w->peers && i < w->size; i++) {
         if (w->peers[i].control >= 0) close(w->peers[i].control);
         if (w->peers[i].data >= 0) close(w->peers[i].data);
@@ -279,6 +306,11 @@ int ns_world_rank(const ns_world *w)
 int ns_world_size(const ns_world *w)
 {
     return w->size;
+}
+
+const char *ns_world_transport(const ns_world *w)
+{
+    return w->size == 1 ? "none" : w->mpi ? "mpi" : "tcp";
 }
 
 void ns_world_note(ns_world *w, int64_t step, const char *op)
@@ -405,6 +437,26 @@ static ns_status run_exchange(ns_world *w, const char *op, ns_xfer *x, int n, ns
     }
 }
 
+static int keep_waiting(void *world)
+{
+    ns_world *w = world;
+    return !atomic_load(&w->aborted);
+}
+
+/* Transfers to the rank itself were copied: the list without them. */
+static ns_status run_mpi(ns_world *w, const char *op, ns_xfer *x, int n, ns_error *err)
+{
+    char what[400] = "";
+    int k = 0;
+    for (int i = 0; i < n; i++)
+        if (x[i].peer != w->rank) x[k++] = x[i];
+    int rc = w->mpi->exchange(op_hash(op), x, k, keep_waiting, w, what, sizeof what);
+    if (rc == 0) return NS_OK;
+    NS_TRY(ns_world_check(w, err), "%s", op);
+    NS_FAIL(strstr(what, "not doing the same") ? NS_ERR_MISMATCH : NS_ERR_DEVICE, "rank %d in %s: %s", w->rank, op,
+            what);
+}
+
 ns_status ns_world_exchange(ns_world *w, const char *op, ns_xfer *x, int n, ns_error *err)
 {
     for (int i = 0; i < n; i++) x[i].done = 0;
@@ -414,7 +466,7 @@ ns_status ns_world_exchange(ns_world *w, const char *op, ns_xfer *x, int n, ns_e
     atomic_store_explicit(&w->op, op, memory_order_relaxed);
     atomic_store(&w->waiting, 1);
     atomic_fetch_add(&w->seq, 1);
-    ns_status st = run_exchange(w, op, x, n, err);
+    ns_status st = w->mpi ? run_mpi(w, op, x, n, err) : run_exchange(w, op, x, n, err);
     atomic_store(&w->waiting, 0);
     atomic_fetch_add(&w->seq, 1);
     atomic_store_explicit(&w->op, before, memory_order_relaxed);

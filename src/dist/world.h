@@ -17,7 +17,8 @@
  * NS_ERR_DEVICE and that text. A rank that does not come back from its own work within abort_grace_s has on_abort called
  * on the control thread; there a program may exit. The library never does.
  *
- * Without other ranks (size 1) nothing is opened. */
+ * Tensors travel by MPI where ranks were started by mpirun or srun --mpi=pmix and libns_mpi.so is there (mpi/mpi_plugin.h), else
+ * by TCP, each to each; NS_TRANSPORT=mpi|tcp decides otherwise. Without other ranks (size 1) nothing is opened. */
 #ifndef NS_DIST_WORLD_H
 #define NS_DIST_WORLD_H
 
@@ -48,6 +49,7 @@ NS_MUST_USE ns_status ns_world_from_env(ns_world_options *o, ns_error *err);
 NS_MUST_USE ns_status ns_world_open(ns_world **out, const ns_world_options *o, ns_error *err);
 int ns_world_rank(const ns_world *w);
 int ns_world_size(const ns_world *w);
+const char *ns_world_transport(const ns_world *w); /* "none", "tcp", "mpi" */
 
 /* Progress of this rank; cheap (no system call). `op` must be a static string. waiting = inside a collective. */
 void ns_world_note(ns_world *w, int64_t step, const char *op);

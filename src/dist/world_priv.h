@@ -36,9 +36,10 @@ struct ns_world {
     int rank, size;
     peer *peers; /* [size] */
     uint64_t token;
-    void *polls;                    /* struct pollfd [size], for exchange */
-    void *polls_control;            /* struct pollfd [size+1], for the thread */
-    ns_xfer **sending, **receiving; /* [size] scratch: first unfinished transfer per peer */
+    const struct ns_mpi_plugin *mpi; /* carries tensors instead of peer.data; NULL: TCP */
+    void *polls;                     /* struct pollfd [size], for exchange */
+    void *polls_control;             /* struct pollfd [size+1], for the thread */
+    ns_xfer **sending, **receiving;  /* [size] scratch: first unfinished transfer per peer */
 
     pthread_t thread;
     int thread_runs, wake[2]; /* a byte in the pipe wakes the thread */

@@ -1,0 +1,77 @@
+#!/bin/sh
+# Ranks started by mpirun, talking by MPI and by TCP: the collectives, a training equal to one of our own launching bit for bit, a
+# killed rank that is named.
+set -u
+ns=$1
+root=$(cd "$(dirname "$0")/../.." && pwd)
+build=$(cd "$(dirname "$ns")" && pwd)
+mpirun=$(command -v mpirun.openmpi || command -v mpirun || true)
+if [ -z "$mpirun" ]; then
+    echo "SKIP: no mpirun (apt-get install openmpi-bin libopenmpi-dev)"
+    exit 77
+fi
+if [ ! -e "$build/libns_mpi.so" ]; then
+    echo "SKIP: this build has no libns_mpi.so (no mpicc when it was configured)"
+    exit 77
+fi
+dir=$(mktemp -d "${TMPDIR:-/tmp}/ns-mpi-XXXXXX")
+trap 'rm -rf "$dir"' EXIT
+export NS_THREADS=1 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_btl_vader_single_copy_mechanism=none
+export ASAN_OPTIONS="${ASAN_OPTIONS:-}:detect_leaks=0" # Open MPI keeps some memory to the end
+fail() {
+    echo "not ok $*"
+    exit 1
+}
+ranks() { # N COMMAND...
+    n=$1
+    shift
+    timeout 120 "$mpirun" --oversubscribe --bind-to none -n "$n" "$@"
+}
+
+for transport in mpi tcp; do
+    export NS_TRANSPORT=$transport
+    ranks 4 "$build/tests/comm_test" >"$dir/comm.log" 2>&1 || fail "collectives over $transport: $(tail -3 "$dir/comm.log")"
+    grep -q "transport $transport" "$dir/comm.log" || fail "the ranks did not use $transport: $(tail -3 "$dir/comm.log")"
+done
+echo "ok collectives of 4 ranks over MPI and TCP"
+unset NS_TRANSPORT
+
+cat >"$dir/config.json" <<'JSON'
+{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+ "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 1024, "max_position_embeddings": 512, "rms_norm_eps": 1e-5,
+ "rope_theta": 10000.0, "tie_word_embeddings": true, "hidden_act": "silu", "torch_dtype": "bfloat16", "initializer_range": 0.05}
+JSON
+i=0
+while [ $i -lt 100 ]; do
+    echo "{\"input\": \"What is $i plus $((i * 7 % 13))? \", \"output\": \"It is $((i + i * 7 % 13)).\"}"
+    i=$((i + 1))
+done >"$dir/rows.jsonl"
+"$ns" init --config "$dir/config.json" --tokenizer "$root/examples/demo/tokenizer" --output "$dir/base" --seed 7 >"$dir/init.log" 2>&1 ||
+    fail "ns init: $(cat "$dir/init.log")"
+train() { # OUT [LAUNCHER...]
+    out=$1
+    shift
+    "$@" "$ns" sft ++model.restore_from_path="$dir/base" ++model.data.train_ds.file_path="$dir/rows.jsonl" ++exp_manager.explicit_log_dir="$out" \
+        ++model.data.train_ds.global_batch_size=16 ++model.data.train_ds.micro_batch_size=2 ++trainer.sft.max_steps="${steps:-6}" \
+        ++trainer.sft.max_epochs=1000 ++trainer.sft.save_interval="${every:-3}" ++trainer.devices=2 >"$out.log" 2>&1
+}
+train "$dir/own" || fail "our own ranks: $(tail -3 "$dir/own.log")"
+train "$dir/mpi" ranks 2 || fail "ranks of mpirun: $(tail -3 "$dir/mpi.log")"
+for d in own mpi; do (cd "$dir/$d/checkpoints" && find . -type f | sort | xargs cksum) >"$dir/$d.sum"; done
+cmp -s "$dir/own.sum" "$dir/mpi.sum" || fail "MPI and TCP give different checkpoints: $(diff "$dir/own.sum" "$dir/mpi.sum" | head -4)"
+echo "ok a training over MPI is bit-equal to one over TCP"
+
+steps=100000 every=-1 train "$dir/killed" "$mpirun" --oversubscribe --bind-to none -n 2 &
+pid=$!
+n=0
+while [ "$(grep -c '"loss"' "$dir/killed/metrics.jsonl" 2>/dev/null || true)" -lt 5 ] 2>/dev/null || [ ! -e "$dir/killed/metrics.jsonl" ]; do
+    n=$((n + 1))
+    [ $n -gt 6000 ] && fail "the run to be killed does not start: $(tail -3 "$dir/killed.log")"
+    sleep 0.01
+done
+kill -9 "$(pgrep -f "sft .*explicit_log_dir=$dir/killed " | tail -n 1)"
+start=$(date +%s)
+wait $pid && fail "a run that lost a rank ends with exit code 0"
+[ $(($(date +%s) - start)) -le 10 ] || fail "the others took $(($(date +%s) - start)) s to stop"
+grep -qE "rank [01] .*died|exited on signal 9" "$dir/killed.log" || fail "the dead rank is not named: $(tail -5 "$dir/killed.log")"
+echo "ok a killed rank ends the run, named"
