@@ -1,7 +1,7 @@
 #!/bin/sh
 # Finds what the build and the tests need and installs what is missing (Debian, Ubuntu). Run by the make targets.
 #
-#   sh dev/deps.sh                  compiler, CMake, libyaml, cmocka, OpenBLAS, PCRE2
+#   sh dev/deps.sh                  compiler, CMake, libyaml, cmocka, OpenBLAS, PCRE2, Open MPI
 #   sh dev/deps.sh --check build    what `make build` cannot do without; installs only if one of these is missing
 #   sh dev/deps.sh --check test     the same plus cmocka
 #   sh dev/deps.sh --check style    clang-format
@@ -32,6 +32,7 @@ have() { # 0: the thing is usable
         printf '#define PCRE2_CODE_UNIT_WIDTH 8\n#include <pcre2.h>\n' | "${CC:-cc}" -fsyntax-only -x c - 2>/dev/null
         ;;
     cmocka) probe_header cmocka.h ;;
+    mpi) command -v mpicc >/dev/null 2>&1 && command -v mpirun >/dev/null 2>&1 ;;
     blas) probe_header cblas.h /usr/include/openblas /usr/include/openblas-openmp \
         /usr/include/x86_64-linux-gnu/openblas-openmp /usr/include/x86_64-linux-gnu ;;
     clang-format) command -v clang-format >/dev/null 2>&1 ;;
@@ -46,6 +47,7 @@ package() {
     pcre2) echo "libpcre2-dev" ;;
     cmocka) echo "libcmocka-dev" ;;
     blas) echo "libopenblas-openmp-dev" ;;
+    mpi) echo "openmpi-bin libopenmpi-dev" ;;
     clang-format) echo "clang-format" ;;
     esac
 }
@@ -62,12 +64,12 @@ case "${1:-} ${2:-}" in
 "--check test") need="$need cmocka" ;;
 "--check style") need="clang-format" ;;
 "--list ")
-    for x in cc make cmake yaml cmocka blas pcre2 clang-format; do
+    for x in cc make cmake yaml cmocka blas pcre2 mpi clang-format; do
         if have $x; then echo "$x: found"; else echo "$x: missing (Debian: $(package $x))"; fi
     done
     exit 0
     ;;
-" ") need="$need cmocka" want="blas pcre2" ;;
+" ") need="$need cmocka" want="blas pcre2 mpi" ;;
 *)
     sed -n '4,8s/^#  *//p' "$0" >&2
     exit 2
