@@ -64,6 +64,24 @@ static void byte_tokens(void **state)
     ns_tok_free(&t);
 }
 
+/* Ids without a token (1, 2, 259..299 here) are no tokens: decoding one is an error, loading is not. */
+static void holes(void **state)
+{
+    (void)state;
+    ns_buf text = {0}, out = {0};
+    ns_error err = NS_ERROR_INIT;
+    ns_tok *t = NULL;
+    write_file(&text, -1);
+    assert_ns_ok(build(&t, &text, &err), &err);
+    assert_int_equal(ns_tok_vocab_size(t), 306);
+    assert_ns_fails(ns_tok_decode(t, &out, (int32_t[]){301, 280}, 2, 0, &err), NS_ERR_INPUT,
+                    "id 280 at position 1 has no token", &err);
+    assert_int_equal(out.len, 0);
+    ns_buf_free(&text);
+    ns_buf_free(&out);
+    ns_tok_free(&t);
+}
+
 static void out_of_memory(void **state)
 {
     (void)state;
@@ -130,7 +148,7 @@ static void long_words(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(byte_tokens), cmocka_unit_test(out_of_memory),
-                                       cmocka_unit_test(long_words)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(byte_tokens), cmocka_unit_test(holes),
+                                       cmocka_unit_test(out_of_memory), cmocka_unit_test(long_words)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
