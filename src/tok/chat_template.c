@@ -250,7 +250,8 @@ static ns_status alias_reasoning(const ns_json **out, ns_arena *a, const ns_json
         if (!copy) {
             copy = ns_json_new(a, NS_JSON_ARRAY, err);
             if (!copy) return NS_ERR_MEMORY;
-            for (size_t k = 0; k < messages->n; k++) NS_TRY(ns_json_append(copy, a, &messages->items[k], err), "messages");
+            for (size_t k = 0; k < messages->n; k++)
+                NS_TRY(ns_json_append(copy, a, &messages->items[k], err), "messages");
             *out = copy;
         }
         ns_json *n = ns_json_new(a, NS_JSON_OBJECT, err);
@@ -291,8 +292,14 @@ ns_status ns_chat_template_render(const ns_chat_template *t, ns_buf *out, ns_cha
     v[n++] = (ns_jinja_var){"tools", r->tools};
     v[n++] = (ns_jinja_var){"documents", r->documents};
     v[n++] = (ns_jinja_var){"add_generation_prompt", &yes};
-    ns_jinja_render j = {.vars = v, .n_vars = n, .limits = r->limits, .now = r->now, .want_spans = r->want_spans,
-                         .spans = r->spans, .n_spans = r->n_spans, .spans_cap = r->spans_cap};
+    ns_jinja_render j = {.vars = v,
+                         .n_vars = n,
+                         .limits = r->limits,
+                         .now = r->now,
+                         .want_spans = r->want_spans,
+                         .spans = r->spans,
+                         .n_spans = r->n_spans,
+                         .spans_cap = r->spans_cap};
     st = ns_jinja_run(pick(t, r->tools != NULL), out, &j, err);
     r->spans = j.spans;
     r->n_spans = j.n_spans;

@@ -23,7 +23,7 @@ typedef struct ns_chat_render {
     const ns_json *documents; /* array, or NULL (None) */
     const ns_json *extra;     /* object of further variables, or NULL; they win over special tokens */
     int add_generation_prompt;
-    int64_t now;              /* for strftime_now; 0: the clock */
+    int64_t now; /* for strftime_now; 0: the clock */
     ns_jinja_limits limits;
     /* With want_spans: the bytes (of out) inside {% generation %}, in order; owned by the caller (ns_free). */
     int want_spans;

@@ -50,7 +50,7 @@ typedef struct ns_jinja_render {
 NS_MUST_USE ns_status ns_jinja_compile(ns_jinja **out, const char *text, size_t n, const char *name, ns_error *err);
 /* Appends to out (nothing on failure). Err: NS_ERR_INPUT; raise_exception's text is part of the message. */
 NS_MUST_USE ns_status ns_jinja_run(const ns_jinja *t, ns_buf *out, ns_jinja_render *r, ns_error *err);
-int ns_jinja_has_generation(const ns_jinja *t); /* are there {% generation %} blocks? */
+int ns_jinja_has_generation(const ns_jinja *t);         /* are there {% generation %} blocks? */
 int ns_jinja_uses(const ns_jinja *t, const char *name); /* is the variable read anywhere? */
 void ns_jinja_free(ns_jinja **t);
 

@@ -73,8 +73,7 @@ static int loop_attr(jctx *c, jv *out, const jloop *l, ns_str name, int *known)
     if (jis(name, "revindex0")) return *out = jv_int(n - i - 1), 1;
     if (jis(name, "depth")) return *out = jv_int(l->depth + 1), 1;
     if (jis(name, "depth0")) return *out = jv_int(l->depth), 1;
-    if (jis(name, "previtem"))
-        return *out = i ? l->items->v[i - 1] : jv_undef(JS("there is no previous item"), 3), 1;
+    if (jis(name, "previtem")) return *out = i ? l->items->v[i - 1] : jv_undef(JS("there is no previous item"), 3), 1;
     if (jis(name, "nextitem"))
         return *out = i + 1 < n ? l->items->v[i + 1] : jv_undef(JS("there is no next item"), 3), 1;
     *known = 0;
@@ -85,11 +84,12 @@ static int loop_attr(jctx *c, jv *out, const jloop *l, ns_str name, int *known)
 static int py_attr(jctx *c, jv *out, jv v, ns_str name, int *known)
 {
     static const char *const dict_reads[] = {"items", "keys", "values", "get", "copy", NULL},
-                      *const dict_writes[] = {"clear", "pop", "popitem", "setdefault", "update", "fromkeys", NULL},
-                      *const list_reads[] = {"index", "count", "copy", NULL},
-                      *const list_writes[] = {"append", "clear", "extend", "insert", "pop", "remove", "reverse", "sort",
-                                              NULL},
-                      *const loop_reads[] = {"cycle", "changed", NULL};
+                             *const dict_writes[] = {"clear",  "pop",      "popitem", "setdefault",
+                                                     "update", "fromkeys", NULL},
+                             *const list_reads[] = {"index", "count", "copy", NULL},
+                             *const list_writes[] = {"append", "clear",   "extend", "insert", "pop",
+                                                     "remove", "reverse", "sort",   NULL},
+                             *const loop_reads[] = {"cycle", "changed", NULL};
     const char *const *reads = NULL, *const *writes = NULL;
     *known = 1;
     if (v.type == JV_STR && jstr_method_known(name)) return method(c, out, v, name);
@@ -342,9 +342,9 @@ int jglobal_find(jctx *c, ns_str name, jv *out)
     static const struct {
         const char *name;
         int (*call)(jctx *, jv *, jargs *);
-    } all[] = {{"range", g_range},           {"dict", g_dict},           {"namespace", g_namespace},
-               {"raise_exception", g_raise}, {"strftime_now", g_strftime}, {"joiner", g_joiner},
-               {"cycler", g_cycler}};
+    } all[] = {
+        {"range", g_range},           {"dict", g_dict},     {"namespace", g_namespace}, {"raise_exception", g_raise},
+        {"strftime_now", g_strftime}, {"joiner", g_joiner}, {"cycler", g_cycler}};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (jis(name, all[i].name)) {
             jv_func *f = jalloc(c, sizeof *f);
@@ -373,9 +373,7 @@ int jcall(jctx *c, jv *out, jv v, jargs *a)
     case JF_LOOP:
         if (a->n != 1) return jfail(c, "loop takes 1 argument, found %zu", a->n);
         return jloop_recurse(c, out, f, a->v[0]);
-    case JF_JOINER:
-        *out = f->at++ ? f->self : jv_str("", 0);
-        return 1;
+    case JF_JOINER: *out = f->at++ ? f->self : jv_str("", 0); return 1;
     case JF_CYCLER: return jfail(c, "a cycler is used by its method next()");
     case JF_GLOBAL: return f->call(c, out, a) && jargs_done(c, a, 64, what);
     case JF_METHOD: break;
@@ -399,16 +397,66 @@ int jcall(jctx *c, jv *out, jv v, jargs *a)
 }
 
 /* ---- tests ---- */
-static int t_defined(jctx *c, int *yes, jv x, jv y) { (void)c, (void)y; *yes = x.type != JV_UNDEF; return 1; }
-static int t_undefined(jctx *c, int *yes, jv x, jv y) { (void)c, (void)y; *yes = x.type == JV_UNDEF; return 1; }
-static int t_none(jctx *c, int *yes, jv x, jv y) { (void)c, (void)y; *yes = x.type == JV_NONE; return 1; }
-static int t_boolean(jctx *c, int *yes, jv x, jv y) { (void)c, (void)y; *yes = x.type == JV_BOOL; return 1; }
-static int t_true(jctx *c, int *yes, jv x, jv y) { (void)c, (void)y; *yes = x.type == JV_BOOL && x.i; return 1; }
-static int t_false(jctx *c, int *yes, jv x, jv y) { (void)c, (void)y; *yes = x.type == JV_BOOL && !x.i; return 1; }
-static int t_string(jctx *c, int *yes, jv x, jv y) { (void)c, (void)y; *yes = x.type == JV_STR; return 1; }
-static int t_mapping(jctx *c, int *yes, jv x, jv y) { (void)c, (void)y; *yes = x.type == JV_DICT; return 1; }
-static int t_float(jctx *c, int *yes, jv x, jv y) { (void)c, (void)y; *yes = x.type == JV_FLOAT; return 1; }
-static int t_callable(jctx *c, int *yes, jv x, jv y) { (void)c, (void)y; *yes = x.type == JV_FUNC; return 1; }
+static int t_defined(jctx *c, int *yes, jv x, jv y)
+{
+    (void)c, (void)y;
+    *yes = x.type != JV_UNDEF;
+    return 1;
+}
+static int t_undefined(jctx *c, int *yes, jv x, jv y)
+{
+    (void)c, (void)y;
+    *yes = x.type == JV_UNDEF;
+    return 1;
+}
+static int t_none(jctx *c, int *yes, jv x, jv y)
+{
+    (void)c, (void)y;
+    *yes = x.type == JV_NONE;
+    return 1;
+}
+static int t_boolean(jctx *c, int *yes, jv x, jv y)
+{
+    (void)c, (void)y;
+    *yes = x.type == JV_BOOL;
+    return 1;
+}
+static int t_true(jctx *c, int *yes, jv x, jv y)
+{
+    (void)c, (void)y;
+    *yes = x.type == JV_BOOL && x.i;
+    return 1;
+}
+static int t_false(jctx *c, int *yes, jv x, jv y)
+{
+    (void)c, (void)y;
+    *yes = x.type == JV_BOOL && !x.i;
+    return 1;
+}
+static int t_string(jctx *c, int *yes, jv x, jv y)
+{
+    (void)c, (void)y;
+    *yes = x.type == JV_STR;
+    return 1;
+}
+static int t_mapping(jctx *c, int *yes, jv x, jv y)
+{
+    (void)c, (void)y;
+    *yes = x.type == JV_DICT;
+    return 1;
+}
+static int t_float(jctx *c, int *yes, jv x, jv y)
+{
+    (void)c, (void)y;
+    *yes = x.type == JV_FLOAT;
+    return 1;
+}
+static int t_callable(jctx *c, int *yes, jv x, jv y)
+{
+    (void)c, (void)y;
+    *yes = x.type == JV_FUNC;
+    return 1;
+}
 static int t_integer(jctx *c, int *yes, jv x, jv y)
 {
     (void)c, (void)y;
@@ -430,7 +478,8 @@ static int t_iterable(jctx *c, int *yes, jv x, jv y)
 static int t_sequence(jctx *c, int *yes, jv x, jv y)
 {
     (void)c, (void)y;
-    *yes = x.type == JV_STR || x.type == JV_DICT || x.type == JV_UNDEF || (x.type == JV_LIST && x.list->kind <= JL_RANGE);
+    *yes =
+        x.type == JV_STR || x.type == JV_DICT || x.type == JV_UNDEF || (x.type == JV_LIST && x.list->kind <= JL_RANGE);
     return 1;
 }
 static int t_parity(jctx *c, int *yes, jv x, int want)
@@ -440,8 +489,16 @@ static int t_parity(jctx *c, int *yes, jv x, int want)
     *yes = (i & 1) == want;
     return 1;
 }
-static int t_odd(jctx *c, int *yes, jv x, jv y) { (void)y; return t_parity(c, yes, x, 1); }
-static int t_even(jctx *c, int *yes, jv x, jv y) { (void)y; return t_parity(c, yes, x, 0); }
+static int t_odd(jctx *c, int *yes, jv x, jv y)
+{
+    (void)y;
+    return t_parity(c, yes, x, 1);
+}
+static int t_even(jctx *c, int *yes, jv x, jv y)
+{
+    (void)y;
+    return t_parity(c, yes, x, 0);
+}
 static int t_divisible(jctx *c, int *yes, jv x, jv y)
 {
     int64_t a = 0, b = 0;
@@ -450,26 +507,32 @@ static int t_divisible(jctx *c, int *yes, jv x, jv y)
     *yes = b == -1 || a % b == 0;
     return 1;
 }
-static int t_eq(jctx *c, int *yes, jv x, jv y) { return jv_eq(c, x, y, yes); }
+static int t_eq(jctx *c, int *yes, jv x, jv y)
+{
+    return jv_eq(c, x, y, yes);
+}
 static int t_ne(jctx *c, int *yes, jv x, jv y)
 {
     int ok = jv_eq(c, x, y, yes);
     *yes = !*yes;
     return ok;
 }
-#define ORDER_TEST(name, op, expr)                          \
-    static int name(jctx *c, int *yes, jv x, jv y)          \
-    {                                                       \
-        int order;                                          \
-        if (!jv_cmp(c, x, y, op, &order)) return 0;         \
-        *yes = order != 2 && (expr);                        \
-        return 1;                                           \
+#define ORDER_TEST(name, op, expr)                  \
+    static int name(jctx *c, int *yes, jv x, jv y)  \
+    {                                               \
+        int order;                                  \
+        if (!jv_cmp(c, x, y, op, &order)) return 0; \
+        *yes = order != 2 && (expr);                \
+        return 1;                                   \
     }
 ORDER_TEST(t_lt, "<", order < 0)
 ORDER_TEST(t_le, "<=", order <= 0)
 ORDER_TEST(t_gt, ">", order > 0)
 ORDER_TEST(t_ge, ">=", order >= 0)
-static int t_in(jctx *c, int *yes, jv x, jv y) { return jv_contains(c, x, y, yes); }
+static int t_in(jctx *c, int *yes, jv x, jv y)
+{
+    return jv_contains(c, x, y, yes);
+}
 static int t_sameas(jctx *c, int *yes, jv x, jv y)
 {
     if (x.type != y.type) return *yes = 0, 1;
@@ -487,9 +550,22 @@ static int t_case(jctx *c, int *yes, jv x, int how)
     *yes = v.i != 0;
     return 1;
 }
-static int t_upper(jctx *c, int *yes, jv x, jv y) { (void)y; return t_case(c, yes, x, 0); }
-static int t_lower(jctx *c, int *yes, jv x, jv y) { (void)y; return t_case(c, yes, x, 1); }
-static int t_escaped(jctx *c, int *yes, jv x, jv y) { (void)c, (void)y; *yes = x.type == JV_STR && x.kind; return 1; }
+static int t_upper(jctx *c, int *yes, jv x, jv y)
+{
+    (void)y;
+    return t_case(c, yes, x, 0);
+}
+static int t_lower(jctx *c, int *yes, jv x, jv y)
+{
+    (void)y;
+    return t_case(c, yes, x, 1);
+}
+static int t_escaped(jctx *c, int *yes, jv x, jv y)
+{
+    (void)c, (void)y;
+    *yes = x.type == JV_STR && x.kind;
+    return 1;
+}
 static int t_filter(jctx *c, int *yes, jv x, jv y)
 {
     (void)c, (void)y;
@@ -504,19 +580,45 @@ static int t_test(jctx *c, int *yes, jv x, jv y)
 }
 
 static const jtest tests[] = {
-    {"defined", 0, t_defined},   {"undefined", 0, t_undefined}, {"none", 0, t_none},
-    {"boolean", 0, t_boolean},   {"true", 0, t_true},           {"false", 0, t_false},
-    {"string", 0, t_string},     {"mapping", 0, t_mapping},     {"integer", 0, t_integer},
-    {"float", 0, t_float},       {"number", 0, t_number},       {"iterable", 0, t_iterable},
-    {"sequence", 0, t_sequence}, {"callable", 0, t_callable},   {"odd", 0, t_odd},
-    {"even", 0, t_even},         {"upper", 0, t_upper},         {"lower", 0, t_lower},
-    {"escaped", 0, t_escaped},   {"filter", 0, t_filter},       {"test", 0, t_test},
-    {"divisibleby", 1, t_divisible}, {"eq", 1, t_eq},           {"equalto", 1, t_eq},
-    {"==", 1, t_eq},             {"ne", 1, t_ne},               {"!=", 1, t_ne},
-    {"lt", 1, t_lt},             {"lessthan", 1, t_lt},         {"<", 1, t_lt},
-    {"le", 1, t_le},             {"<=", 1, t_le},               {"gt", 1, t_gt},
-    {"greaterthan", 1, t_gt},    {">", 1, t_gt},                {"ge", 1, t_ge},
-    {">=", 1, t_ge},             {"in", 1, t_in},               {"sameas", 1, t_sameas},
+    {"defined", 0, t_defined},
+    {"undefined", 0, t_undefined},
+    {"none", 0, t_none},
+    {"boolean", 0, t_boolean},
+    {"true", 0, t_true},
+    {"false", 0, t_false},
+    {"string", 0, t_string},
+    {"mapping", 0, t_mapping},
+    {"integer", 0, t_integer},
+    {"float", 0, t_float},
+    {"number", 0, t_number},
+    {"iterable", 0, t_iterable},
+    {"sequence", 0, t_sequence},
+    {"callable", 0, t_callable},
+    {"odd", 0, t_odd},
+    {"even", 0, t_even},
+    {"upper", 0, t_upper},
+    {"lower", 0, t_lower},
+    {"escaped", 0, t_escaped},
+    {"filter", 0, t_filter},
+    {"test", 0, t_test},
+    {"divisibleby", 1, t_divisible},
+    {"eq", 1, t_eq},
+    {"equalto", 1, t_eq},
+    {"==", 1, t_eq},
+    {"ne", 1, t_ne},
+    {"!=", 1, t_ne},
+    {"lt", 1, t_lt},
+    {"lessthan", 1, t_lt},
+    {"<", 1, t_lt},
+    {"le", 1, t_le},
+    {"<=", 1, t_le},
+    {"gt", 1, t_gt},
+    {"greaterthan", 1, t_gt},
+    {">", 1, t_gt},
+    {"ge", 1, t_ge},
+    {">=", 1, t_ge},
+    {"in", 1, t_in},
+    {"sameas", 1, t_sameas},
 };
 
 const jtest *jtest_find(ns_str name)
@@ -659,7 +761,8 @@ int jbinary(jctx *c, jv *out, int op, jv a, jv b)
         out->kind = (uint8_t)safe;
         return 1;
     }
-    if (op == JO_ADD && a.type == JV_LIST && b.type == JV_LIST && a.list->kind == b.list->kind && a.list->kind <= JL_TUPLE) {
+    if (op == JO_ADD && a.type == JV_LIST && b.type == JV_LIST && a.list->kind == b.list->kind &&
+        a.list->kind <= JL_TUPLE) {
         if (!jv_new_list(c, out, a.list->kind, a.list->n + b.list->n)) return 0;
         for (size_t i = 0; i < a.list->n + b.list->n; i++)
             if (!jv_push(c, out->list, i < a.list->n ? a.list->v[i] : b.list->v[i - a.list->n])) return 0;

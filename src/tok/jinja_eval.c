@@ -73,7 +73,8 @@ static int assign(jctx *c, const jnode *target, jv v)
         jnode name = *target;
         c->at = target;
         if (!lookup(c, &ns, &name)) return 0;
-        if (ns.type != JV_NS) return jfail(c, "cannot assign an attribute of '%.*s', which is no namespace", (int)name.s.n, name.s.p);
+        if (ns.type != JV_NS)
+            return jfail(c, "cannot assign an attribute of '%.*s', which is no namespace", (int)name.s.n, name.s.p);
         if (target->b->value.s.n && target->b->value.s.p[0] == '_')
             return jfail(c, "a namespace attribute may not begin with '_'");
         return jv_dict_set(c, ns.dict, target->b->value, v);
@@ -143,7 +144,8 @@ static int capture(jctx *c, jv *out, const jnode *body)
 static int bind(jctx *c, const jv_func *f, jargs *a)
 {
     const jnode *m = f->node;
-    int n = (int)(f->name.n < 60 ? f->name.n : 60), varargs = name_id(c->t, "varargs"), kwargs = name_id(c->t, "kwargs");
+    int n = (int)(f->name.n < 60 ? f->name.n : 60), varargs = name_id(c->t, "varargs"),
+        kwargs = name_id(c->t, "kwargs");
     for (size_t i = 0; i < m->n_args; i++) {
         const jn_arg *p = &m->args[i];
         jv v = jv_undef(p->name, 0);
@@ -151,7 +153,8 @@ static int bind(jctx *c, const jv_func *f, jargs *a)
         if (given) v = a->v[i];
         for (size_t k = 0; k < a->n_kw; k++)
             if (js_eq(a->kw[k].name, p->name)) {
-                if (given) return jfail(c, "macro %.*s: '%.*s' is given twice", n, f->name.p, (int)p->name.n, p->name.p);
+                if (given)
+                    return jfail(c, "macro %.*s: '%.*s' is given twice", n, f->name.p, (int)p->name.n, p->name.p);
                 v = a->kw[k].v;
                 given = 1;
                 if (k < 64) a->used_kw |= (uint64_t)1 << k;
@@ -173,7 +176,8 @@ static int bind(jctx *c, const jv_func *f, jargs *a)
     for (size_t k = 0; k < a->n_kw; k++) {
         if (k < 64 && a->used_kw >> k & 1) continue;
         if (kwargs < 0)
-            return jfail(c, "macro %.*s has no argument named '%.*s'", n, f->name.p, (int)a->kw[k].name.n, a->kw[k].name.p);
+            return jfail(c, "macro %.*s has no argument named '%.*s'", n, f->name.p, (int)a->kw[k].name.n,
+                         a->kw[k].name.p);
         if (!jv_dict_set(c, rest.dict, jv_text(a->kw[k].name), a->kw[k].v)) return 0;
     }
     return 1;
@@ -208,7 +212,8 @@ static int call_filter(jctx *c, jv *out, const jnode *n, jv x)
                 if ((hit == n->filter->kw || hit[-1] == ' ') && (hit[name.n] == ' ' || !hit[name.n])) break;
         }
         if (!hit)
-            return jfail(c, "filter '%s' has no argument named '%.*s'", n->filter->name, (int)(name.n < 60 ? name.n : 60), name.p);
+            return jfail(c, "filter '%s' has no argument named '%.*s'", n->filter->name,
+                         (int)(name.n < 60 ? name.n : 60), name.p);
     }
     return n->filter->fn(c, out, x, &a);
 }
@@ -240,10 +245,8 @@ static int eval_slice(jctx *c, jv *out, const jnode *n)
     }
     c->at = n;
     if (!jv_need_defined(c, v)) return 0;
-    if (v.type != JV_STR && !(v.type == JV_LIST && v.list->kind <= JL_RANGE)) {
-        *out = jv_undef(JS("this value cannot be sliced"), 3);
-        return 1;
-    }
+    if (v.type != JV_STR && !(v.type == JV_LIST && v.list->kind <= JL_RANGE))
+        return jfail(c, "a %s cannot be sliced", jv_type_name(v));
     if (given[2] && at[2] == 0) return jfail(c, "slice step cannot be zero");
     jv_list l;
     int64_t step = given[2] ? at[2] : 1;
@@ -298,7 +301,10 @@ static int eval_compare(jctx *c, jv *out, const jnode *n)
             yes = yes == (op == JO_EQ);
         } else {
             if (!jv_cmp(c, a, b, names[op - JO_EQ], &order)) return 0;
-            yes = order != 2 && (op == JO_LT ? order < 0 : op == JO_LE ? order <= 0 : op == JO_GT ? order > 0 : order >= 0);
+            yes = order != 2 && (op == JO_LT   ? order < 0
+                                 : op == JO_LE ? order <= 0
+                                 : op == JO_GT ? order > 0
+                                               : order >= 0);
         }
     }
     *out = jv_bool(yes);
@@ -314,7 +320,8 @@ static int eval_concat(jctx *c, jv *out, const jnode *n)
         ok = eval(c, &v, n->list[i]);
         c->at = ok ? n : c->at;
         ok = ok && jv_to_text(c, &b, v);
-        if (ok && b.len > c->max_bytes) ok = jfail(c, "the template needs more than %zu MiB of memory", c->max_bytes >> 20);
+        if (ok && b.len > c->max_bytes)
+            ok = jfail(c, "the template needs more than %zu MiB of memory", c->max_bytes >> 20);
     }
     ok = ok && jv_keep(c, out, &b);
     ns_buf_free(&b);

@@ -28,7 +28,8 @@ static int text_arg(jctx *c, jargs *a, size_t i, const char *name, ns_str *out, 
 static int lookup(jctx *c, jv *out, jv v, jv path)
 {
     if (path.type == JV_INT) return jv_item(c, out, v, path);
-    if (path.type != JV_STR) return jv_need_defined(c, path) && jfail(c, "attribute: expected text, found %s", jv_type_name(path));
+    if (path.type != JV_STR)
+        return jv_need_defined(c, path) && jfail(c, "attribute: expected text, found %s", jv_type_name(path));
     ns_str p = path.s;
     *out = v;
     for (;;) {
@@ -60,10 +61,26 @@ static int mapped(jctx *c, jv *out, jv x, int how)
     ns_str s;
     return text_of(c, &s, x) && jstr_map(c, out, s, how);
 }
-static int f_upper(jctx *c, jv *out, jv x, jargs *a) { (void)a; return mapped(c, out, x, 'u'); }
-static int f_lower(jctx *c, jv *out, jv x, jargs *a) { (void)a; return mapped(c, out, x, 'l'); }
-static int f_title(jctx *c, jv *out, jv x, jargs *a) { (void)a; return mapped(c, out, x, 't'); }
-static int f_capitalize(jctx *c, jv *out, jv x, jargs *a) { (void)a; return mapped(c, out, x, 'c'); }
+static int f_upper(jctx *c, jv *out, jv x, jargs *a)
+{
+    (void)a;
+    return mapped(c, out, x, 'u');
+}
+static int f_lower(jctx *c, jv *out, jv x, jargs *a)
+{
+    (void)a;
+    return mapped(c, out, x, 'l');
+}
+static int f_title(jctx *c, jv *out, jv x, jargs *a)
+{
+    (void)a;
+    return mapped(c, out, x, 't');
+}
+static int f_capitalize(jctx *c, jv *out, jv x, jargs *a)
+{
+    (void)a;
+    return mapped(c, out, x, 'c');
+}
 
 static int f_string(jctx *c, jv *out, jv x, jargs *a)
 {
@@ -349,7 +366,8 @@ static int f_last(jctx *c, jv *out, jv x, jargs *a)
 {
     jv_list l;
     (void)a;
-    if (x.type == JV_LIST && x.list->kind == JL_GEN) return jfail(c, "last: a generator has no last item: use |list|last");
+    if (x.type == JV_LIST && x.list->kind == JL_GEN)
+        return jfail(c, "last: a generator has no last item: use |list|last");
     if (!jv_iter(c, &l, x)) return 0;
     *out = l.n ? l.v[l.n - 1] : jv_undef(JS("No last item, sequence was empty."), 3);
     return 1;
@@ -369,7 +387,8 @@ static int f_join(jctx *c, jv *out, jv x, jargs *a)
         if (has_attr) ok = lookup(c, &v, l.v[i], attr);
         if (ok && i) ok = jcharge(c, d.n / 64) && ns_buf_add(&b, d.p, d.n, c->err) == NS_OK;
         ok = ok && jv_to_text(c, &b, v);
-        if (ok && b.len > c->max_bytes) ok = jfail(c, "the template needs more than %zu MiB of memory", c->max_bytes >> 20);
+        if (ok && b.len > c->max_bytes)
+            ok = jfail(c, "the template needs more than %zu MiB of memory", c->max_bytes >> 20);
     }
     ok = ok && jv_keep(c, out, &b);
     ns_buf_free(&b);
@@ -460,7 +479,8 @@ static int f_sort(jctx *c, jv *out, jv x, jargs *a)
     keyed *v;
     size_t n;
     int has = jarg(c, a, 2, "attribute", &attr) && attr.type != JV_NONE;
-    if (has && attr.type == JV_STR && memchr(attr.s.p, ',', attr.s.n)) return jfail(c, "sort: several attributes are not supported");
+    if (has && attr.type == JV_STR && memchr(attr.s.p, ',', attr.s.n))
+        return jfail(c, "sort: several attributes are not supported");
     if (!sorted(c, &v, &n, x, has ? &attr : NULL, flag(c, a, 1, "case_sensitive", 0), 1, flag(c, a, 0, "reverse", 0)) ||
         !jv_new_list(c, out, JL_LIST, n))
         return 0;
@@ -472,7 +492,8 @@ static int f_sort(jctx *c, jv *out, jv x, jargs *a)
 static int f_dictsort(jctx *c, jv *out, jv x, jargs *a)
 {
     ns_str by;
-    if (x.type != JV_DICT) return jv_need_defined(c, x) && jfail(c, "dictsort: expected a mapping, found %s", jv_type_name(x));
+    if (x.type != JV_DICT)
+        return jv_need_defined(c, x) && jfail(c, "dictsort: expected a mapping, found %s", jv_type_name(x));
     if (!text_arg(c, a, 1, "by", &by, "key")) return 0;
     if (!jis(by, "key") && !jis(by, "value")) return jfail(c, "dictsort: by must be 'key' or 'value'");
     size_t n = x.dict->n;
@@ -503,7 +524,8 @@ static int f_unique(jctx *c, jv *out, jv x, jargs *a)
         return 0;
     for (size_t i = 0; i < n; i++) {
         int found = jv_dict_get(c, seen.dict, v[i].key, &unused);
-        if (found < 0 || (!found && (!jv_dict_set(c, seen.dict, v[i].key, jv_none()) || !jv_push(c, out->list, v[i].val))))
+        if (found < 0 ||
+            (!found && (!jv_dict_set(c, seen.dict, v[i].key, jv_none()) || !jv_push(c, out->list, v[i].val))))
             return 0;
     }
     return 1;
@@ -523,8 +545,14 @@ static int extreme(jctx *c, jv *out, jv x, jargs *a, int largest)
     *out = n ? v[best].val : jv_undef(JS("No aggregated item, sequence was empty."), 3);
     return 1;
 }
-static int f_min(jctx *c, jv *out, jv x, jargs *a) { return extreme(c, out, x, a, 0); }
-static int f_max(jctx *c, jv *out, jv x, jargs *a) { return extreme(c, out, x, a, 1); }
+static int f_min(jctx *c, jv *out, jv x, jargs *a)
+{
+    return extreme(c, out, x, a, 0);
+}
+static int f_max(jctx *c, jv *out, jv x, jargs *a)
+{
+    return extreme(c, out, x, a, 1);
+}
 
 static int f_sum(jctx *c, jv *out, jv x, jargs *a)
 {
@@ -548,11 +576,13 @@ static int f_groupby(jctx *c, jv *out, jv x, jargs *a)
     size_t n;
     if (!jarg(c, a, 0, "attribute", &attr)) return jfail(c, "groupby: expected an attribute");
     if (jarg(c, a, 1, "default", &def)) return jfail(c, "groupby: default is not supported");
-    if (!sorted(c, &v, &n, x, &attr, flag(c, a, 2, "case_sensitive", 0), 1, 0) || !jv_new_list(c, out, JL_LIST, 0)) return 0;
+    if (!sorted(c, &v, &n, x, &attr, flag(c, a, 2, "case_sensitive", 0), 1, 0) || !jv_new_list(c, out, JL_LIST, 0))
+        return 0;
     for (size_t i = 0; i < n;) {
         jv group, list, key;
         int same = 1;
-        if (!lookup(c, &key, v[i].val, attr) || !jv_new_list(c, &group, JL_TUPLE, 2) || !jv_new_list(c, &list, JL_LIST, 0))
+        if (!lookup(c, &key, v[i].val, attr) || !jv_new_list(c, &group, JL_TUPLE, 2) ||
+            !jv_new_list(c, &list, JL_LIST, 0))
             return 0;
         size_t from = i;
         for (; i < n && same; i += (size_t)same) {
@@ -590,13 +620,16 @@ static int f_map(jctx *c, jv *out, jv x, jargs *a)
     const jfilter *f = NULL;
     int has_def = 0;
     jargs rest = {.caller = {.type = JV_UNDEF}};
+    if (!jv_truth(x))
+        return jv_new_list(c, out, JL_GEN, 0); /* Jinja looks at the arguments only when there is an item */
     if (a->n == 0) {
         if (!jarg(c, a, 0, "attribute", &attr)) return jfail(c, "map: expected the name of a filter, or attribute=");
         has_def = jarg(c, a, 9, "default", &def);
     } else {
         name = a->v[0];
         if (name.type != JV_STR || !(f = jfilter_find(name.s)))
-            return jfail(c, "map: no filter named '%.*s'", name.type == JV_STR ? (int)(name.s.n < 60 ? name.s.n : 60) : 0,
+            return jfail(c, "map: no filter named '%.*s'",
+                         name.type == JV_STR ? (int)(name.s.n < 60 ? name.s.n : 60) : 0,
                          name.type == JV_STR ? name.s.p : "");
         rest = *a;
         rest.v++;
@@ -618,6 +651,7 @@ static int choose(jctx *c, jv *out, jv x, jargs *a, int by_attr, int want)
     size_t k = 0;
     jv attr = jv_none(), name, arg = jv_none();
     const jtest *t = NULL;
+    if (!jv_truth(x)) return jv_new_list(c, out, JL_GEN, 0);
     if (by_attr && !jarg(c, a, k++, "", &attr)) return jfail(c, "selectattr: expected an attribute");
     if (jarg(c, a, k, "", &name)) {
         if (name.type != JV_STR || !(t = jtest_find(name.s)))
@@ -640,10 +674,22 @@ static int choose(jctx *c, jv *out, jv x, jargs *a, int by_attr, int want)
     }
     return 1;
 }
-static int f_select(jctx *c, jv *out, jv x, jargs *a) { return choose(c, out, x, a, 0, 1); }
-static int f_reject(jctx *c, jv *out, jv x, jargs *a) { return choose(c, out, x, a, 0, 0); }
-static int f_selectattr(jctx *c, jv *out, jv x, jargs *a) { return choose(c, out, x, a, 1, 1); }
-static int f_rejectattr(jctx *c, jv *out, jv x, jargs *a) { return choose(c, out, x, a, 1, 0); }
+static int f_select(jctx *c, jv *out, jv x, jargs *a)
+{
+    return choose(c, out, x, a, 0, 1);
+}
+static int f_reject(jctx *c, jv *out, jv x, jargs *a)
+{
+    return choose(c, out, x, a, 0, 0);
+}
+static int f_selectattr(jctx *c, jv *out, jv x, jargs *a)
+{
+    return choose(c, out, x, a, 1, 1);
+}
+static int f_rejectattr(jctx *c, jv *out, jv x, jargs *a)
+{
+    return choose(c, out, x, a, 1, 0);
+}
 
 /* ---- others ---- */
 static int f_default(jctx *c, jv *out, jv x, jargs *a)

@@ -81,46 +81,62 @@ typedef enum jn_kind {
     JN_NAME,
     JN_LIST,
     JN_TUPLE,
-    JN_DICT, /* list: key, value, key, value, ... */
-    JN_ATTR, /* a.s */
-    JN_ITEM, /* a[b] */
-    JN_SLICE, /* a[b:c:d] */
-    JN_CALL, /* a(args) */
+    JN_DICT,   /* list: key, value, key, value, ... */
+    JN_ATTR,   /* a.s */
+    JN_ITEM,   /* a[b] */
+    JN_SLICE,  /* a[b:c:d] */
+    JN_CALL,   /* a(args) */
     JN_FILTER, /* a|s(args); a NULL in {% filter %} */
-    JN_TEST, /* a is s(args) */
+    JN_TEST,   /* a is s(args) */
     JN_NOT,
     JN_NEG,
     JN_POS,
     JN_AND,
     JN_OR,
-    JN_BINARY, /* op */
-    JN_CONCAT, /* list ~ */
+    JN_BINARY,  /* op */
+    JN_CONCAT,  /* list ~ */
     JN_COMPARE, /* a, then list of operands with ops */
-    JN_COND, /* b if a else c */
+    JN_COND,    /* b if a else c */
     /* statements */
     JN_TEXT,
-    JN_OUT, /* {{ a }} */
-    JN_IF, /* a, body list; c: else (a JN_BLOCK or JN_IF) */
-    JN_FOR, /* target a, over b, filter c, else d, body list; op 1: recursive */
-    JN_SET, /* target a, value b */
-    JN_SET_BLOCK, /* target a, filter b, body list */
-    JN_MACRO, /* s name, args, body list */
-    JN_CALL_BLOCK, /* args of the caller, call a, body list */
+    JN_OUT,          /* {{ a }} */
+    JN_IF,           /* a, body list; c: else (a JN_BLOCK or JN_IF) */
+    JN_FOR,          /* target a, over b, filter c, else d, body list; op 1: recursive */
+    JN_SET,          /* target a, value b */
+    JN_SET_BLOCK,    /* target a, filter b, body list */
+    JN_MACRO,        /* s name, args, body list */
+    JN_CALL_BLOCK,   /* args of the caller, call a, body list */
     JN_FILTER_BLOCK, /* filter chain a, body list */
-    JN_WITH, /* args: name=value, body list */
-    JN_GENERATION, /* body list */
-    JN_BLOCK, /* body list */
+    JN_WITH,         /* args: name=value, body list */
+    JN_GENERATION,   /* body list */
+    JN_BLOCK,        /* body list */
     JN_BREAK,
     JN_CONTINUE,
     JN_NSREF /* target s(id).b */
 } jn_kind;
-enum jop { JO_ADD, JO_SUB, JO_MUL, JO_DIV, JO_FLOORDIV, JO_MOD, JO_POW, JO_EQ, JO_NE, JO_LT, JO_LE, JO_GT, JO_GE, JO_IN, JO_NOT_IN };
+enum jop {
+    JO_ADD,
+    JO_SUB,
+    JO_MUL,
+    JO_DIV,
+    JO_FLOORDIV,
+    JO_MOD,
+    JO_POW,
+    JO_EQ,
+    JO_NE,
+    JO_LT,
+    JO_LE,
+    JO_GT,
+    JO_GE,
+    JO_IN,
+    JO_NOT_IN
+};
 
 typedef struct jnode jnode;
 typedef struct jn_arg { /* of a call, or a parameter of a macro */
     ns_str name;        /* p NULL: positional */
     int id;
-    int star; /* 1: *x, 2: **x */
+    int star;     /* 1: *x, 2: **x */
     jnode *value; /* NULL: parameter without default */
 } jn_arg;
 struct jnode {
@@ -188,10 +204,10 @@ typedef struct jloop {
 typedef struct jv_func {
     jf_kind kind;
     ns_str name;
-    jv self;        /* METHOD */
+    jv self;           /* METHOD */
     const jnode *node; /* MACRO, CALLER */
-    jscope *scope;  /* where it was defined */
-    jv caller;      /* MACRO inside {% call %} */
+    jscope *scope;     /* where it was defined */
+    jv caller;         /* MACRO inside {% call %} */
     jloop *loop;
     jv_list *items; /* CYCLER */
     size_t at;      /* CYCLER, JOINER */
@@ -230,16 +246,43 @@ void *jalloc(jctx *c, size_t size);
 int jcharge(jctx *c, size_t work); /* work: items, or bytes / 32 */
 
 /* values (jinja_value.c) */
-static inline jv jv_none(void) { return (jv){.type = JV_NONE}; }
-static inline jv jv_bool(int b) { return (jv){.type = JV_BOOL, .i = !!b}; }
-static inline jv jv_int(int64_t i) { return (jv){.type = JV_INT, .i = i}; }
-static inline jv jv_float(double f) { return (jv){.type = JV_FLOAT, .f = f}; }
-static inline jv jv_str(const char *p, size_t n) { return (jv){.type = JV_STR, .s = {p, n}}; }
-static inline jv jv_text(ns_str s) { return (jv){.type = JV_STR, .s = s}; }
-static inline jv jv_undef(ns_str name, int kind) { return (jv){.type = JV_UNDEF, .kind = (uint8_t)kind, .s = name}; }
+static inline jv jv_none(void)
+{
+    return (jv){.type = JV_NONE};
+}
+static inline jv jv_bool(int b)
+{
+    return (jv){.type = JV_BOOL, .i = !!b};
+}
+static inline jv jv_int(int64_t i)
+{
+    return (jv){.type = JV_INT, .i = i};
+}
+static inline jv jv_float(double f)
+{
+    return (jv){.type = JV_FLOAT, .f = f};
+}
+static inline jv jv_str(const char *p, size_t n)
+{
+    return (jv){.type = JV_STR, .s = {p, n}};
+}
+static inline jv jv_text(ns_str s)
+{
+    return (jv){.type = JV_STR, .s = s};
+}
+static inline jv jv_undef(ns_str name, int kind)
+{
+    return (jv){.type = JV_UNDEF, .kind = (uint8_t)kind, .s = name};
+}
 #define JS(lit) ((ns_str){lit, sizeof lit - 1})
-static inline int jis(ns_str a, const char *b) { return ns_str_eq(a, b); }
-static inline int js_eq(ns_str a, ns_str b) { return a.n == b.n && (!a.n || !memcmp(a.p, b.p, a.n)); }
+static inline int jis(ns_str a, const char *b)
+{
+    return ns_str_eq(a, b);
+}
+static inline int js_eq(ns_str a, ns_str b)
+{
+    return a.n == b.n && (!a.n || !memcmp(a.p, b.p, a.n));
+}
 
 int jv_new_list(jctx *c, jv *out, jl_kind kind, size_t cap);
 int jv_push(jctx *c, jv_list *l, jv v);
@@ -251,10 +294,10 @@ int jv_truth(jv v);
 int jv_eq(jctx *c, jv a, jv b, int *yes);
 int jv_cmp(jctx *c, jv a, jv b, const char *op, int *order);
 int jv_contains(jctx *c, jv item, jv in, int *yes);
-const char *jv_type_name(jv v); /* Python's: "str", "dict", ... */
-int jv_need_defined(jctx *c, jv v); /* fails with Jinja's words when undefined */
+const char *jv_type_name(jv v);             /* Python's: "str", "dict", ... */
+int jv_need_defined(jctx *c, jv v);         /* fails with Jinja's words when undefined */
 int jv_to_text(jctx *c, ns_buf *out, jv v); /* str(v) */
-int jv_as_str(jctx *c, ns_str *out, jv v); /* str(v), without a copy for text */
+int jv_as_str(jctx *c, ns_str *out, jv v);  /* str(v), without a copy for text */
 int jv_repr(jctx *c, ns_buf *out, jv v);
 int jv_tojson(jctx *c, ns_buf *out, jv v, const struct jjson *o);
 typedef struct jjson {
@@ -264,12 +307,12 @@ typedef struct jjson {
 } jjson;
 int jv_iter(jctx *c, jv_list *out, jv v); /* items to visit; generators are used up */
 int jv_len(jctx *c, jv v, int64_t *n);
-int jv_keep(jctx *c, jv *out, ns_buf *b); /* moves the text of b into the arena, frees b */
+int jv_keep(jctx *c, jv *out, ns_buf *b);        /* moves the text of b into the arena, frees b */
 int jv_keep_from(jctx *c, jv *out, size_t from); /* cuts c->out from `from` */
 
 /* text (jinja_str.c): indices count characters */
 size_t jstr_len(ns_str s);
-size_t jstr_char(ns_str s, size_t at); /* bytes of the character at byte `at` */
+size_t jstr_char(ns_str s, size_t at);    /* bytes of the character at byte `at` */
 size_t jstr_byte(ns_str s, size_t index); /* byte offset of character `index` */
 ns_str jstr_strip(ns_str s, int left, int right, const ns_str *set);
 int jstr_is_space(ns_str s, size_t at, size_t *len);
@@ -293,7 +336,7 @@ int jglobal_find(jctx *c, ns_str name, jv *out); /* 1 when it is a function that
 int jv_attr(jctx *c, jv *out, jv v, ns_str name);
 int jv_item(jctx *c, jv *out, jv v, jv index);
 int jcall(jctx *c, jv *out, jv f, jargs *a);
-int jcall_macro(jctx *c, jv *out, jv_func *f, jargs *a); /* jinja_eval.c */
+int jcall_macro(jctx *c, jv *out, jv_func *f, jargs *a);  /* jinja_eval.c */
 int jloop_recurse(jctx *c, jv *out, jv_func *f, jv over); /* jinja_eval.c */
 int jbinary(jctx *c, jv *out, int op, jv a, jv b);
 int jv_arg_int(jctx *c, jv v, const char *what, int64_t *out);

@@ -60,9 +60,9 @@ static jtoken *push(lexer *l, jt type, size_t at, ns_str s)
     place(l, at, &t->line, &t->col);
     return t;
 }
-#define PUSH(...)                                       \
-    do {                                                \
-        if (!push(__VA_ARGS__)) return NS_ERR_MEMORY;   \
+#define PUSH(...)                                     \
+    do {                                              \
+        if (!push(__VA_ARGS__)) return NS_ERR_MEMORY; \
     } while (0)
 
 static int space_at(const lexer *l, size_t at, size_t *len)
@@ -237,12 +237,11 @@ static ns_status tag_tokens(lexer *l, int variable)
     size_t begin = l->at, len;
     char open[JINJA_MAX_TREE];
     int depth = 0;
-    static const char *const ops[] = {"**", "//", "==", "!=", "<=", ">=", "+", "-", "*", "/", "%", "~", "<", ">", "=",
-                                      ".",  ",",  ":",  "|",  ";",  "(",  ")", "[", "]", "{", "}"};
+    static const char *const ops[] = {"**", "//", "==", "!=", "<=", ">=", "+", "-", "*", "/", "%", "~", "<",
+                                      ">",  "=",  ".",  ",",  ":",  "|",  ";", "(", ")", "[", "]", "{", "}"};
     for (;;) {
         l->at = skip_space(l, l->at);
-        if (l->at >= l->n)
-            return fail_at(l, begin, variable ? "{{ has no closing }}" : "{% has no closing %}", "");
+        if (l->at >= l->n) return fail_at(l, begin, variable ? "{{ has no closing }}" : "{% has no closing %}", "");
         size_t i = l->at;
         if (!depth) {
             char sign = l->p[i] == '-' || (l->p[i] == '+' && !variable) ? l->p[i] : 0;
@@ -278,7 +277,8 @@ static ns_status tag_tokens(lexer *l, int variable)
         while (k < n_ops && !starts(l, i, ops[k])) k++;
         if (k == n_ops) {
             char msg[64];
-            snprintf(msg, sizeof msg, "found '%.*s' inside of a tag", (int)jstr_char((ns_str){l->p, l->n}, i), l->p + i);
+            snprintf(msg, sizeof msg, "found '%.*s' inside of a tag", (int)jstr_char((ns_str){l->p, l->n}, i),
+                     l->p + i);
             return fail_at(l, i, msg, "expected a name, text, a number or an operator");
         }
         if (strchr("([{", ch)) {
@@ -371,7 +371,8 @@ static ns_status lex(lexer *l)
 ns_status ns_jinja_lex(jtokens *out, ns_arena *a, const char *text, size_t n, const char *name, ns_error *err)
 {
     size_t bad = ns_utf8_check((const uint8_t *)text, n), k = 0;
-    NS_FAIL_IF(n > JINJA_MAX_TEXT, NS_ERR_INPUT, "%s: the template has %zu bytes, more than %d", name, n, JINJA_MAX_TEXT);
+    NS_FAIL_IF(n > JINJA_MAX_TEXT, NS_ERR_INPUT, "%s: the template has %zu bytes, more than %d", name, n,
+               JINJA_MAX_TEXT);
     NS_FAIL_IF(bad < n, NS_ERR_INPUT, "%s: byte %zu (0x%02x) is not valid UTF-8", name, bad, (unsigned char)text[bad]);
     char *s = ns_arena_alloc(a, n + 1, err);
     if (!s) return NS_ERR_MEMORY;

@@ -9,7 +9,7 @@
 typedef struct parser {
     ns_jinja *t;
     const jtoken *tok;
-    int depth; /* of the recursion */
+    int depth;         /* of the recursion */
     int loops, macros; /* enclosing: for break, continue and caller */
     ns_error *err;
 } parser;
@@ -56,8 +56,8 @@ static jnode *done(parser *p, jnode *n)
         if (n->args[i].value && n->args[i].value->depth > d) d = n->args[i].value->depth;
     n->depth = d + 1;
     if (n->depth > JINJA_MAX_TREE) {
-        ns_error_set(p->err, NS_ERR_INPUT, __FILE__, __LINE__, "%s:%d:%d: nested more than %d deep", p->t->name, n->line,
-                     n->col, JINJA_MAX_TREE);
+        ns_error_set(p->err, NS_ERR_INPUT, __FILE__, __LINE__, "%s:%d:%d: nested more than %d deep", p->t->name,
+                     n->line, n->col, JINJA_MAX_TREE);
         return NULL;
     }
     return n;
@@ -209,8 +209,8 @@ static jnode *test(parser *p, jnode *x)
     if (!n->test) {
         const char *near = jtest_suggest(n->s);
         ns_error_set(p->err, NS_ERR_UNSUPPORTED, __FILE__, __LINE__, "%s:%d:%d: no test named '%.*s'%s%s%s", p->t->name,
-                     p->tok->line, p->tok->col, (int)(n->s.n < 60 ? n->s.n : 60), n->s.p, near ? ": did you mean '" : "",
-                     near ? near : "", near ? "'?" : "");
+                     p->tok->line, p->tok->col, (int)(n->s.n < 60 ? n->s.n : 60), n->s.p,
+                     near ? ": did you mean '" : "", near ? near : "", near ? "'?" : "");
         return NULL;
     }
     p->tok++;
@@ -225,7 +225,8 @@ static jnode *test(parser *p, jnode *x)
         if (arg.value) arg.value = postfix(p, arg.value);
         if (!arg.value || !add_arg(p, n, arg)) return NULL;
     }
-    if (n->n_args > 1 || (n->n_args == 1 && n->args[0].star)) return fail(p, p->tok, "a test takes one argument at most");
+    if (n->n_args > 1 || (n->n_args == 1 && n->args[0].star))
+        return fail(p, p->tok, "a test takes one argument at most");
     if ((int)n->n_args != n->test->n_args) {
         char what[120];
         snprintf(what, sizeof what, "test '%s' takes %d argument%s, found %zu", n->test->name, n->test->n_args,
@@ -470,7 +471,11 @@ static jnode *product(parser *p)
 {
     jnode *x = power(p);
     while (x) {
-        int op = is_op(p, "*") ? JO_MUL : is_op(p, "/") ? JO_DIV : is_op(p, "//") ? JO_FLOORDIV : is_op(p, "%") ? JO_MOD : -1;
+        int op = is_op(p, "*")    ? JO_MUL
+                 : is_op(p, "/")  ? JO_DIV
+                 : is_op(p, "//") ? JO_FLOORDIV
+                 : is_op(p, "%")  ? JO_MOD
+                                  : -1;
         if (op < 0) break;
         const jtoken *at = p->tok++;
         x = binary(p, op, at, x, power(p));
@@ -801,7 +806,8 @@ static jnode *statement(parser *p)
         p->tok = rest + count;
         return closed_body(p, n, "endfilter") ? done(p, n) : NULL;
     }
-    static const char *const other[] = {"include", "import", "from", "extends", "block", "autoescape", "trans", "do", "debug"};
+    static const char *const other[] = {"include",    "import", "from", "extends", "block",
+                                        "autoescape", "trans",  "do",   "debug"};
     char what[160];
     for (size_t i = 0; i < sizeof other / sizeof *other; i++)
         if (jis(at->s, other[i])) {
@@ -825,7 +831,9 @@ static int body(parser *p, jnode *n, const char *const *ends)
             if (!ends) break;
             char what[200];
             snprintf(what, sizeof what, "the block that begins here is not closed: expected {%% %s %%}",
-                     ends[2] ? ends[2] : ends[1] ? ends[1] : ends[0]);
+                     ends[2]   ? ends[2]
+                     : ends[1] ? ends[1]
+                               : ends[0]);
             fail(p, begin > p->tok ? k : begin - 1, what);
             return 0;
         }

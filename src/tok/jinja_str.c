@@ -143,7 +143,8 @@ static int keep(jctx *c, jv *out, ns_buf *b, int ok)
 
 static int put(jctx *c, ns_buf *b, const char *p, size_t n)
 {
-    if (b->len + n > c->max_bytes) return jfail(c, "the template needs more than %zu MiB of memory", c->max_bytes >> 20);
+    if (b->len + n > c->max_bytes)
+        return jfail(c, "the template needs more than %zu MiB of memory", c->max_bytes >> 20);
     return jcharge(c, n / 64) && ns_buf_add(b, p, n, c->err) == NS_OK;
 }
 
@@ -380,7 +381,8 @@ static int format_braces(jctx *c, jv *out, ns_str f, jargs *a)
         for (size_t q = 0; q < a->n_kw; q++)
             if (js_eq(a->kw[q].name, name)) v = &a->kw[q].v;
         if (!v && memchr(name.p, ':', name.n))
-            ok = jfail(c, "format: the specification '%.*s' is not supported", (int)(name.n < 40 ? name.n : 40), name.p);
+            ok =
+                jfail(c, "format: the specification '%.*s' is not supported", (int)(name.n < 40 ? name.n : 40), name.p);
         else if (!v)
             ok = jfail(c, "format: no argument for '{%.*s}'", (int)(name.n < 40 ? name.n : 40), name.p);
         ok = ok && jv_as_str(c, &text, *v) && put(c, &b, text.p, text.n);
@@ -391,16 +393,52 @@ static int format_braces(jctx *c, jv *out, ns_str f, jargs *a)
 
 /* ---- methods ---- */
 enum method {
-    M_UPPER, M_LOWER, M_TITLE, M_CAPITALIZE, M_SWAPCASE, M_CASEFOLD, M_STRIP, M_LSTRIP, M_RSTRIP, M_SPLIT, M_RSPLIT,
-    M_SPLITLINES, M_STARTSWITH, M_ENDSWITH, M_REPLACE, M_FIND, M_RFIND, M_INDEX, M_RINDEX, M_COUNT, M_JOIN, M_FORMAT,
-    M_ISDIGIT, M_ISDECIMAL, M_ISNUMERIC, M_ISALPHA, M_ISALNUM, M_ISSPACE, M_ISUPPER, M_ISLOWER, M_ZFILL, M_CENTER,
-    M_LJUST, M_RJUST, M_REMOVEPREFIX, M_REMOVESUFFIX, M_PARTITION, M_RPARTITION, N_METHODS
+    M_UPPER,
+    M_LOWER,
+    M_TITLE,
+    M_CAPITALIZE,
+    M_SWAPCASE,
+    M_CASEFOLD,
+    M_STRIP,
+    M_LSTRIP,
+    M_RSTRIP,
+    M_SPLIT,
+    M_RSPLIT,
+    M_SPLITLINES,
+    M_STARTSWITH,
+    M_ENDSWITH,
+    M_REPLACE,
+    M_FIND,
+    M_RFIND,
+    M_INDEX,
+    M_RINDEX,
+    M_COUNT,
+    M_JOIN,
+    M_FORMAT,
+    M_ISDIGIT,
+    M_ISDECIMAL,
+    M_ISNUMERIC,
+    M_ISALPHA,
+    M_ISALNUM,
+    M_ISSPACE,
+    M_ISUPPER,
+    M_ISLOWER,
+    M_ZFILL,
+    M_CENTER,
+    M_LJUST,
+    M_RJUST,
+    M_REMOVEPREFIX,
+    M_REMOVESUFFIX,
+    M_PARTITION,
+    M_RPARTITION,
+    N_METHODS
 };
 static const char *const methods[N_METHODS] = {
-    "upper", "lower", "title", "capitalize", "swapcase", "casefold", "strip", "lstrip", "rstrip", "split", "rsplit",
-    "splitlines", "startswith", "endswith", "replace", "find", "rfind", "index", "rindex", "count", "join", "format",
-    "isdigit", "isdecimal", "isnumeric", "isalpha", "isalnum", "isspace", "isupper", "islower", "zfill", "center",
-    "ljust", "rjust", "removeprefix", "removesuffix", "partition", "rpartition",
+    "upper",     "lower",   "title",        "capitalize",   "swapcase",   "casefold",   "strip",   "lstrip",
+    "rstrip",    "split",   "rsplit",       "splitlines",   "startswith", "endswith",   "replace", "find",
+    "rfind",     "index",   "rindex",       "count",        "join",       "format",     "isdigit", "isdecimal",
+    "isnumeric", "isalpha", "isalnum",      "isspace",      "isupper",    "islower",    "zfill",   "center",
+    "ljust",     "rjust",   "removeprefix", "removesuffix", "partition",  "rpartition",
 };
 
 static int method_of(ns_str name)
@@ -443,7 +481,8 @@ static int str_arg(jctx *c, jargs *a, size_t i, const char *name, ns_str *out, i
     jv v;
     *given = jarg(c, a, i, name, &v) && v.type != JV_NONE;
     if (!*given) return 1;
-    if (v.type != JV_STR) return jv_need_defined(c, v) && jfail(c, "%s: expected text, found %s", method, jv_type_name(v));
+    if (v.type != JV_STR)
+        return jv_need_defined(c, v) && jfail(c, "%s: expected text, found %s", method, jv_type_name(v));
     *out = v.s;
     return 1;
 }
@@ -465,9 +504,8 @@ static int starts_or_ends(jctx *c, jv *out, ns_str s, jargs *a, int ends)
     for (size_t i = 0; i < l->n; i++) {
         ns_str w = l->v[i].s;
         if (l->v[i].type != JV_STR)
-            return jv_need_defined(c, l->v[i]) &&
-                   jfail(c, "%s: expected text or a tuple of texts, found %s", ends ? "endswith" : "startswith",
-                         jv_type_name(l->v[i]));
+            return jv_need_defined(c, l->v[i]) && jfail(c, "%s: expected text or a tuple of texts, found %s",
+                                                        ends ? "endswith" : "startswith", jv_type_name(l->v[i]));
         if (w.n <= s.n && !memcmp(ends ? s.p + s.n - w.n : s.p, w.p, w.n)) *out = jv_bool(1);
     }
     return 1;
@@ -503,7 +541,10 @@ static int partition(jctx *c, jv *out, ns_str s, ns_str sep, int right)
     jv none = jv_str("", 0);
     int hit = l->n == 2;
     return jv_push(c, out->list, hit || !right ? l->v[0] : none) && jv_push(c, out->list, hit ? jv_text(sep) : none) &&
-           jv_push(c, out->list, hit ? l->v[1] : right ? l->v[0] : none);
+           jv_push(c, out->list,
+                   hit     ? l->v[1]
+                   : right ? l->v[0]
+                           : none);
 }
 
 static int pad(jctx *c, jv *out, ns_str s, jargs *a, enum method m)
@@ -512,7 +553,8 @@ static int pad(jctx *c, jv *out, ns_str s, jargs *a, enum method m)
     int64_t width;
     ns_str fill = JS(" ");
     int given;
-    if (!jarg(c, a, 0, "", &v) || !jv_arg_int(c, v, methods[m], &width)) return jfail(c, "%s: expected a width", methods[m]);
+    if (!jarg(c, a, 0, "", &v) || !jv_arg_int(c, v, methods[m], &width))
+        return jfail(c, "%s: expected a width", methods[m]);
     if (!str_arg(c, a, 1, "", &fill, &given, methods[m])) return 0;
     if (m == M_ZFILL) fill = JS("0");
     int64_t missing = width - (int64_t)jstr_len(s);

@@ -235,7 +235,8 @@ int jv_from_json(jctx *c, jv *out, const ns_json *v)
         if (!jv_new_dict(c, out)) return 0;
         for (size_t i = 0; i < v->n; i++) {
             jv item;
-            if (!jv_from_json(c, &item, &v->items[i]) || !jv_dict_set(c, out->dict, jv_text(v->keys[i]), item)) return 0;
+            if (!jv_from_json(c, &item, &v->items[i]) || !jv_dict_set(c, out->dict, jv_text(v->keys[i]), item))
+                return 0;
         }
         return 1;
     }
@@ -245,7 +246,8 @@ int jv_from_json(jctx *c, jv *out, const ns_json *v)
 /* ---- properties ---- */
 const char *jv_type_name(jv v)
 {
-    static const char *const lists[] = {"list", "tuple", "range", "dict_keys", "dict_values", "dict_items", "generator"};
+    static const char *const lists[] = {"list",        "tuple",      "range",    "dict_keys",
+                                        "dict_values", "dict_items", "generator"};
     switch (v.type) {
     case JV_UNDEF: return "Undefined";
     case JV_NONE: return "NoneType";
@@ -376,8 +378,7 @@ int jv_contains(jctx *c, jv item, jv in, int *yes)
     switch (in.type) {
     case JV_UNDEF: return in.kind == 2 ? jv_need_defined(c, in) : 1;
     case JV_STR:
-        if (item.type != JV_STR)
-            return jfail(c, "'in <text>' needs text on the left, found %s", jv_type_name(item));
+        if (item.type != JV_STR) return jfail(c, "'in <text>' needs text on the left, found %s", jv_type_name(item));
         *yes = !item.s.n || (in.s.n && memmem(in.s.p, in.s.n, item.s.p, item.s.n));
         return jcharge(c, in.s.n / 32);
     case JV_DICT: {
@@ -502,7 +503,7 @@ static int repr_items(jctx *c, ns_buf *out, const jv *v, size_t n)
 static int repr_list(jctx *c, ns_buf *out, const jv_list *l)
 {
     static const char *const open[] = {"[", "(", "range(", "dict_keys([", "dict_values([", "dict_items(["},
-                      *const close[] = {"]", ")", ")", "])", "])", "])"};
+                             *const close[] = {"]", ")", ")", "])", "])", "])"};
     char text[64];
     if (l->kind == JL_GEN) return puts_(c, out, "<generator object>");
     if (!puts_(c, out, open[l->kind])) return 0;
@@ -623,7 +624,8 @@ static int json_dict(jctx *c, ns_buf *out, const jv_dict *d, const jjson *o, int
         order = jalloc(c, d->n * sizeof *order);
         if (!order) return 0;
         for (size_t i = 0; i < d->n; i++) {
-            if (d->key[i].type != JV_STR) return jfail(c, "sort_keys needs text keys, found %s", jv_type_name(d->key[i]));
+            if (d->key[i].type != JV_STR)
+                return jfail(c, "sort_keys needs text keys, found %s", jv_type_name(d->key[i]));
             order[i] = (pair){d->key[i].s, i};
         }
         qsort(order, d->n, sizeof *order, by_key);
