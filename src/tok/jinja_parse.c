@@ -830,10 +830,9 @@ static int body(parser *p, jnode *n, const char *const *ends)
         if (k->type == JT_EOF) {
             if (!ends) break;
             char what[200];
-            snprintf(what, sizeof what, "the block that begins here is not closed: expected {%% %s %%}",
-                     ends[2]   ? ends[2]
-                     : ends[1] ? ends[1]
-                               : ends[0]);
+            const char *last = ends[0];
+            for (int i = 0; ends[i]; i++) last = ends[i];
+            snprintf(what, sizeof what, "the block that begins here is not closed: expected {%% %s %%}", last);
             fail(p, begin > p->tok ? k : begin - 1, what);
             return 0;
         }

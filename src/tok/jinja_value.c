@@ -81,7 +81,9 @@ int jv_new_list(jctx *c, jv *out, jl_kind kind, size_t cap)
 {
     jv_list *l = jalloc(c, sizeof *l);
     if (!l) return 0;
+    static jv none[1]; /* never written: an empty list still has an address */
     memset(l, 0, sizeof *l);
+    l->v = none;
     l->kind = kind;
     if (cap) {
         l->v = jalloc(c, cap * sizeof *l->v);
@@ -223,7 +225,7 @@ int jv_from_json(jctx *c, jv *out, const ns_json *v)
             *out = jv_float(v->s.n && v->s.p[0] == '-' ? -INFINITY : INFINITY);
         return 1;
     }
-    case NS_JSON_STRING: *out = jv_text(v->s); return 1;
+    case NS_JSON_STRING: *out = v->s.n ? jv_text(v->s) : jv_str("", 0); return 1;
     case NS_JSON_ARRAY:
         if (!jv_new_list(c, out, JL_LIST, v->n)) return 0;
         for (size_t i = 0; i < v->n; i++) {
