@@ -150,6 +150,12 @@ static ns_status long_flag(opt_parser *s, const char *word, ns_error *err)
         NS_FAIL_IF(o && o->type == NS_OPT_BOOL, NS_ERR_CONFIG, "%s takes no value", name);
         o = NULL;
     }
+    if (!o && s->verb->keep_unknown) {
+        s->out->overrides[s->out->n_overrides++] = word;
+        const char *next = s->at + 1 < s->argc ? s->argv[s->at + 1] : NULL;
+        if (!inline_value && next && next[0] != '-' && !starts_override(s, next)) s->out->overrides[s->out->n_overrides++] = s->argv[++s->at];
+        return NS_OK;
+    }
     if (!o) return unknown_flag(s, name, name + 2, err);
     if (o->type == NS_OPT_BOOL) return set_flag(s, o, inline_value ? inline_value : "true", err);
     CFG_TRY(take_value(s, name, inline_value, &value, err));

@@ -1,0 +1,61 @@
+/* Shared by train, convert, eval, generate, run_cmd, run: check, submit, say what was submitted. */
+#include "cli/pipe.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "train/sft.h"
+
+ns_status ns_cli_check_words(const char *const *argv, size_t n, ns_error *err)
+{
+    const ns_verb *v = ns_cli_find(argv[1]);
+    NS_FAIL_IF(!v, NS_ERR_UNSUPPORTED, "`ns %s` is not in this build yet, and this job needs it", argv[1]);
+    ns_parsed p;
+    NS_TRY(ns_options_parse(&p, v, (int)n - 2, argv + 2, err), "ns %s", argv[1]);
+    ns_status st = NS_OK;
+    if (!p.help && strcmp(v->name, "sft") == 0) st = ns_sft_check(p.options, err);
+    ns_parsed_free(&p);
+    if (st != NS_OK) ns_error_frame(err, __FILE__, __LINE__, "ns %s", argv[1]);
+    return st;
+}
+
+void ns_cli_say_result(const char *verb, const ns_pipe_result *r, int json, int quiet)
+{
+    if (r->text.len) {
+        fwrite(r->text.data, 1, r->text.len, stdout);
+    } else if (json) {
+        ns_buf b = {0};
+        ns_error ignored = NS_ERROR_INIT;
+        if (ns_json_write_str(&b, (ns_str){r->dir, strlen(r->dir)}, NS_JSON_ASCII, &ignored) == NS_OK)
+            printf("{\"verb\": \"%s\", \"id\": \"%s\", \"dir\": %s, \"tasks\": %d, \"failed\": %d}\n", verb, r->id, b.data, r->n_tasks, r->failed);
+        ns_buf_free(&b);
+    } else if (*r->id && !quiet) {
+        printf("%s: experiment %s, %d job%s\n", verb, r->id, r->n_tasks, r->n_tasks == 1 ? "" : "s");
+        printf("  ns status %s    ns logs -f %s    ns cancel %s\n", r->id, r->id, r->id);
+    }
+    fflush(stdout);
+}
+
+int ns_cli_pipe(const ns_pipe *pipe, void *options, ns_parsed *p)
+{
+    ns_error err = NS_ERROR_INIT;
+    ns_pipe_result r;
+    ns_submission_set_check(ns_cli_check_words);
+    if (ns_pipe_run(pipe, options, p, &r, &err) != NS_OK) return ns_cli_fail(pipe->name, &err);
+    ns_cli_say_result(pipe->name, &r, p->json, p->quiet);
+    int failed = r.failed;
+    if (failed) fprintf(stderr, "ns %s: %d of its final jobs did not succeed: ns status %s\n", pipe->name, failed, r.id);
+    ns_pipe_result_free(&r);
+    return failed ? 1 : 0;
+}
+
+ns_status ns_cli_experiment(ns_graph *g, const char *name, ns_error *err)
+{
+    int found;
+    char hint[512];
+    NS_TRY(ns_store_open(g, name, &found, err), "%s", name);
+    if (found) return NS_OK;
+    NS_TRY(ns_store_hint(hint, sizeof hint, name, err), "%s", name);
+    NS_FAIL(NS_ERR_CONFIG, "there is no experiment '%s'%s (`ns status` lists all, see `ns status --help`)", name, hint);
+}

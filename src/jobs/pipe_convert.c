@@ -1,0 +1,78 @@
+/* `ns convert`: one task, `ns export` (pipelines.md §1.4). For trtllm the words that are not options go to trtllm-build. */
+#include <stdio.h>
+#include <string.h>
+
+#include "jobs/jobs_priv.h"
+#include "jobs/pipes.h"
+
+#define AT(f) offsetof(ns_convert_options, f)
+#define TEXT(k, f, d, fl, ch, h) {.key = k, .flag = 1, .type = NS_OPT_STRING, .at = AT(f), .def = d, .flags = fl, .choices = ch, .help = h}
+
+const ns_option ns_convert_option_table[NS_CONVERT_N] = {
+    TEXT("input_model", input_model, NULL, NS_OPT_REQUIRED, NULL, "model to convert"),
+    TEXT("output_model", output_model, NULL, NS_OPT_REQUIRED, NULL, "model to make"),
+    TEXT("model_type", model_type, NULL, NS_OPT_REQUIRED, "llama|qwen|deepseek_v3", "family"),
+    TEXT("convert_from", convert_from, NULL, NS_OPT_REQUIRED, "nemo|hf", "format of input_model"),
+    TEXT("convert_to", convert_to, NULL, NS_OPT_REQUIRED, "nemo|hf|trtllm", "format of output_model"),
+    TEXT("hf_model_name", hf_model_name, NULL, 0, NULL, "Hugging Face name or folder that gives config and tokenizer"),
+    TEXT("dtype", dtype, "bf16", 0, "bf16|fp16|fp32", "type of the weights"),
+    {.key = "num_gpus", .flag = 1, .type = NS_OPT_INT, .at = AT(num_gpus), .flags = NS_OPT_REQUIRED, .min = 0, .max = 1e6, .help = "GPUs; trtllm: tensor parallel size"},
+    {.key = "num_nodes", .flag = 1, .type = NS_OPT_INT, .at = AT(num_nodes), .def = "1", .min = 1, .max = 1e6, .help = "trtllm: pipeline parallel size"},
+    TEXT("trt_prepare_args", trt_prepare_args, NULL, 0, NULL, "trtllm: more words for the first step"),
+    {.key = "trt_reuse_tmp_engine", .flag = 1, .type = NS_OPT_BOOL, .at = AT(trt_reuse_tmp_engine), .def = "true", .help = "trtllm: keep a first step that is there"},
+    NS_COMMON_OPTIONS(ns_convert_options),
+};
+
+static ns_status check(const ns_convert_options *o, const ns_submission *s, ns_error *err)
+{
+    int trt = strcmp(o->convert_to, "trtllm") == 0;
+    NS_FAIL_IF(trt && strcmp(o->convert_from, "hf"), NS_ERR_CONFIG, "Conversion from %s to trtllm is not supported directly. Convert to HF first.", o->convert_from);
+    NS_FAIL_IF(strcmp(o->convert_from, o->convert_to) == 0, NS_ERR_CONFIG, "--convert_from and --convert_to are both %s", o->convert_to);
+    NS_FAIL_IF(!trt && !o->hf_model_name, NS_ERR_CONFIG, "--hf_model_name is required");
+    NS_FAIL_IF(!trt && strcmp(o->model_type, "deepseek_v3") == 0, NS_ERR_UNSUPPORTED, "--model_type=deepseek_v3 is not available for %s", o->convert_to);
+    for (size_t i = 0; !trt && i < s->words.n; i++)
+        NS_FAIL_IF(s->words.v[i][0] == '-' && strcmp(s->words.v[i], "--override"), NS_ERR_CONFIG, "unknown option %s (see `ns convert --help`)",
+                   s->words.v[i]);
+    return NS_OK;
+}
+
+static ns_status build(ns_submission *s, void *options, const ns_parsed *p, ns_error *err)
+{
+    const ns_convert_options *o = options;
+    ns_arena *a = &s->graph.arena;
+    const char *in, *out, *hf = o->hf_model_name, *logs;
+    int t;
+    ns_job_step *step;
+    JOBS_TRY(ns_submission_words(s, p->overrides, p->n_overrides, err));
+    JOBS_TRY(check(o, s, err));
+    NS_TRY(ns_submission_path(s, "--input_model", o->input_model, 1, &in, err), "%s", "convert");
+    NS_TRY(ns_submission_path(s, "--output_model", o->output_model, 0, &out, err), "%s", "convert");
+    if (hf && *hf == '/') NS_TRY(ns_submission_path(s, "--hf_model_name", hf, 0, &hf, err), "%s", "convert");
+    NS_TRY(ns_submission_path(s, "--log_dir", o->common.log_dir, 0, &logs, err), "%s", "convert");
+    if (!logs) logs = ns_arena_printf(a, err, "%s/conversion-logs", out);
+    JOBS_NEED(logs);
+    JOBS_TRY(ns_submission_task(s, s->graph.title, logs, &t, err));
+    s->graph.tasks[t].groups[0].gpus = (int)o->num_gpus;
+    JOBS_TRY(ns_submission_command(s, t, "export", &step, err));
+    ns_words *w = &step->argv;
+    JOBS_TRY(ns_words_addf(w, a, err, "--input_model=%s", in));
+    JOBS_TRY(ns_words_addf(w, a, err, "--output_model=%s", out));
+    JOBS_TRY(ns_words_addf(w, a, err, "--model_type=%s", o->model_type));
+    JOBS_TRY(ns_words_addf(w, a, err, "--convert_from=%s", o->convert_from));
+    JOBS_TRY(ns_words_addf(w, a, err, "--convert_to=%s", o->convert_to));
+    if (hf) JOBS_TRY(ns_words_addf(w, a, err, "--hf_model_name=%s", hf));
+    JOBS_TRY(ns_words_addf(w, a, err, "--dtype=%s", o->dtype));
+    JOBS_TRY(ns_words_addf(w, a, err, "--num_gpus=%lld", (long long)(o->num_gpus > 0 ? o->num_gpus : 1)));
+    JOBS_TRY(ns_words_addf(w, a, err, "--num_nodes=%lld", (long long)o->num_nodes));
+    if (o->trt_prepare_args && *o->trt_prepare_args) NS_TRY(ns_words_split(w, a, o->trt_prepare_args, err), "--trt_prepare_args");
+    return ns_words_add_all(w, a, s->words.v, s->words.n, err);
+}
+
+const ns_pipe ns_pipe_convert = {.name = "convert",
+                                 .default_name = "conversion",
+                                 .options = ns_convert_option_table,
+                                 .n_options = NS_CONVERT_N,
+                                 .options_size = sizeof(ns_convert_options),
+                                 .overrides = 1,
+                                 .unknown_flags = 1,
+                                 .build = build};

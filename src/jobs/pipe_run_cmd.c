@@ -1,0 +1,127 @@
+/* `ns run_cmd`: one command as a job. Parse rules: options end at the first plain word. One word (also wrap_arguments of Python) is a
+ * bash command line; several words are an argv and meet no shell. Both: mounts are translated in every word. The documented
+ * `python [-m] nemo_skills...` programs become verbs of ns; in a bash line that needs a shell, the job's own `python` does it. */
+#include <stdio.h>
+#include <string.h>
+
+#include "jobs/jobs_priv.h"
+#include "jobs/pipes.h"
+
+#define AT(f) offsetof(ns_run_cmd_options, f)
+#define TEXT(k, f, d, h) {.key = k, .flag = 1, .type = NS_OPT_STRING, .at = AT(f), .def = d, .help = h}
+
+const ns_option ns_run_cmd_option_table[NS_RUN_CMD_N] = {
+    TEXT("container", container, "nemo-skills", "role of a container image; images are not used, the command runs natively"),
+    TEXT("preprocess_cmd", preprocess_cmd, NULL, "bash command line to run before"),
+    TEXT("postprocess_cmd", postprocess_cmd, NULL, "bash command line to run after, when all went well"),
+    {.key = "num_gpus", .flag = 1, .type = NS_OPT_INT, .at = AT(num_gpus), .flags = NS_OPT_NULLABLE, .null_value = -1, .min = 0, .max = 1e6,
+     .help = "GPUs a node (default on slurm: 1, unless the partition's name contains cpu)"},
+    {.key = "num_nodes", .flag = 1, .type = NS_OPT_INT, .at = AT(num_nodes), .def = "1", .min = 1, .max = 1e6, .help = "nodes"},
+    NS_COMMON_OPTIONS(ns_run_cmd_options),
+};
+
+static const struct {
+    const char *program, *verb, *second;
+} programs[] = {
+    {"training.prepare_data", "prepare", NULL},        {"training.prepare_packed_ft_dataset", "pack", NULL},
+    {"training.merge_packed_data", "merge", NULL},     {"training.start_sft", "sft", NULL},
+    {"training.start_dpo", "dpo", NULL},               {"training.start_rm", "rm", NULL},
+    {"training.average_checkpoints", "average", NULL}, {"dataset.prepare", "dataset", "prepare"},
+    {"inference.generate", "infer", NULL},             {"evaluation.evaluate_results", "grade", NULL},
+};
+
+/* Name of a nemo_skills program ("training.prepare_data") and how many words name it; 0: something else. */
+static size_t program_name(char out[128], const ns_words *w)
+{
+    const char *base = w->n > 1 && strrchr(w->v[0], '/') ? strrchr(w->v[0], '/') + 1 : w->n > 1 ? w->v[0] : "";
+    if (strcmp(base, "python") && strcmp(base, "python3")) return 0;
+    if (w->n > 2 && strcmp(w->v[1], "-m") == 0 && strncmp(w->v[2], "nemo_skills.", 12) == 0) {
+        snprintf(out, 128, "%s", w->v[2] + 12);
+        return 3;
+    }
+    const char *at = strstr(w->v[1], "nemo_skills/");
+    size_t n = strlen(w->v[1]);
+    if (!at || (at != w->v[1] && at[-1] != '/') || n < 4 || strcmp(w->v[1] + n - 3, ".py")) return 0;
+    snprintf(out, 128, "%.*s", (int)(strlen(at) - 15 < 127 ? strlen(at) - 15 : 127), at + 12);
+    for (char *p = out; *p; p++)
+        if (*p == '/') *p = '.';
+    return 2;
+}
+
+static ns_status native(ns_submission *s, ns_words *out, const ns_words *w, ns_error *err)
+{
+    char name[128];
+    ns_arena *a = &s->graph.arena;
+    size_t skip = program_name(name, w);
+    for (size_t i = 0; skip && i < sizeof programs / sizeof programs[0]; i++) {
+        if (strcmp(programs[i].program, name)) continue;
+        JOBS_TRY(ns_words_add(out, a, "ns", err));
+        JOBS_TRY(ns_words_add(out, a, programs[i].verb, err));
+        if (programs[i].second) JOBS_TRY(ns_words_add(out, a, programs[i].second, err));
+        JOBS_TRY(ns_submission_note(s, err, "nemo_skills.%s runs as `ns %s`", name, programs[i].verb));
+        return ns_words_add_all(out, a, w->v + skip, w->n - skip, err);
+    }
+    NS_FAIL_IF(skip, NS_ERR_UNSUPPORTED, "nemo_skills.%s has no counterpart in ns", name);
+    return ns_words_add_all(out, a, w->v, w->n, err);
+}
+
+static ns_status bash_step(ns_submission *s, int t, const char *line, ns_error *err)
+{
+    ns_job_step *step;
+    ns_arena *a = &s->graph.arena;
+    const char *here;
+    JOBS_TRY(ns_mounts_line(&s->cluster.mounts, a, line, &here, err));
+    JOBS_TRY(ns_graph_step(&s->graph, &s->graph.tasks[t].groups[0], &step, err));
+    JOBS_TRY(ns_words_add(&step->argv, a, "bash", err));
+    JOBS_TRY(ns_words_add(&step->argv, a, "-c", err));
+    return ns_words_add(&step->argv, a, here, err);
+}
+
+static ns_status command(ns_submission *s, int t, const char *const *v, size_t n, ns_error *err)
+{
+    ns_arena *a = &s->graph.arena;
+    ns_words w = {0}, here = {0};
+    if (n == 1 && !ns_is_plain_line(v[0])) return bash_step(s, t, v[0], err);
+    if (n == 1)
+        JOBS_TRY(ns_words_split(&w, a, v[0], err));
+    else
+        JOBS_TRY(ns_words_add_all(&w, a, v, n, err));
+    NS_FAIL_IF(!w.n, NS_ERR_CONFIG, "the command is empty");
+    char name[128];
+    if (n == 1 && !program_name(name, &w) && strcmp(w.v[0], "ns")) return bash_step(s, t, v[0], err); /* builtins, aliases, VAR=x cmd */
+    for (size_t i = 0; i < w.n; i++) {
+        const char *word;
+        JOBS_TRY(ns_mounts_word(&s->cluster.mounts, a, w.v[i], &word, err));
+        JOBS_TRY(ns_words_add(&here, a, word, err));
+    }
+    ns_job_step *step;
+    JOBS_TRY(ns_graph_step(&s->graph, &s->graph.tasks[t].groups[0], &step, err));
+    return native(s, &step->argv, &here, err);
+}
+
+static ns_status build(ns_submission *s, void *options, const ns_parsed *p, ns_error *err)
+{
+    const ns_run_cmd_options *o = options;
+    const char *logs, *ctx = o->common.ctx;
+    int t;
+    NS_FAIL_IF(!p->n_positional && (!ctx || !*ctx), NS_ERR_CONFIG, "there is no command: ns run_cmd [options] COMMAND [WORD ...]");
+    NS_FAIL_IF(p->n_positional && ctx && *ctx, NS_ERR_CONFIG, "give the command as words or by --ctx, not both");
+    NS_TRY(ns_submission_path(s, "--log_dir", o->common.log_dir, 0, &logs, err), "%s", "run_cmd");
+    JOBS_TRY(ns_submission_task(s, s->graph.title, logs, &t, err));
+    ns_task *task = &s->graph.tasks[t];
+    int slurm = strcmp(s->graph.executor, "slurm") == 0, cpu = task->partition && strstr(task->partition, "cpu");
+    task->groups[0].nodes = (int)o->num_nodes;
+    task->groups[0].gpus = o->num_gpus >= 0 ? (int)o->num_gpus : slurm && !cpu ? 1 : -1;
+    if (o->preprocess_cmd && *o->preprocess_cmd) JOBS_TRY(bash_step(s, t, o->preprocess_cmd, err));
+    JOBS_TRY(p->n_positional ? command(s, t, p->positional, p->n_positional, err) : command(s, t, &ctx, 1, err));
+    if (o->postprocess_cmd && *o->postprocess_cmd) JOBS_TRY(bash_step(s, t, o->postprocess_cmd, err));
+    return NS_OK;
+}
+
+const ns_pipe ns_pipe_run_cmd = {.name = "run_cmd",
+                                 .default_name = "script",
+                                 .options = ns_run_cmd_option_table,
+                                 .n_options = NS_RUN_CMD_N,
+                                 .options_size = sizeof(ns_run_cmd_options),
+                                 .positional = 2,
+                                 .build = build};

@@ -1,0 +1,158 @@
+/* The program that jobs run: a copy, so that building or updating ns does not change jobs that wait, and a folder that nodes
+ * share. <home>/bin/<version>-<checksum>/{bin/ns, shim/python, shim/python3, lib/, share/ns/}; published by one rename. */
+#include <errno.h>
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/crc32c.h"
+#include "base/file.h"
+#include "jobs/jobs_priv.h"
+#include "jobs/submit.h"
+
+#ifndef NS_VERSION
+#define NS_VERSION "?"
+#endif
+
+/* The documented `python [-m] nemo_skills...` programs are verbs here; any other use gets the next python of $PATH. */
+static const char shim_text[] =
+    "#!/bin/sh\n"
+    "self=$(cd \"$(dirname \"$0\")\" && pwd)\n"
+    "ns=$self/../bin/ns\n"
+    "name=\n"
+    "if [ \"${1:-}\" = -m ]; then\n"
+    "    case ${2:-} in nemo_skills.*) name=${2#nemo_skills.}; shift 2 ;; esac\n"
+    "else\n"
+    "    case ${1:-} in nemo_skills/*.py|*/nemo_skills/*.py) name=${1##*nemo_skills/}; name=${name%.py}; shift ;; esac\n"
+    "    name=$(printf %s \"$name\" | tr / .)\n"
+    "fi\n"
+    "case $name in\n"
+    "training.prepare_data) exec \"$ns\" prepare \"$@\" ;;\n"
+    "training.prepare_packed_ft_dataset) exec \"$ns\" pack \"$@\" ;;\n"
+    "training.merge_packed_data) exec \"$ns\" merge \"$@\" ;;\n"
+    "training.start_sft) exec \"$ns\" sft \"$@\" ;;\n"
+    "training.start_dpo) exec \"$ns\" dpo \"$@\" ;;\n"
+    "training.start_rm) exec \"$ns\" rm \"$@\" ;;\n"
+    "training.average_checkpoints) exec \"$ns\" average \"$@\" ;;\n"
+    "dataset.prepare) exec \"$ns\" dataset prepare \"$@\" ;;\n"
+    "inference.generate) exec \"$ns\" infer \"$@\" ;;\n"
+    "evaluation.evaluate_results) exec \"$ns\" grade \"$@\" ;;\n"
+    "?*) echo \"python: nemo_skills.$name has no counterpart in ns\" >&2; exit 2 ;;\n"
+    "esac\n"
+    "PATH=$(printf %s \"$PATH\" | tr : '\\n' | grep -vxF \"$self\" | paste -sd: -)\n"
+    "exec \"$(basename \"$0\")\" \"$@\"\n";
+
+static ns_status copy_file(const char *from, const char *to, mode_t mode, ns_error *err)
+{
+    ns_map m = {0};
+    NS_TRY(ns_map_open(&m, from, err), "%s", "copy");
+    ns_status st = ns_file_replace(to, m.data ? (const char *)m.data : "", m.size, err);
+    ns_map_close(&m);
+    if (st == NS_OK && chmod(to, mode) != 0) st = ns_error_set(err, NS_ERR_IO, __FILE__, __LINE__, "%s: %s", to, strerror(errno));
+    return st;
+}
+
+static ns_status copy_tree(const char *from, const char *to, ns_error *err)
+{
+    char a[JOBS_PATH], b[JOBS_PATH];
+    DIR *d = opendir(from);
+    if (!d) return NS_OK; /* optional */
+    ns_status st = ns_mkdirs(to, err);
+    struct dirent *e;
+    while (st == NS_OK && (e = readdir(d))) {
+        struct stat sb;
+        if (e->d_name[0] == '.') continue;
+        st = jobs_path(a, err, "%s/%s", from, e->d_name);
+        if (st == NS_OK) st = jobs_path(b, err, "%s/%s", to, e->d_name);
+        if (st != NS_OK || stat(a, &sb) != 0) continue;
+        if (S_ISDIR(sb.st_mode))
+            st = copy_tree(a, b, err);
+        else if (S_ISREG(sb.st_mode))
+            st = copy_file(a, b, 0644, err);
+    }
+    closedir(d);
+    return st;
+}
+
+/* The running program; the C interface runs in another one, which names it in NS_PROGRAM. */
+static ns_status own_program(char out[JOBS_PATH], ns_error *err)
+{
+    const char *env = getenv("NS_PROGRAM");
+    ssize_t n = env && *env ? snprintf(out, JOBS_PATH, "%s", env) : readlink("/proc/self/exe", out, JOBS_PATH - 1);
+    NS_FAIL_IF(n <= 0 || n >= JOBS_PATH, NS_ERR_IO, "cannot find this program's own file");
+    out[n] = 0;
+    return NS_OK;
+}
+
+ns_status ns_program_place(ns_arena *a, const char **out, ns_error *err)
+{
+    char exe[JOBS_PATH], home[JOBS_PATH];
+    ns_map m = {0};
+    NS_TRY(own_program(exe, err), "%s", "program");
+    NS_TRY(ns_store_home(home, sizeof home, err), "%s", "program");
+    NS_TRY(ns_map_open(&m, exe, err), "program");
+    *out = ns_arena_printf(a, err, "%s/bin/%s-%08x", home, NS_VERSION, ns_crc32c(0, m.data, m.size));
+    ns_map_close(&m);
+    return *out ? NS_OK : NS_ERR_MEMORY;
+}
+
+static ns_status write_shims(const char *tmp, ns_error *err)
+{
+    static const char *const names[] = {"python", "python3"};
+    char path[JOBS_PATH];
+    for (size_t i = 0; i < 2; i++) {
+        NS_TRY(jobs_path(path, err, "%s/shim/%s", tmp, names[i]), "%s", "program");
+        NS_TRY(ns_file_replace(path, shim_text, sizeof shim_text - 1, err), "program");
+        NS_FAIL_IF(chmod(path, 0755) != 0, NS_ERR_IO, "%s: %s", path, strerror(errno));
+    }
+    return NS_OK;
+}
+
+static ns_status fill(const char *tmp, const char *exe, ns_error *err)
+{
+    char path[JOBS_PATH], from[JOBS_PATH];
+    static const char *const dirs[] = {"bin", "shim"};
+    for (size_t i = 0; i < 2; i++) {
+        NS_TRY(jobs_path(path, err, "%s/%s", tmp, dirs[i]), "%s", "program");
+        NS_TRY(ns_mkdirs(path, err), "program");
+    }
+    NS_TRY(jobs_path(path, err, "%s/bin/ns", tmp), "%s", "program");
+    NS_TRY(copy_file(exe, path, 0755, err), "program");
+    NS_TRY(write_shims(tmp, err), "program");
+    const char *slash = strrchr(exe, '/');
+    int n = (int)(slash ? slash - exe : 0);
+    NS_TRY(jobs_path(from, err, "%.*s/../lib", n, exe), "%s", "program");
+    NS_TRY(jobs_path(path, err, "%s/lib", tmp), "%s", "program");
+    NS_TRY(copy_tree(from, path, err), "program");
+    NS_TRY(jobs_path(path, err, "%s/share/ns", tmp), "%s", "program");
+    for (size_t i = 0; i < 3; i++) {
+        char prompt[JOBS_PATH];
+        switch (i) {
+        case 0: NS_TRY(jobs_path(from, err, "%.*s/../share/ns", n, exe), "%s", "program"); break;
+        case 1: NS_TRY(jobs_path(from, err, "%.*s/../share", n, exe), "%s", "program"); break;
+        default: NS_TRY(jobs_path(from, err, "%s/share", NS_DATA_DIR), "%s", "program"); break;
+        }
+        NS_TRY(jobs_path(prompt, err, "%s/prompt", from), "%s", "program");
+        if (ns_path_is_dir(prompt)) return copy_tree(from, path, err);
+    }
+    return NS_OK;
+}
+
+ns_status ns_program_copy(ns_arena *a, const char **out, ns_error *err)
+{
+    char exe[JOBS_PATH], tmp[JOBS_PATH];
+    NS_TRY(ns_program_place(a, out, err), "%s", "program");
+    if (ns_path_is_dir(*out)) return NS_OK;
+    NS_TRY(own_program(exe, err), "%s", "program");
+    NS_TRY(jobs_path(tmp, err, "%s.tmp.%ld", *out, (long)getpid()), "%s", "program");
+    ns_status st = fill(tmp, exe, err);
+    /* another submission may have been faster: its copy is the same */
+    if (st == NS_OK && rename(tmp, *out) != 0 && !ns_path_is_dir(*out))
+        st = ns_error_set(err, NS_ERR_IO, __FILE__, __LINE__, "cannot make %s: %s", *out, strerror(errno));
+    ns_error ignored = NS_ERROR_INIT;
+    if (ns_path_exists(tmp) && ns_remove_tree(tmp, &ignored) != NS_OK) return st; /* litter, not a failure */
+    return st;
+}

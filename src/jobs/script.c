@@ -1,0 +1,187 @@
+/* Job scripts. Every value in them goes through ns_shell_quote: nothing that a user typed is ever program text, except the one
+ * place that is documented as a bash command line (run_cmd's line, preprocess_cmd, postprocess_cmd), which is the argument of bash -c.
+ *
+ *   scripts/<n>.sh          the task: marks begin and end, starts the groups, stops the others when one ends
+ *   scripts/<n>-<k>.sh      group k: folder, environment, then its steps until one fails
+ *   env.sh                  variables, mode 0600: secrets are in no script, log or command line */
+#include <ctype.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "jobs/jobs_priv.h"
+#include "jobs/submit.h"
+
+#ifndef NS_VERSION
+#define NS_VERSION "?"
+#endif
+
+static ns_status assign(ns_buf *b, const char *name, const char *value, ns_error *err)
+{
+    JOBS_TRY(ns_buf_printf(b, err, "%s=", name));
+    JOBS_TRY(ns_shell_quote(b, value, err));
+    return ns_buf_addc(b, '\n', err);
+}
+
+/* A comment must stay one line, whatever the name holds. */
+static ns_status comment(ns_buf *b, const char *what, const char *name, ns_error *err)
+{
+    JOBS_TRY(ns_buf_printf(b, err, "# %s ", what));
+    for (const char *p = name; *p; p++) JOBS_TRY(ns_buf_addc(b, (unsigned char)*p < 32 ? '?' : *p, err));
+    return ns_buf_addc(b, '\n', err);
+}
+
+extern char **environ;
+
+static ns_status put_variable(ns_buf *out, const char *entry, int own, ns_error *err)
+{
+    static const char *const skip[] = {"_", "PWD", "OLDPWD", "SHLVL", "SHELLOPTS", "BASHOPTS", "NS_CLUSTER_INLINE", "CUDA_VISIBLE_DEVICES"};
+    const char *eq = strchr(entry, '=');
+    size_t n = eq ? (size_t)(eq - entry) : 0;
+    for (size_t i = 0; i < n; i++)
+        if (!(isalpha((unsigned char)entry[i]) || entry[i] == '_' || (i && isdigit((unsigned char)entry[i])))) return NS_OK;
+    for (size_t i = 0; own && i < sizeof skip / sizeof skip[0]; i++)
+        if (strlen(skip[i]) == n && strncmp(skip[i], entry, n) == 0) return NS_OK;
+    if (!n) return NS_OK;
+    JOBS_TRY(ns_buf_printf(out, err, "export %.*s=", (int)n, entry));
+    JOBS_TRY(ns_shell_quote(out, eq + 1, err));
+    return ns_buf_addc(out, '\n', err);
+}
+
+ns_status ns_script_env(ns_buf *out, const ns_submission *s, ns_error *err)
+{
+    JOBS_TRY(ns_buf_adds(out, "# variables of the jobs; this file may hold secrets\n", err));
+    int here = strcmp(s->graph.executor, "local") == 0; /* slurm passes the environment itself; `none` has it */
+    for (char **e = environ; here && *e; e++) JOBS_TRY(put_variable(out, *e, 1, err));
+    for (size_t i = 0; i < s->cluster.env.n; i++) JOBS_TRY(put_variable(out, s->cluster.env.v[i], 0, err));
+    return NS_OK;
+}
+
+static const char wandb_text[] =
+    "# W&B gets this job's TensorBoard files; whatever happens there, the training has ended as it has\n"
+    "if [ -n \"${WANDB_API_KEY:-}\" ] && command -v wandb >/dev/null; then\n"
+    "    find \"$ns_tb\" -maxdepth 1 -name 'events.out.tfevents*' -newer \"$NS_MARK.begin\" -exec timeout 600 wandb sync --append \\\n"
+    "        -p \"$ns_wandb_project\" --id \"$ns_wandb_id\" {} + >>\"$ns_tb/wandb.log\" 2>&1 || echo \"ns: wandb sync failed, see $ns_tb/wandb.log\"\n"
+    "fi\n";
+
+static ns_status put_step(ns_buf *out, const ns_job_step *step, ns_error *err)
+{
+    JOBS_TRY(ns_buf_adds(out, "printf '+ %s\\n' ", err));
+    ns_buf line = {0};
+    ns_status st = ns_shell_line(&line, step->argv.v, step->argv.n, err);
+    if (st == NS_OK) st = ns_shell_quote(out, line.data ? line.data : "", err);
+    if (st == NS_OK) st = ns_buf_printf(out, err, "\n%s\nrc=$?\n", line.data ? line.data : "");
+    ns_buf_free(&line);
+    JOBS_TRY(st);
+    if (step->stop_ok)
+        JOBS_TRY(ns_buf_adds(out, "if [ $rc = 130 ]; then : >\"$NS_MARK.stopped\"; rc=0; fi # stopped, all saved: the next job goes on\n", err));
+    return NS_OK;
+}
+
+ns_status ns_script_group(ns_buf *out, const ns_submission *s, int task, size_t group, ns_error *err)
+{
+    const ns_graph *g = &s->graph;
+    const ns_task *t = &g->tasks[task];
+    const ns_group *k = &t->groups[group];
+    JOBS_TRY(ns_buf_adds(out, "#!/bin/bash\n", err));
+    JOBS_TRY(comment(out, k->role, t->name, err));
+    JOBS_TRY(assign(out, "NS_EXP", g->run_dir, err));
+    JOBS_TRY(ns_buf_printf(out, err, "NS_MARK=$NS_EXP/state/%d\n", task));
+    JOBS_TRY(assign(out, "ns_bin", s->program, err));
+    JOBS_TRY(ns_buf_adds(out,
+                         ". \"$NS_EXP/env.sh\" || exit 1\n"
+                         "export PATH=\"$ns_bin/shim:$ns_bin/bin:$PATH\"\n"
+                         "trap : TERM USR1 INT # the program is told too; wait for what it has to save\n",
+                         err));
+    JOBS_TRY(ns_buf_adds(out, "cd ", err));
+    JOBS_TRY(ns_shell_quote(out, g->workdir, err));
+    JOBS_TRY(ns_buf_adds(out, " || exit 1\n", err));
+    for (size_t i = 0; i < s->cluster.setup.n; i++)
+        JOBS_TRY(ns_buf_printf(out, err, "%s\n", s->cluster.setup.v[i])); /* shell lines of the cluster file, by its author */
+    for (size_t i = 0; i < k->n_steps; i++) {
+        JOBS_TRY(put_step(out, &k->steps[i], err));
+        if (i + 1 < k->n_steps) JOBS_TRY(ns_buf_adds(out, "[ $rc = 0 ] || exit $rc\n", err));
+    }
+    if (s->wandb_project && t->progress) {
+        JOBS_TRY(assign(out, "ns_tb", t->progress, err));
+        JOBS_TRY(assign(out, "ns_wandb_project", s->wandb_project, err));
+        JOBS_TRY(assign(out, "ns_wandb_id", g->title, err));
+        JOBS_TRY(ns_buf_adds(out, wandb_text, err));
+    }
+    return ns_buf_adds(out, "exit $rc\n", err);
+}
+
+/* The line that starts group k in the background. */
+static ns_status put_launch(ns_buf *out, const ns_submission *s, int task, size_t group, ns_error *err)
+{
+    const ns_task *t = &s->graph.tasks[task];
+    const ns_group *k = &t->groups[group];
+    if (strcmp(s->graph.executor, "slurm") == 0) {
+        ns_buf log = {0};
+        ns_status st = ns_buf_printf(&log, err, "%s/%s_%s_", t->log_dir, k->role, t->stem);
+        if (st == NS_OK) st = ns_buf_adds(out, "srun --output=", err);
+        if (st == NS_OK) st = ns_shell_quote(out, log.data, err);
+        ns_buf_free(&log);
+        JOBS_TRY(st);
+        JOBS_TRY(ns_buf_printf(out, err, "\"${SLURM_JOB_ID}\"_srun.log --open-mode=append --kill-on-bad-exit=1 --wait=10 --overlap --nodes=%d --ntasks-per-node=%d",
+                               k->nodes, k->tasks));
+        if (t->n_groups > 1) JOBS_TRY(ns_buf_printf(out, err, " --het-group=%zu", group));
+        if (k->tasks * k->nodes > 1 && !s->cluster.srun_args.n) JOBS_TRY(ns_buf_adds(out, " --mpi=pmix", err));
+        for (size_t i = 0; i < s->cluster.srun_args.n; i++) {
+            JOBS_TRY(ns_buf_addc(out, ' ', err));
+            JOBS_TRY(ns_shell_quote(out, s->cluster.srun_args.v[i], err));
+        }
+        JOBS_TRY(ns_buf_addc(out, ' ', err));
+    }
+    return ns_buf_printf(out, err, "bash \"$NS_EXP/scripts/%d-%zu.sh\" &\npids=\"$pids $!\"\n", task, group);
+}
+
+static const char head_text[] =
+    "finish() { # exit code\n"
+    "    printf '%s %s\\n' \"$1\" \"$(date +%s)\" >\"$NS_MARK.end.tmp\" && mv -f \"$NS_MARK.end.tmp\" \"$NS_MARK.end\"\n"
+    "    exit \"$1\"\n"
+    "}\n"
+    "rm -f \"$NS_MARK.end\" \"$NS_MARK.stopped\"\n"
+    "printf '%s %s %s\\n' \"$(date +%s)\" \"${SLURM_JOB_NODELIST:-$(hostname)}\" $$ >\"$NS_MARK.begin.tmp\" &&\n"
+    "    mv -f \"$NS_MARK.begin.tmp\" \"$NS_MARK.begin\" || exit 1\n"
+    "trap : TERM USR1 INT # the programs are told too; wait for what they have to save\n"
+    "pids=''\n";
+
+/* `wait` also returns when a signal comes: ask whether the process is still there. A group that ended in that moment has its
+ * exit code kept by the shell. */
+static const char wait_text[] =
+    "p=${pids# }\n"
+    "while :; do wait \"$p\"; rc=$?; kill -0 \"$p\" 2>/dev/null || break; done\n"
+    "if [ $rc -gt 128 ]; then wait \"$p\" 2>/dev/null; again=$?; [ $again = 127 ] || rc=$again; fi\n";
+static const char wait_first_text[] =
+    "ended=''\n"
+    "while [ -z \"$ended\" ]; do\n"
+    "    for p in $pids; do kill -0 \"$p\" 2>/dev/null || { ended=$p; break; }; done\n"
+    "    [ -n \"$ended\" ] || { sleep 1 & wait $!; }\n"
+    "done\n"
+    "wait \"$ended\"; rc=$?\n";
+static const char stop_others_text[] =
+    "kill $pids 2>/dev/null\n"
+    "for i in $(seq 100); do\n"
+    "    alive=''\n"
+    "    for p in $pids; do kill -0 \"$p\" 2>/dev/null && alive=1; done\n"
+    "    [ -n \"$alive\" ] || break\n"
+    "    sleep 0.2\n"
+    "done\n"
+    "kill -9 $pids 2>/dev/null\n";
+
+ns_status ns_script_task(ns_buf *out, const ns_submission *s, int task, ns_error *err)
+{
+    const ns_graph *g = &s->graph;
+    const ns_task *t = &g->tasks[task];
+    JOBS_TRY(ns_buf_adds(out, "#!/bin/bash\n", err));
+    JOBS_TRY(comment(out, "ns " NS_VERSION ", task", t->name, err));
+    JOBS_TRY(assign(out, "NS_EXP", g->run_dir, err));
+    JOBS_TRY(ns_buf_printf(out, err, "NS_MARK=$NS_EXP/state/%d\n", task));
+    JOBS_TRY(ns_buf_adds(out, head_text, err));
+    if (t->limit_s > 0) /* trainings stop by themselves in time, counted from here */
+        JOBS_TRY(ns_buf_printf(out, err, "export NS_STOP_AT=$(($(date +%%s) + %.0f))\n", t->limit_s - t->margin_s));
+    for (size_t i = 0; i < t->n_groups; i++) JOBS_TRY(put_launch(out, s, task, i, err));
+    JOBS_TRY(ns_buf_adds(out, t->n_groups > 1 ? wait_first_text : wait_text, err));
+    if (t->n_groups > 1) JOBS_TRY(ns_buf_adds(out, stop_others_text, err));
+    return ns_buf_adds(out, "finish $rc\n", err);
+}
