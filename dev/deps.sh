@@ -5,6 +5,7 @@
 #   sh dev/deps.sh --check build    what `make build` cannot do without; installs only if one of these is missing
 #   sh dev/deps.sh --check test     the same plus cmocka
 #   sh dev/deps.sh --check style    clang-format
+#   sh dev/deps.sh --tests          all of it, and a Slurm for the tests of pipelines (no daemon is started or set up)
 #   sh dev/deps.sh --list           what is found and what is not; installs nothing
 #
 # Everything is found by trying it (compiling one line), not by asking the package manager: a library in /usr/local or
@@ -35,6 +36,7 @@ have() { # 0: the thing is usable
     mpi) command -v mpicc >/dev/null 2>&1 && command -v mpirun >/dev/null 2>&1 ;;
     blas) probe_header cblas.h /usr/include/openblas /usr/include/openblas-openmp \
         /usr/include/x86_64-linux-gnu/openblas-openmp /usr/include/x86_64-linux-gnu ;;
+    slurm) command -v slurmctld >/dev/null 2>&1 && command -v slurmd >/dev/null 2>&1 && command -v munged >/dev/null 2>&1 ;;
     clang-format) command -v clang-format >/dev/null 2>&1 ;;
     esac
 }
@@ -48,6 +50,7 @@ package() {
     cmocka) echo "libcmocka-dev" ;;
     blas) echo "libopenblas-openmp-dev" ;;
     mpi) echo "openmpi-bin libopenmpi-dev" ;;
+    slurm) echo "slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge" ;;
     clang-format) echo "clang-format" ;;
     esac
 }
@@ -63,22 +66,23 @@ case "${1:-} ${2:-}" in
 "--check build") ;;
 "--check test") need="$need cmocka" ;;
 "--check style") need="clang-format" ;;
+"--tests ") need="$need cmocka" want="blas pcre2 mpi slurm" ;;
 "--list ")
-    for x in cc make cmake yaml cmocka blas pcre2 mpi clang-format; do
+    for x in cc make cmake yaml cmocka blas pcre2 mpi slurm clang-format; do
         if have $x; then echo "$x: found"; else echo "$x: missing (Debian: $(package $x))"; fi
     done
     exit 0
     ;;
 " ") need="$need cmocka" want="blas pcre2 mpi" ;;
 *)
-    sed -n '4,8s/^#  *//p' "$0" >&2
+    sed -n '4,9s/^#  *//p' "$0" >&2
     exit 2
     ;;
 esac
 
 # shellcheck disable=SC2086
 missing=$(missing_of $need)
-if [ -n "$missing" ]; then want="blas pcre2"; fi # apt-get runs anyway: take the optional packages along
+if [ -n "$missing" ] && [ -z "$want" ]; then want="blas pcre2"; fi # apt-get runs anyway: take the optional packages along
 # shellcheck disable=SC2086
 optional=$(missing_of $want)
 if [ -z "$missing$optional" ]; then

@@ -76,7 +76,7 @@ typedef struct ns_verb {
     const char *default_config;              /* read when no --config-name is given; NULL: none */
     int open_config;    /* 1: a YAML file may define keys of its own (for ${...}); else they must be in the table */
     int keep_overrides; /* 1: key=value words are not applied but kept in order in p->overrides (pipeline verbs) */
-    int keep_unknown;   /* 1: unknown --options and the words behind them are kept there, too (meant for another program) */
+    int keep_unknown; /* 1: unknown --options and the words behind them are kept there, too (meant for another program) */
 } ns_verb;
 
 /* The result of parsing: owns every string that the options struct points to. */

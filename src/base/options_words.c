@@ -153,7 +153,8 @@ static ns_status long_flag(opt_parser *s, const char *word, ns_error *err)
     if (!o && s->verb->keep_unknown) {
         s->out->overrides[s->out->n_overrides++] = word;
         const char *next = s->at + 1 < s->argc ? s->argv[s->at + 1] : NULL;
-        if (!inline_value && next && next[0] != '-' && !starts_override(s, next)) s->out->overrides[s->out->n_overrides++] = s->argv[++s->at];
+        if (!inline_value && next && next[0] != '-' && !starts_override(s, next))
+            s->out->overrides[s->out->n_overrides++] = s->argv[++s->at];
         return NS_OK;
     }
     if (!o) return unknown_flag(s, name, name + 2, err);

@@ -1,15 +1,21 @@
-/* `ns average`: the mean of the checkpoints of a run, as a model folder. Says which steps went in and which were evicted. */
+/* `ns average`: the mean of the checkpoints of a run, as a model folder. Says which steps went in and which were evicted, and whether
+ * the run has come to its last step. */
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/file.h"
 #include "ckpt/model_io.h"
+#include "ckpt/scan.h"
 #include "cli/cli.h"
 
 typedef struct average_options {
     const char *input, *output;
     ns_opt_list steps;
-    int force;
+    int force, replace;
 } average_options;
 
 #define AT(field) offsetof(average_options, field)
@@ -38,6 +44,12 @@ static const ns_option opts[] = {
      .at = AT(force),
      .def = "false",
      .help = "remove an existing model at --output first"},
+    {.key = "replace",
+     .flag = 1,
+     .type = NS_OPT_BOOL,
+     .at = AT(replace),
+     .def = "false",
+     .help = "swap with an existing model of ours at --output when done; the old one stays as OUTPUT.previous"},
 };
 
 /* The folder of checkpoints of a run may be named by the run's folder too. */
@@ -84,6 +96,85 @@ static void report(const ns_average_report *r, const char *output, const ns_pars
     if (r->n_evicted) print_steps("not included, evicted by save_top_k", r->steps_evicted, r->n_evicted, 0);
 }
 
+/* Where the run stands, and whether only -last is there (stopped before its first whole checkpoint). */
+typedef struct run_end {
+    int64_t step, of;
+    int only_last;
+} run_end;
+
+static ns_status look_at_run(run_end *r, const char *dir, ns_error *err)
+{
+    ns_arena a = NS_ARENA_INIT("average");
+    ns_ckpt_entry *e = NULL;
+    size_t n = 0, n_last = 0;
+    ns_status st = ns_ckpt_scan(&e, &n, dir, &a, err);
+    for (size_t i = 0; i < n; i++) n_last += (size_t)e[i].is_last;
+    if (n) *r = (run_end){e[n - 1].state.step, e[n - 1].state.schedule_max_steps, n_last == n};
+    ns_arena_free(&a);
+    return st;
+}
+
+/* A run that ended early must not look like one that did not: in the log, beside the model, and for `ns status`. */
+static ns_status mark_unfinished(const run_end *r, const char *model, ns_error *err)
+{
+    char text[200], path[4096];
+    const char *mark = getenv("NS_MARK"); /* a job: base name of its marks (jobs/store.h) */
+    if (!r->of || r->step >= r->of) return NS_OK;
+    int n = snprintf(text, sizeof text, "unfinished: step %lld of %lld", (long long)r->step, (long long)r->of);
+    printf("%s. The command that submitted the training adds jobs to it when it is typed again\n", text);
+    int m = snprintf(path, sizeof path, "%s/UNFINISHED", model);
+    NS_FAIL_IF(m < 0 || m >= (int)sizeof path, NS_ERR_INPUT, "--output is too long");
+    NS_TRY(ns_file_replace(path, text, (size_t)n, err), "mark");
+    snprintf(path, sizeof path, "%s.note", mark ? mark : "");
+    return mark && *mark ? ns_file_replace(path, text, (size_t)n, err) : NS_OK;
+}
+
+/* OUTPUT.new becomes OUTPUT in one step; what was there stays as OUTPUT.previous. */
+static ns_status swap_in(const char *fresh, const char *output, ns_error *err)
+{
+    char previous[4096];
+    int n = snprintf(previous, sizeof previous, "%s.previous", output);
+    NS_FAIL_IF(n < 0 || n >= (int)sizeof previous, NS_ERR_INPUT, "--output is too long");
+    if (!ns_path_exists(output)) {
+        NS_FAIL_IF(rename(fresh, output) != 0, NS_ERR_IO, "cannot make %s: %s", output, strerror(errno));
+        return NS_OK;
+    }
+    NS_TRY(ns_remove_tree(previous, err), "remove %s", previous);
+    if (renameat2(AT_FDCWD, fresh, AT_FDCWD, output, RENAME_EXCHANGE) == 0) {
+        NS_FAIL_IF(rename(fresh, previous) != 0, NS_ERR_IO, "cannot make %s: %s", previous, strerror(errno));
+        return NS_OK;
+    }
+    /* a file system that cannot exchange: between the two the name is missing, and both models are complete */
+    NS_FAIL_IF(rename(output, previous) != 0 || rename(fresh, output) != 0, NS_ERR_IO, "cannot replace %s: %s", output,
+               strerror(errno));
+    return NS_OK;
+}
+
+static ns_status average(const average_options *o, const char *input, const char *output, const char *steps,
+                         ns_average_report *r, ns_error *err)
+{
+    char below[4096], fresh[4096];
+    run_end end = {0};
+    const char *dir = find_checkpoints(input, below);
+    NS_TRY(look_at_run(&end, dir, err), "look into %s", dir);
+    if (end.only_last && strcmp(steps, "all") == 0) {
+        printf("no whole checkpoint yet: taking what the last stop saved\n");
+        steps = "last";
+    }
+    NS_TRY(clear_output(o, output, err), "%s", "output");
+    snprintf(fresh, sizeof fresh, "%s%s", output, o->replace ? ".new" : "");
+    if (o->replace) {
+        NS_FAIL_IF(ns_path_exists(output) && !ns_dir_is_done(output, 0, NULL), NS_ERR_INPUT,
+                   "%s exists and is not a finished model of ours: remove it by hand", output);
+        NS_FAIL_IF(strlen(output) + 16 > sizeof fresh, NS_ERR_INPUT, "--output is too long");
+        if (ns_dir_is_done(fresh, 0, NULL))
+            NS_TRY(ns_remove_tree(fresh, err), "remove %s", fresh); /* of a killed run */
+    }
+    NS_TRY(ns_average(dir, steps, fresh, r, err), "%s", "average");
+    NS_TRY(mark_unfinished(&end, fresh, err), "mark");
+    return o->replace ? swap_in(fresh, output, err) : NS_OK;
+}
+
 static int run(void *options, ns_parsed *p)
 {
     const average_options *o = options;
@@ -93,7 +184,6 @@ static int run(void *options, ns_parsed *p)
     size_t at = 0;
     const char *input = o->input ? o->input : at < p->n_positional ? p->positional[at++] : NULL;
     const char *output = o->output ? o->output : at < p->n_positional ? p->positional[at++] : NULL;
-    char below[4096];
     ns_status st = NS_OK;
     if (!input || !output || at < p->n_positional) {
         st = ns_error_set(&err, NS_ERR_CONFIG, __FILE__, __LINE__, input && output ? "'%s' is one word too many" : "%s",
@@ -102,8 +192,7 @@ static int run(void *options, ns_parsed *p)
     for (size_t i = 0; st == NS_OK && i < o->steps.n; i++) {
         st = ns_buf_printf(&steps, &err, "%s%s", i ? "," : "", o->steps.v[i]);
     }
-    if (st == NS_OK) st = clear_output(o, output, &err);
-    if (st == NS_OK) st = ns_average(find_checkpoints(input, below), steps.data ? steps.data : "all", output, &r, &err);
+    if (st == NS_OK) st = average(o, input, output, steps.data ? steps.data : "all", &r, &err);
     ns_buf_free(&steps);
     if (st != NS_OK) return ns_cli_fail("average", &err);
     report(&r, output, p);

@@ -9,7 +9,14 @@ typedef struct cancel_options {
 } cancel_options;
 
 static const ns_option opts[] = {
-    {.key = "task", .flag = 1, .short_name = 't', .type = NS_OPT_INT, .at = offsetof(cancel_options, task), .def = "-1", .min = -1, .max = 1e6,
+    {.key = "task",
+     .flag = 1,
+     .short_name = 't',
+     .type = NS_OPT_INT,
+     .at = offsetof(cancel_options, task),
+     .def = "-1",
+     .min = -1,
+     .max = 1e6,
      .help = "only this task and what waits for it"},
 };
 

@@ -13,15 +13,38 @@ typedef struct logs_options {
 
 #define AT(f) offsetof(logs_options, f)
 static const ns_option opts[] = {
-    {.key = "follow", .flag = 1, .short_name = 'f', .type = NS_OPT_BOOL, .at = AT(follow), .def = "false", .help = "go on until the experiment has ended"},
-    {.key = "task", .flag = 1, .short_name = 't', .type = NS_OPT_INT, .at = AT(task), .def = "-1", .min = -1, .max = 1e6, .help = "only this task (its number in ns status)"},
-    {.key = "lines", .flag = 1, .short_name = 'n', .type = NS_OPT_INT, .at = AT(lines), .def = "-1", .min = -1, .max = 1e9, .help = "only the last lines of each log; -1: all"},
+    {.key = "follow",
+     .flag = 1,
+     .short_name = 'f',
+     .type = NS_OPT_BOOL,
+     .at = AT(follow),
+     .def = "false",
+     .help = "go on until the experiment has ended"},
+    {.key = "task",
+     .flag = 1,
+     .short_name = 't',
+     .type = NS_OPT_INT,
+     .at = AT(task),
+     .def = "-1",
+     .min = -1,
+     .max = 1e6,
+     .help = "only this task (its number in ns status)"},
+    {.key = "lines",
+     .flag = 1,
+     .short_name = 'n',
+     .type = NS_OPT_INT,
+     .at = AT(lines),
+     .def = "-1",
+     .min = -1,
+     .max = 1e9,
+     .help = "only the last lines of each log; -1: all"},
 };
 
 /* The log of a task: slurm's pattern with its job id; "" while it has none. */
 static void log_path(char *out, size_t n, const ns_task *t, const ns_task_status *s)
 {
-    const char *at = strstr(t->log, "%j");
+    const char *at = NULL; /* the last one: a folder's name may hold others */
+    for (const char *p = strstr(t->log, "%j"); p; p = strstr(p + 1, "%j")) at = p;
     out[0] = 0;
     if (!at)
         snprintf(out, n, "%s", t->log);
@@ -80,7 +103,8 @@ static int show(ns_graph *g, const logs_options *o, ns_error *err)
             log_path(path, sizeof path, &g->tasks[i], &st[i]);
             if (!*path || access(path, R_OK) != 0) sbatch_path(path, sizeof path, &g->tasks[i], &st[i]);
             if (access(path, R_OK) != 0) continue;
-            if (last != (int)i && (at[i] < 0 || g->n_tasks > 1) && at[i] < 0) printf("==> %s: %s\n", g->tasks[i].name, path);
+            if (last != (int)i && (at[i] < 0 || g->n_tasks > 1) && at[i] < 0)
+                printf("==> %s: %s\n", g->tasks[i].name, path);
             last = (int)i;
             shown += print_from(path, &at[i], o->lines);
         }
@@ -101,9 +125,11 @@ static int run(void *options, ns_parsed *p)
         if (o->task >= (int64_t)g.n_tasks)
             ns_error_set(&err, NS_ERR_CONFIG, __FILE__, __LINE__, "%s has tasks 0 to %zu", g.id, g.n_tasks - 1);
         else if (g.ssh.n)
-            ns_error_set(&err, NS_ERR_UNSUPPORTED, __FILE__, __LINE__, "the logs lie on %s: %s", g.ssh.v[g.ssh.n - 1], g.tasks[o->task < 0 ? 0 : o->task].log);
+            ns_error_set(&err, NS_ERR_UNSUPPORTED, __FILE__, __LINE__, "the logs lie on %s: %s", g.ssh.v[g.ssh.n - 1],
+                         g.tasks[o->task < 0 ? 0 : o->task].log);
         else if (!show(&g, o, &err) && err.code == NS_OK)
-            fprintf(stderr, "ns logs: %s has no logs yet%s\n", g.id, strcmp(g.executor, "none") ? "" : " (its output went to the terminal)");
+            fprintf(stderr, "ns logs: %s has no logs yet%s\n", g.id,
+                    strcmp(g.executor, "none") ? "" : " (its output went to the terminal)");
         ns_graph_free(&g);
     }
     return err.code == NS_OK ? 0 : ns_cli_fail("logs", &err);

@@ -28,7 +28,8 @@ void ns_cli_say_result(const char *verb, const ns_pipe_result *r, int json, int 
         ns_buf b = {0};
         ns_error ignored = NS_ERROR_INIT;
         if (ns_json_write_str(&b, (ns_str){r->dir, strlen(r->dir)}, NS_JSON_ASCII, &ignored) == NS_OK)
-            printf("{\"verb\": \"%s\", \"id\": \"%s\", \"dir\": %s, \"tasks\": %d, \"failed\": %d}\n", verb, r->id, b.data, r->n_tasks, r->failed);
+            printf("{\"verb\": \"%s\", \"id\": \"%s\", \"dir\": %s, \"tasks\": %d, \"failed\": %d}\n", verb, r->id,
+                   b.data, r->n_tasks, r->failed);
         ns_buf_free(&b);
     } else if (*r->id && !quiet) {
         printf("%s: experiment %s, %d job%s\n", verb, r->id, r->n_tasks, r->n_tasks == 1 ? "" : "s");
@@ -45,7 +46,8 @@ int ns_cli_pipe(const ns_pipe *pipe, void *options, ns_parsed *p)
     if (ns_pipe_run(pipe, options, p, &r, &err) != NS_OK) return ns_cli_fail(pipe->name, &err);
     ns_cli_say_result(pipe->name, &r, p->json, p->quiet);
     int failed = r.failed;
-    if (failed) fprintf(stderr, "ns %s: %d of its final jobs did not succeed: ns status %s\n", pipe->name, failed, r.id);
+    if (failed)
+        fprintf(stderr, "ns %s: %d of its final jobs did not succeed: ns status %s\n", pipe->name, failed, r.id);
     ns_pipe_result_free(&r);
     return failed ? 1 : 0;
 }

@@ -8,7 +8,12 @@ typedef struct retry_options {
 } retry_options;
 
 static const ns_option opts[] = {
-    {.key = "wait", .flag = 1, .type = NS_OPT_BOOL, .at = offsetof(retry_options, wait), .def = "false", .help = "return when the jobs have ended, with their exit code"},
+    {.key = "wait",
+     .flag = 1,
+     .type = NS_OPT_BOOL,
+     .at = offsetof(retry_options, wait),
+     .def = "false",
+     .help = "return when the jobs have ended, with their exit code"},
 };
 
 static int run(void *options, ns_parsed *p)
@@ -22,7 +27,8 @@ static int run(void *options, ns_parsed *p)
         int n = 0, f = 0;
         if (ns_cli_experiment(&g, p->positional[i], &err) != NS_OK) break;
         ns_status st = ns_steer_retry(&g, &n, &err);
-        if (st == NS_OK && !p->quiet) printf(n ? "%s: %d job%s submitted again\n" : "%s: nothing to do again\n", g.id, n, n == 1 ? "" : "s");
+        if (st == NS_OK && !p->quiet)
+            printf(n ? "%s: %d job%s submitted again\n" : "%s: nothing to do again\n", g.id, n, n == 1 ? "" : "s");
         if (st == NS_OK && o->wait) st = ns_steer_wait(&g, &f, &err);
         failed += f;
         ns_graph_free(&g);

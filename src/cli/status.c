@@ -14,14 +14,21 @@ typedef struct status_options {
 } status_options;
 
 static const ns_option opts[] = {
-    {.key = "all", .flag = 1, .short_name = 'a', .type = NS_OPT_BOOL, .at = offsetof(status_options, all), .def = "false", .help = "every experiment, not the newest 30"},
+    {.key = "all",
+     .flag = 1,
+     .short_name = 'a',
+     .type = NS_OPT_BOOL,
+     .at = offsetof(status_options, all),
+     .def = "false",
+     .help = "every experiment, not the newest 30"},
 };
 
 static void print_json_text(const char *key, const char *s)
 {
     ns_buf b = {0};
     ns_error ignored = NS_ERROR_INIT;
-    if (ns_json_write_str(&b, (ns_str){s, strlen(s)}, NS_JSON_ASCII, &ignored) == NS_OK) printf("\"%s\": %s", key, b.data);
+    if (ns_json_write_str(&b, (ns_str){s, strlen(s)}, NS_JSON_ASCII, &ignored) == NS_OK)
+        printf("\"%s\": %s", key, b.data);
     ns_buf_free(&b);
 }
 
@@ -59,8 +66,8 @@ static void print_tasks_json(const ns_graph *g, const ns_task_status *st)
         ns_steer_progress(progress, sizeof progress, &g->tasks[i]);
         printf("%s{", i ? ", " : "");
         print_json_text("name", g->tasks[i].name);
-        printf(", \"state\": \"%s\", \"attempt\": %d, \"rc\": %d, \"job\": \"%s\", \"seconds\": %.0f, \"after\": [", state_text(&st[i]), st[i].attempt, st[i].rc, st[i].job,
-               running_for(&st[i]));
+        printf(", \"state\": \"%s\", \"attempt\": %d, \"rc\": %d, \"job\": \"%s\", \"seconds\": %.0f, \"after\": [",
+               state_text(&st[i]), st[i].attempt, st[i].rc, st[i].job, running_for(&st[i]));
         for (size_t k = 0; k < g->tasks[i].n_edges; k++) printf("%s%d", k ? ", " : "", g->tasks[i].edges[k].task);
         printf("], ");
         print_json_text("node", st[i].node);
@@ -79,19 +86,24 @@ static void print_tasks(const ns_graph *g, const ns_task_status *st)
     time_t t = (time_t)g->created;
     struct tm tm;
     strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S", localtime_r(&t, &tm));
-    printf("%s on %s (%s), submitted %s\n  %s\n", shown(a, sizeof a, g->id), shown(b, sizeof b, g->cluster), g->executor, when, g->command);
+    printf("%s on %s (%s), submitted %s\n  %s\n", shown(a, sizeof a, g->id), shown(b, sizeof b, g->cluster),
+           g->executor, when, g->command);
     printf("%-4s %-36s %-10s %-10s %-10s %s\n", "task", "name", "state", "time", "job", "");
     for (size_t i = 0; i < g->n_tasks; i++) {
         char progress[200], took[32] = "-";
         if (st[i].started > 0) ns_format_duration(took, running_for(&st[i]));
-        printf("%-4zu %-36s %-10s %-10s %-10s", i, shown(a, sizeof a, g->tasks[i].name), state_text(&st[i]), took, *st[i].job ? st[i].job : "-");
+        printf("%-4zu %-36s %-10s %-10s %-10s", i, shown(a, sizeof a, g->tasks[i].name), state_text(&st[i]), took,
+               *st[i].job ? st[i].job : "-");
         if (*st[i].node) printf(" on %s", st[i].node);
         if (st[i].attempt > 1) printf(" attempt %d", st[i].attempt);
         if (*st[i].why) printf(" (%s)", shown(b, sizeof b, st[i].why));
         for (size_t k = 0; k < g->tasks[i].n_edges && st[i].state == NS_TASK_WAITING; k++)
-            printf(" %s %d", g->tasks[i].edges[k].kind == NS_AFTER_OK ? "after success of" : "after", g->tasks[i].edges[k].task);
-        for (size_t k = 0; k < g->tasks[i].n_outer && st[i].state == NS_TASK_WAITING; k++) printf(" after %s", shown(b, sizeof b, g->tasks[i].outer[k].exp));
-        if (st[i].state == NS_TASK_RUNNING || (g->tasks[i].progress && (i + 1 == g->n_tasks || !g->tasks[i + 1].progress))) {
+            printf(" %s %d", g->tasks[i].edges[k].kind == NS_AFTER_OK ? "after success of" : "after",
+                   g->tasks[i].edges[k].task);
+        for (size_t k = 0; k < g->tasks[i].n_outer && st[i].state == NS_TASK_WAITING; k++)
+            printf(" after %s", shown(b, sizeof b, g->tasks[i].outer[k].exp));
+        if (st[i].state == NS_TASK_RUNNING ||
+            (g->tasks[i].progress && (i + 1 == g->n_tasks || !g->tasks[i + 1].progress))) {
             ns_steer_progress(progress, sizeof progress, &g->tasks[i]);
             if (*progress) printf("  %s", progress);
         }
@@ -135,10 +147,11 @@ static int list_one(const char *dir, int json, int *first, ns_error *err)
     if (json) {
         printf("%s{", *first ? "" : ", ");
         print_json_text("id", g.id);
-        printf(", \"executor\": \"%s\", \"waiting\": %d, \"running\": %d, \"done\": %d, \"failed\": %d}", g.executor, counts[NS_TASK_WAITING], counts[NS_TASK_RUNNING],
-               counts[NS_TASK_DONE], failed);
+        printf(", \"executor\": \"%s\", \"waiting\": %d, \"running\": %d, \"done\": %d, \"failed\": %d}", g.executor,
+               counts[NS_TASK_WAITING], counts[NS_TASK_RUNNING], counts[NS_TASK_DONE], failed);
     } else
-        printf("%-52s %-6s %7d %7d %7d %7d\n", shown(a, sizeof a, g.id), g.executor, counts[NS_TASK_WAITING], counts[NS_TASK_RUNNING], counts[NS_TASK_DONE], failed);
+        printf("%-52s %-6s %7d %7d %7d %7d\n", shown(a, sizeof a, g.id), g.executor, counts[NS_TASK_WAITING],
+               counts[NS_TASK_RUNNING], counts[NS_TASK_DONE], failed);
     *first = 0;
     ns_graph_free(&g);
     return 0;
@@ -158,7 +171,8 @@ static int list_all(const status_options *o, int json)
         printf("%-52s %-6s %7s %7s %7s %7s\n", "experiment", "on", "waiting", "running", "done", "failed");
     for (size_t i = from; i < dirs.n; i++) {
         ns_error e = NS_ERROR_INIT;
-        if (list_one(dirs.v[i], json, &first, &e)) rc = ns_cli_fail("status", &e); /* the others are shown all the same */
+        if (list_one(dirs.v[i], json, &first, &e))
+            rc = ns_cli_fail("status", &e); /* the others are shown all the same */
     }
     if (json) printf("]\n");
     if (from && !json) printf("%zu older ones: ns status --all\n", from);

@@ -9,16 +9,33 @@
 
 #include "base/file.h"
 
-#define NEED(p)                     \
-    do {                            \
+#define NEED(p)                         \
+    do {                                \
         if (!(p)) return NS_ERR_MEMORY; \
     } while (0)
 
 static const char *const known_keys[] = {
-    "executor",   "containers",      "mounts",          "env_vars",              "required_env_vars", "ssh_tunnel",
-    "job_dir",    "account",         "partition",       "timeouts",              "job_name_prefix",   "dependency_type",
-    "mail_type",  "mail_user",       "sbatch_args",     "disable_gpus_per_node", "srun_args",         "setup",
-    "gpus",       "max_jobs",        "stop_margin",
+    "executor",
+    "containers",
+    "mounts",
+    "env_vars",
+    "required_env_vars",
+    "ssh_tunnel",
+    "job_dir",
+    "account",
+    "partition",
+    "timeouts",
+    "job_name_prefix",
+    "dependency_type",
+    "mail_type",
+    "mail_user",
+    "sbatch_args",
+    "disable_gpus_per_node",
+    "srun_args",
+    "setup",
+    "gpus",
+    "max_jobs",
+    "stop_margin",
 };
 static const char *const ssh_keys[] = {"host", "user", "job_dir", "identity", "shell", "pre_command"};
 
@@ -42,7 +59,8 @@ static ns_status text_of(const ns_node *map, const char *key, const char **out, 
     if (!n || n->type == NS_NODE_NULL) return NS_OK;
     NS_FAIL_IF(n->type == NS_NODE_LIST || n->type == NS_NODE_MAP, NS_ERR_CONFIG, "%s: %s: expected a text, found a %s",
                n->origin, key, ns_node_type_name(n->type));
-    NS_FAIL_IF(n->type == NS_NODE_STRING && strlen(n->s) != n->n, NS_ERR_CONFIG, "%s: %s holds a NUL byte", n->origin, key);
+    NS_FAIL_IF(n->type == NS_NODE_STRING && strlen(n->s) != n->n, NS_ERR_CONFIG, "%s: %s holds a NUL byte", n->origin,
+               key);
     *out = n->s;
     return NS_OK;
 }
@@ -140,14 +158,15 @@ static ns_status read_mounts(ns_cluster *c, const ns_node *root, ns_error *err)
     c->mounts.v = ns_arena_alloc(&c->arena, w.n * sizeof *c->mounts.v, err);
     NEED(c->mounts.v);
     for (size_t i = 0; i < w.n; i++) {
-        const char *colon = strchr(w.v[i], ':'), *where = list->type == NS_NODE_LIST ? list->items[i]->origin : list->origin;
-        NS_FAIL_IF(!colon || strchr(colon + 1, ':'), NS_ERR_CONFIG, "%s: Invalid mount format: '%s'; write source:destination",
-                   where, w.v[i]);
+        const char *colon = strchr(w.v[i], ':'),
+                   *where = list->type == NS_NODE_LIST ? list->items[i]->origin : list->origin;
+        NS_FAIL_IF(!colon || strchr(colon + 1, ':'), NS_ERR_CONFIG,
+                   "%s: Invalid mount format: '%s'; write source:destination", where, w.v[i]);
         ns_mount *m = &c->mounts.v[c->mounts.n];
         NS_TRY(expand(c, w.v[i], (size_t)(colon - w.v[i]), where, &m->from, err), "%s", "mount");
         NS_TRY(expand(c, colon + 1, strlen(colon + 1), where, &m->to, err), "%s", "mount");
-        NS_FAIL_IF(m->from[0] != '/' || m->to[0] != '/', NS_ERR_CONFIG, "%s: mount '%s': both paths must be absolute", where,
-                   w.v[i]);
+        NS_FAIL_IF(m->from[0] != '/' || m->to[0] != '/', NS_ERR_CONFIG, "%s: mount '%s': both paths must be absolute",
+                   where, w.v[i]);
         c->mounts.n++;
     }
     c->mounts.strict = 1;
@@ -180,7 +199,8 @@ static ns_status read_env(ns_cluster *c, const ns_node *root, ns_error *err)
         NS_TRY(words_of(c, root, keys[k], 0, &w, err), "%s", c->file);
         for (size_t i = 0; i < w.n; i++) NS_TRY(add_env(c, w.v[i], n->origin, k == 0, err), "%s", keys[k]);
     }
-    for (size_t i = 0; i < sizeof always / sizeof always[0]; i++) NS_TRY(add_env(c, always[i], "", 0, err), "%s", "env");
+    for (size_t i = 0; i < sizeof always / sizeof always[0]; i++)
+        NS_TRY(add_env(c, always[i], "", 0, err), "%s", "env");
     return NS_OK;
 }
 
@@ -188,7 +208,8 @@ static ns_status read_timeouts(ns_cluster *c, const ns_node *root, ns_error *err
 {
     const ns_node *n = ns_node_get(root, "timeouts");
     if (!n || n->type == NS_NODE_NULL) return NS_OK;
-    NS_FAIL_IF(n->type != NS_NODE_MAP, NS_ERR_CONFIG, "%s: timeouts: expected a map of partition: \"HH:MM:SS\"", n->origin);
+    NS_FAIL_IF(n->type != NS_NODE_MAP, NS_ERR_CONFIG, "%s: timeouts: expected a map of partition: \"HH:MM:SS\"",
+               n->origin);
     c->timeouts = ns_arena_alloc(&c->arena, n->n * sizeof *c->timeouts + 1, err);
     NEED(c->timeouts);
     for (size_t i = 0; i < n->n; i++) {
@@ -221,7 +242,8 @@ static ns_status read_int(const ns_node *root, const char *key, int64_t *out, ns
 {
     const ns_node *n = ns_node_get(root, key);
     if (!n || n->type == NS_NODE_NULL) return NS_OK;
-    NS_FAIL_IF(n->type != NS_NODE_INT || n->i < 0, NS_ERR_CONFIG, "%s: %s: expected a number of at least 0", n->origin, key);
+    NS_FAIL_IF(n->type != NS_NODE_INT || n->i < 0, NS_ERR_CONFIG, "%s: %s: expected a number of at least 0", n->origin,
+               key);
     *out = n->i;
     return NS_OK;
 }
@@ -234,16 +256,16 @@ static ns_status read_keys(ns_cluster *c, ns_error *err)
     struct {
         const char *key, **to;
     } texts[] = {
-        {"executor", &c->executor},     {"account", &c->account},
-        {"partition", &c->partition},   {"job_name_prefix", &c->job_name_prefix},
-        {"mail_type", &c->mail_type},   {"dependency_type", &c->dependency_type},
-        {"mail_user", &c->mail_user},   {"job_dir", &c->job_dir},
+        {"executor", &c->executor},   {"account", &c->account},
+        {"partition", &c->partition}, {"job_name_prefix", &c->job_name_prefix},
+        {"mail_type", &c->mail_type}, {"dependency_type", &c->dependency_type},
+        {"mail_user", &c->mail_user}, {"job_dir", &c->job_dir},
     };
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
         NS_TRY(text_of(root, texts[i].key, texts[i].to, err), "%s", c->file);
     NS_FAIL_IF(!c->executor, NS_ERR_CONFIG, "%s: executor is missing: local, slurm or none", c->file);
-    NS_FAIL_IF(strcmp(c->executor, "local") && strcmp(c->executor, "slurm") && strcmp(c->executor, "none"), NS_ERR_CONFIG,
-               "%s: executor '%s' is not known: local, slurm or none", c->file, c->executor);
+    NS_FAIL_IF(strcmp(c->executor, "local") && strcmp(c->executor, "slurm") && strcmp(c->executor, "none"),
+               NS_ERR_CONFIG, "%s: executor '%s' is not known: local, slurm or none", c->file, c->executor);
     NS_FAIL_IF(c->dependency_type && strcmp(c->dependency_type, "afterok") && strcmp(c->dependency_type, "afterany"),
                NS_ERR_CONFIG, "%s: dependency_type '%s': expected afterok or afterany", c->file, c->dependency_type);
     NS_TRY(read_mounts(c, root, err), "mounts");
@@ -260,8 +282,8 @@ static ns_status read_keys(ns_cluster *c, ns_error *err)
     if (margin) NS_TRY(ns_parse_duration(&c->stop_margin, margin, "stop_margin", err), "%s", c->file);
     const ns_node *containers = ns_node_get(root, "containers"), *no_gpus = ns_node_get(root, "disable_gpus_per_node");
     c->has_containers = containers && containers->type == NS_NODE_MAP && containers->n > 0;
-    NS_FAIL_IF(no_gpus && no_gpus->type != NS_NODE_BOOL, NS_ERR_CONFIG, "%s: disable_gpus_per_node: expected true or false",
-               no_gpus->origin);
+    NS_FAIL_IF(no_gpus && no_gpus->type != NS_NODE_BOOL, NS_ERR_CONFIG,
+               "%s: disable_gpus_per_node: expected true or false", no_gpus->origin);
     c->disable_gpus_per_node = no_gpus && no_gpus->i;
     return NS_OK;
 }
@@ -287,8 +309,8 @@ static ns_status find_file(ns_cluster *c, const char *name, const char *config_d
         NEED(c->file);
         if (ns_path_exists(c->file)) return NS_OK;
     }
-    NS_FAIL(NS_ERR_CONFIG, "Cluster config %s not found in any of the supported folders: looked for %s.yaml in %s%s%s", name,
-            name, places[0], places[1] ? " and " : "", places[1] ? places[1] : "");
+    NS_FAIL(NS_ERR_CONFIG, "Cluster config %s not found in any of the supported folders: looked for %s.yaml in %s%s%s",
+            name, name, places[0], places[1] ? " and " : "", places[1] ? places[1] : "");
 }
 
 static ns_status open_named(ns_cluster *c, const char *name, const char *config_dir, ns_error *err)
@@ -305,7 +327,8 @@ static ns_status open_named(ns_cluster *c, const char *name, const char *config_
     }
     if (inline_text && *inline_text) { /* a configuration that a program passes: the Python interface's dictionaries */
         c->name = c->file = "inline";
-        NS_TRY(ns_config_parse_yaml(c->config, inline_text, strlen(inline_text), "inline cluster", err), "cluster config");
+        NS_TRY(ns_config_parse_yaml(c->config, inline_text, strlen(inline_text), "inline cluster", err),
+               "cluster config");
         return read_keys(c, err);
     }
     if (path && *path) {
@@ -329,7 +352,8 @@ ns_status ns_cluster_open(ns_cluster *c, const char *name, const char *config_di
     c->stop_margin = -1;
     ns_status st = ns_config_new(&c->config, err);
     if (st == NS_OK && !getcwd(cwd, sizeof cwd))
-        st = ns_error_set(err, NS_ERR_IO, __FILE__, __LINE__, "the current folder has no path: change to one that exists");
+        st = ns_error_set(err, NS_ERR_IO, __FILE__, __LINE__,
+                          "the current folder has no path: change to one that exists");
     if (st == NS_OK) {
         c->mounts.code = ns_arena_strdup(&c->arena, cwd, err);
         st = c->mounts.code ? open_named(c, name, config_dir, err) : NS_ERR_MEMORY;

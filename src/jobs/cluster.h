@@ -25,7 +25,7 @@ typedef struct ns_cluster {
     const char *ssh_host, *ssh_user, *ssh_job_dir, *ssh_identity, *ssh_pre_command;
     ns_words sbatch_args, srun_args, setup;
     ns_words timeout_names;
-    double *timeouts; /* seconds, by timeout_names */
+    double *timeouts;   /* seconds, by timeout_names */
     double stop_margin; /* seconds; < 0: min(15 minutes, a tenth of the limit), at least 20 s */
     int disable_gpus_per_node, has_containers;
     int64_t gpus, max_jobs; /* local executor; -1: what the machine has */

@@ -37,14 +37,17 @@ static ns_status prepare(ns_submission *s, int task, ns_error *err)
     int have = s->cluster.gpus >= 0 ? (int)s->cluster.gpus : ns_local_gpus(), want = 0;
     for (size_t k = 0; k < t->n_groups; k++) {
         NS_FAIL_IF(t->groups[k].nodes > 1, NS_ERR_CONFIG,
-                   "%s: Local executor does not support multi-node execution: %d nodes need a slurm cluster", t->name, t->groups[k].nodes);
+                   "%s: Local executor does not support multi-node execution: %d nodes need a slurm cluster", t->name,
+                   t->groups[k].nodes);
         if (t->groups[k].gpus > 0) want += t->groups[k].gpus;
     }
     if (want > 0 && have == 0) {
-        NS_TRY(ns_submission_note(s, err, "this machine has no GPU: jobs that ask for GPUs run on its CPUs"), "%s", t->name);
+        NS_TRY(ns_submission_note(s, err, "this machine has no GPU: jobs that ask for GPUs run on its CPUs"), "%s",
+               t->name);
         for (size_t k = 0; k < t->n_groups; k++) t->groups[k].gpus = 0;
     }
-    NS_FAIL_IF(have > 0 && want > have, NS_ERR_CONFIG, "%s: asks for %d GPUs, this machine has %d", t->name, want, have);
+    NS_FAIL_IF(have > 0 && want > have, NS_ERR_CONFIG, "%s: asks for %d GPUs, this machine has %d", t->name, want,
+               have);
     g->gpus = have;
     g->max_jobs = (int)s->cluster.max_jobs;
     t->log = ns_arena_printf(&g->arena, err, "%s/main_%s_%s.log", t->log_dir, t->stem, strrchr(g->dir, '/') + 1);
@@ -135,7 +138,8 @@ static void detach(const char *home, int lock)
         pid_t pid = fork();
         if (pid == 0) _exit(ns_supervisor_main(home, lock));
         int status = 1;
-        while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {}
+        while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+        }
         if (WIFEXITED(status)) _exit(WEXITSTATUS(status));
         sleep(1);
     }
@@ -162,7 +166,8 @@ ns_status ns_supervisor_start(ns_error *err)
     close(lock);
     NS_FAIL_IF(pid < 0, NS_ERR_IO, "cannot start the supervisor: %s", strerror(errno));
     int status;
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {}
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+    }
     return NS_OK;
 }
 

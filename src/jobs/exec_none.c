@@ -23,9 +23,10 @@ static ns_status prepare(ns_submission *s, int task, ns_error *err)
 {
     ns_task *t = &s->graph.tasks[task];
     for (size_t k = 0; k < t->n_groups; k++)
-        NS_FAIL_IF(t->groups[k].nodes > 1, NS_ERR_CONFIG,
-                   "%s: %d nodes need a cluster: give --cluster=NAME (Local executor does not support multi-node execution)", t->name,
-                   t->groups[k].nodes);
+        NS_FAIL_IF(
+            t->groups[k].nodes > 1, NS_ERR_CONFIG,
+            "%s: %d nodes need a cluster: give --cluster=NAME (Local executor does not support multi-node execution)",
+            t->name, t->groups[k].nodes);
     t->log = "(this terminal)";
     return NS_OK;
 }
@@ -55,7 +56,8 @@ static ns_status wait_outer(const ns_graph *g, size_t i, int *ok, char *why, siz
             NS_FAIL_IF(!found, NS_ERR_INPUT, "run_after: the record of %s is gone", t->outer[k].exp);
             ns_slurm_forget();
             ns_status rc = ns_steer_status(&other, &st, err);
-            int ended = rc == NS_OK && (size_t)t->outer[k].task < other.n_tasks && ns_task_ended(st[t->outer[k].task].state);
+            int ended =
+                rc == NS_OK && (size_t)t->outer[k].task < other.n_tasks && ns_task_ended(st[t->outer[k].task].state);
             int good = ended && (st[t->outer[k].task].state == NS_TASK_DONE || t->outer[k].kind == NS_AFTER_ANY);
             if (ended && !good) snprintf(why, n, "%s did not succeed", t->outer[k].exp), *ok = 0;
             if (!ended && !told) NS_INFO("waiting for %s", other.tasks[t->outer[k].task].name);
@@ -82,17 +84,21 @@ static ns_status run_one(const ns_graph *g, size_t i, ns_task_status *s, ns_erro
         fprintf(stderr, "ns: cannot start bash: %s\n", strerror(errno));
         _exit(127);
     }
-    *s = (ns_task_status){.state = NS_TASK_RUNNING, .attempt = s->attempt, .pid = pid, .ticks = ns_proc_ticks(pid), .started = jobs_now()};
+    *s = (ns_task_status){.state = NS_TASK_RUNNING,
+                          .attempt = s->attempt,
+                          .pid = pid,
+                          .ticks = ns_proc_ticks(pid),
+                          .started = jobs_now()};
     ns_status st = ns_store_write_status(g, (int)i, s, err);
     int status = 0;
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
         if (stop_signal == SIGTERM) kill(pid, SIGTERM);
     int rc = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-    ns_store_read_marks(s, g, (int)i);
+    int marked = ns_store_read_marks(s, g, (int)i);
     s->rc = rc;
     s->ended = jobs_now();
     s->state = rc ? NS_TASK_FAILED : NS_TASK_DONE;
-    if (rc) snprintf(s->why, sizeof s->why, "exit code %d", rc);
+    if (rc && !marked) snprintf(s->why, sizeof s->why, "exit code %d", rc);
     if (st == NS_OK) st = ns_store_write_status(g, (int)i, s, err);
     return st;
 }

@@ -13,7 +13,8 @@
 
 /* ---- commands on the login node ---- */
 /* Runs argv here, or as a quoted line behind ssh. */
-static ns_status remote(ns_proc_result *r, const ns_graph *g, const ns_words *argv, const void *in, size_t n_in, double timeout, ns_error *err)
+static ns_status remote(ns_proc_result *r, const ns_graph *g, const ns_words *argv, const void *in, size_t n_in,
+                        double timeout, ns_error *err)
 {
     if (!g->ssh.n) return ns_proc_run(r, argv->v, in, n_in, timeout, err);
     ns_arena a = NS_ARENA_INIT("jobs.ssh");
@@ -50,13 +51,15 @@ static ns_status send_folder(const ns_graph *g, const char *from, const char *to
     const char *const pack[] = {"tar", "-C", from, "-cf", "-", ".", NULL};
     const char *const unpack[] = {"sh", "-c", "mkdir -p \"$1\" && tar -C \"$1\" -xf -", "sh", to, NULL};
     ns_status st = ns_proc_run(&tar, pack, NULL, 0, 600, err);
-    if (st == NS_OK && tar.rc) st = ns_error_set(err, NS_ERR_IO, __FILE__, __LINE__, "tar of %s failed (exit %d)", from, tar.rc);
+    if (st == NS_OK && tar.rc)
+        st = ns_error_set(err, NS_ERR_IO, __FILE__, __LINE__, "tar of %s failed (exit %d)", from, tar.rc);
     if (st == NS_OK) st = words_of(&w, &a, err, unpack);
     if (st == NS_OK) st = remote(&there, g, &w, tar.out.data, tar.out.len, 600, err);
     if (st == NS_OK && there.rc) {
         char said[300];
         ns_proc_said(said, sizeof said, &there);
-        st = ns_error_set(err, NS_ERR_IO, __FILE__, __LINE__, "cannot write %s on %s: %s", to, g->ssh.v[g->ssh.n - 1], said);
+        st = ns_error_set(err, NS_ERR_IO, __FILE__, __LINE__, "cannot write %s on %s: %s", to, g->ssh.v[g->ssh.n - 1],
+                          said);
     }
     ns_proc_free(&tar);
     ns_proc_free(&there);
@@ -115,7 +118,8 @@ static const char *no_patterns(ns_arena *a, const char *s, ns_error *err)
 }
 
 /* Flags of one component of a job. */
-static ns_status component(ns_words *w, ns_arena *a, const ns_submission *s, const ns_task *t, const ns_group *k, ns_error *err)
+static ns_status component(ns_words *w, ns_arena *a, const ns_submission *s, const ns_task *t, const ns_group *k,
+                           ns_error *err)
 {
     const ns_cluster *c = &s->cluster;
     char text[32];
@@ -142,9 +146,10 @@ static ns_status prepare(ns_submission *s, int task, ns_error *err)
     ns_task *t = &g->tasks[task];
     const ns_cluster *c = &s->cluster;
     ns_words *w = &t->submit;
-    static const char *const first[] = {"sbatch", "--parsable", "--requeue", "--kill-on-invalid-dep=yes", "--open-mode=append", NULL};
-    NS_FAIL_IF(strchr(t->log_dir, '\\') || strchr(t->log_dir, '\n'), NS_ERR_CONFIG, "--log_dir: '%s' has a backslash or a newline, which Slurm cannot take",
-               t->log_dir);
+    static const char *const first[] = {
+        "sbatch", "--parsable", "--requeue", "--kill-on-invalid-dep=yes", "--open-mode=append", NULL};
+    NS_FAIL_IF(strchr(t->log_dir, '\\') || strchr(t->log_dir, '\n'), NS_ERR_CONFIG,
+               "--log_dir: '%s' has a backslash or a newline, which Slurm cannot take", t->log_dir);
     w->n = 0;
     JOBS_TRY(words_of(w, a, err, first));
     JOBS_TRY(ns_words_addf(w, a, err, "--job-name=%s%s", c->job_name_prefix ? c->job_name_prefix : "", t->name));
@@ -182,12 +187,13 @@ static ns_status outer_deps(const ns_task *t, dep_list *d, ns_error *err)
         ns_task_status *st;
         int found;
         NS_TRY(ns_store_open(&other, o->dir, &found, err), "run_after");
-        NS_FAIL_IF(!found || (size_t)o->task >= other.n_tasks, NS_ERR_INPUT, "run_after: the record of %s is gone", o->exp);
+        NS_FAIL_IF(!found || (size_t)o->task >= other.n_tasks, NS_ERR_INPUT, "run_after: the record of %s is gone",
+                   o->exp);
         ns_status rc = ns_steer_status(&other, &st, err);
         const ns_task_status *x = rc == NS_OK ? &st[o->task] : NULL;
         if (x && ns_task_ended(x->state) && x->state != NS_TASK_DONE && o->kind == NS_AFTER_OK)
-            rc = ns_error_set(err, NS_ERR_CONFIG, __FILE__, __LINE__, "%s is %s: `ns retry %s` first", other.tasks[o->task].name,
-                              ns_task_state_name(x->state), other.id);
+            rc = ns_error_set(err, NS_ERR_CONFIG, __FILE__, __LINE__, "%s is %s: `ns retry %s` first",
+                              other.tasks[o->task].name, ns_task_state_name(x->state), other.id);
         if (rc == NS_OK && x && !ns_task_ended(x->state)) rc = add_dep(d, o->kind, x->job, err);
         ns_graph_free(&other);
         JOBS_TRY(rc);
@@ -214,8 +220,8 @@ static ns_status sbatch(ns_graph *g, int task, const dep_list *d, char job[64], 
     size_t at = 1;
     ns_status st = ns_words_add(&w, &a, t->submit.v[0], err);
     if (st == NS_OK && (d->ok.len || d->any.len))
-        st = ns_words_addf(&w, &a, err, "--dependency=%s%s%s", d->ok.len ? d->ok.data : "", d->ok.len && d->any.len ? "," : "",
-                           d->any.len ? d->any.data : "");
+        st = ns_words_addf(&w, &a, err, "--dependency=%s%s%s", d->ok.len ? d->ok.data : "",
+                           d->ok.len && d->any.len ? "," : "", d->any.len ? d->any.data : "");
     for (; st == NS_OK && at < t->submit.n; at++) st = ns_words_add(&w, &a, t->submit.v[at], err);
     if (st == NS_OK) st = ns_words_addf(&w, &a, err, "%s/scripts/%d.sh", g->run_dir, task);
     if (st == NS_OK) st = remote(&r, g, &w, NULL, 0, 120, err);
@@ -223,7 +229,8 @@ static ns_status sbatch(ns_graph *g, int task, const dep_list *d, char job[64], 
         char said[400];
         ns_proc_said(said, sizeof said, &r);
         st = ns_error_set(err, r.rc == 127 ? NS_ERR_CONFIG : NS_ERR_IO, __FILE__, __LINE__,
-                          r.rc == 127 ? "%s: Slurm's sbatch is not installed here (%s): submit on the login node, or give the cluster file an ssh_tunnel"
+                          r.rc == 127 ? "%s: Slurm's sbatch is not installed here (%s): submit on the login node, or "
+                                        "give the cluster file an ssh_tunnel"
                                       : "%s: Slurm refused it: %s",
                           t->name, said);
     }
@@ -353,7 +360,8 @@ static ns_status read_queue(const ns_graph *g, ns_error *err)
     ns_arena a = NS_ARENA_INIT("jobs.squeue");
     ns_words w = {0};
     ns_proc_result r = {0};
-    const char *const argv[] = {"env", "SLURM_TIME_FORMAT=%s", "squeue", "--noheader", "--me", "--states=all", "--format=%i|%T|%r|%N|%S|%e", NULL};
+    const char *const argv[] = {"env",          "SLURM_TIME_FORMAT=%s",       "squeue", "--noheader", "--me",
+                                "--states=all", "--format=%i|%T|%r|%N|%S|%e", NULL};
     ns_status st = words_of(&w, &a, err, argv);
     if (st == NS_OK) st = remote(&r, g, &w, NULL, 0, 60, err);
     if (st == NS_OK && r.rc) {
@@ -376,7 +384,8 @@ static ns_status read_queue(const ns_graph *g, ns_error *err)
 /* Marks behind the tunnel are brought here: "file content" lines. */
 static ns_status fetch_marks(const ns_graph *g, ns_error *err)
 {
-    static const char text[] = "cd \"$1/state\" && for f in *.begin *.end *.stopped; do [ -e \"$f\" ] && printf '%s %s\\n' \"$f\" \"$(head -c 400 \"$f\")\"; done; true";
+    static const char text[] = "cd \"$1/state\" && for f in *.begin *.end *.stopped *.note; do [ -e \"$f\" ] && printf "
+                               "'%s %s\\n' \"$f\" \"$(head -c 400 \"$f\")\"; done; true";
     ns_arena a = NS_ARENA_INIT("jobs.ssh");
     ns_words w = {0};
     ns_proc_result r = {0};
@@ -403,20 +412,13 @@ static const queue_line *find_job(const char *job)
     return queue.n ? bsearch(&key, queue.v, queue.n, sizeof key, by_job) : NULL;
 }
 
-static void from_marks(ns_task_status *s)
-{
-    s->state = s->rc ? NS_TASK_FAILED : NS_TASK_DONE;
-    if (s->rc)
-        snprintf(s->why, sizeof s->why, "exit code %d", s->rc);
-    else
-        snprintf(s->why, sizeof s->why, "%s", s->stopped ? "stopped at its limit, saved" : "");
-}
-
 /* What Slurm and the marks say together. */
 static void settle(const ns_graph *g, int i, ns_task_status *s, const queue_line *q)
 {
-    static const char *const waiting[] = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"};
-    static const char *const running[] = {"RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"};
+    static const char *const waiting[] = {"PENDING",     "REQUEUED",     "REQUEUE_HOLD",
+                                          "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"};
+    static const char *const running[] = {"RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED",
+                                          "STOPPED", "SIGNALING",  "STAGE_OUT",   "RESIZING"};
     int ended = ns_store_read_marks(s, g, i);
     for (size_t k = 0; q && k < sizeof waiting / sizeof *waiting; k++)
         if (strcmp(q->state, waiting[k]) == 0) {
@@ -442,8 +444,9 @@ static void settle(const ns_graph *g, int i, ns_task_status *s, const queue_line
         s->ended = 0;
         snprintf(s->why, sizeof s->why, "cancelled before it started (a dependency did not succeed, or scancel)");
     } else if (ended) {
-        from_marks(s);
-        if (q && strcmp(q->state, "COMPLETED") && strcmp(q->state, "FAILED")) snprintf(s->why, sizeof s->why, "%s%s", q->state, s->stopped ? ", saved" : "");
+        s->state = s->rc ? NS_TASK_FAILED : NS_TASK_DONE;
+        if (q && strcmp(q->state, "COMPLETED") && strcmp(q->state, "FAILED"))
+            snprintf(s->why, sizeof s->why, "%s%s", q->state, s->stopped ? ", saved" : "");
     } else if (q && strcmp(q->state, "CANCELLED") == 0) {
         s->state = NS_TASK_CANCELLED;
         snprintf(s->why, sizeof s->why, "by scancel");

@@ -10,10 +10,10 @@
     do {                                \
         if (!(p)) return NS_ERR_MEMORY; \
     } while (0)
-#define TRY(call)                           \
-    do {                                    \
-        ns_status st_ = (call);             \
-        if (st_ != NS_OK) return st_;       \
+#define TRY(call)                     \
+    do {                              \
+        ns_status st_ = (call);       \
+        if (st_ != NS_OK) return st_; \
     } while (0)
 
 void ns_graph_init(ns_graph *g)
@@ -253,7 +253,8 @@ static ns_status get_int(const ns_json *o, const char *key, int64_t min, int64_t
 {
     int64_t x;
     const ns_json *v = ns_json_get(o, key);
-    NS_FAIL_IF(!v || !ns_json_is_int(v, &x) || x < min || x > max, NS_ERR_INPUT, "\"%s\" is not a number in range", key);
+    NS_FAIL_IF(!v || !ns_json_is_int(v, &x) || x < min || x > max, NS_ERR_INPUT, "\"%s\" is not a number in range",
+               key);
     *out = (int)x;
     return NS_OK;
 }
@@ -278,7 +279,8 @@ static ns_status get_words(ns_graph *g, const ns_json *o, const char *key, ns_wo
     TRY(get_list(o, key, &list, err));
     for (size_t i = 0; i < list->n; i++) {
         const ns_json *v = &list->items[i];
-        NS_FAIL_IF(v->type != NS_JSON_STRING || memchr(v->s.p, 0, v->s.n), NS_ERR_INPUT, "\"%s\"[%zu] is not a text", key, i);
+        NS_FAIL_IF(v->type != NS_JSON_STRING || memchr(v->s.p, 0, v->s.n), NS_ERR_INPUT, "\"%s\"[%zu] is not a text",
+                   key, i);
         TRY(ns_words_add(w, &g->arena, ns_arena_strndup(&g->arena, v->s.p, v->s.n, err), err));
     }
     return NS_OK;
@@ -370,7 +372,8 @@ static ns_status read_tree(ns_graph *g, const ns_json *o, ns_error *err)
     const ns_json *tasks;
     NS_FAIL_IF(o->type != NS_JSON_OBJECT, NS_ERR_INPUT, "not an object");
     TRY(get_int(o, "format", 0, 1000000, &format, err));
-    NS_FAIL_IF(format != 1, NS_ERR_UNSUPPORTED, "format %d: written by another version of ns, this one reads format 1", format);
+    NS_FAIL_IF(format != 1, NS_ERR_UNSUPPORTED, "format %d: written by another version of ns, this one reads format 1",
+               format);
     TRY(get_text(g, o, "title", 1, &g->title, err));
     TRY(get_text(g, o, "id", 1, &g->id, err));
     TRY(get_seconds(o, "created", &g->created, err));
@@ -400,7 +403,8 @@ ns_status ns_graph_read(ns_graph *g, const char *path, ns_error *err)
         st = read_tree(g, o, err);
         if (st != NS_OK) ns_error_frame(err, __FILE__, __LINE__, "%s", path);
     }
-    if (st == NS_ERR_INPUT) ns_error_frame(err, __FILE__, __LINE__, "damaged experiment record (remove its folder, or restore the file)");
+    if (st == NS_ERR_INPUT)
+        ns_error_frame(err, __FILE__, __LINE__, "damaged experiment record (remove its folder, or restore the file)");
     const char *slash = strrchr(path, '/');
     if (st == NS_OK) {
         g->dir = ns_arena_strndup(&g->arena, path, slash ? (size_t)(slash - path) : 0, err);

@@ -78,7 +78,8 @@ NS_MUST_USE ns_status ns_graph_group(ns_graph *g, int task, const char *role, ns
 NS_MUST_USE ns_status ns_graph_step(ns_graph *g, ns_group *group, ns_job_step **out, ns_error *err);
 /* Tasks that no other task waits for, the ends of the experiment: run_after waits for these. 1 if task is one. */
 int ns_graph_is_final(const ns_graph *g, int task);
-NS_MUST_USE ns_status ns_graph_write(ns_buf *out, ns_graph *g, ns_error *err);                      /* JSON */
-NS_MUST_USE ns_status ns_graph_read(ns_graph *g, const char *path, ns_error *err); /* a damaged file: NS_ERR_INPUT naming it */
+NS_MUST_USE ns_status ns_graph_write(ns_buf *out, ns_graph *g, ns_error *err); /* JSON */
+NS_MUST_USE ns_status ns_graph_read(ns_graph *g, const char *path,
+                                    ns_error *err); /* a damaged file: NS_ERR_INPUT naming it */
 
 #endif

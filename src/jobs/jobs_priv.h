@@ -8,14 +8,14 @@
 
 enum { JOBS_PATH = 4096 };
 
-#define JOBS_TRY(call)                      \
-    do {                                    \
-        ns_status jobs_st_ = (call);        \
+#define JOBS_TRY(call)                          \
+    do {                                        \
+        ns_status jobs_st_ = (call);            \
         if (jobs_st_ != NS_OK) return jobs_st_; \
     } while (0)
-#define JOBS_NEED(p)                        \
-    do {                                    \
-        if (!(p)) return NS_ERR_MEMORY;     \
+#define JOBS_NEED(p)                    \
+    do {                                \
+        if (!(p)) return NS_ERR_MEMORY; \
     } while (0)
 
 /* A path into a buffer of JOBS_PATH bytes; too long is an error that names it. */

@@ -58,14 +58,16 @@ static ns_status put(ns_buf *b, const char *s, int shell, char quote, ns_error *
             NS_TRY(ns_buf_adds(b, "'\\''", err), "%s", "path");
             continue;
         }
-        int plain = !shell || quote == '\'' || (quote == '"' ? !strchr("\"\\$`", *s) : !strchr(" \t\n'\"\\$`;&|<>(){}[]*?#~!", *s));
+        int plain = !shell || quote == '\'' ||
+                    (quote == '"' ? !strchr("\"\\$`", *s) : !strchr(" \t\n'\"\\$`;&|<>(){}[]*?#~!", *s));
         if (!plain) NS_TRY(ns_buf_addc(b, '\\', err), "%s", "path");
         NS_TRY(ns_buf_addc(b, *s, err), "%s", "path");
     }
     return NS_OK;
 }
 
-static ns_status translate(const ns_mounts *m, ns_arena *a, const char *text, int shell, const char **out, ns_error *err)
+static ns_status translate(const ns_mounts *m, ns_arena *a, const char *text, int shell, const char **out,
+                           ns_error *err)
 {
     ns_buf b = {0};
     char quote = 0;

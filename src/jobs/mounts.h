@@ -19,10 +19,13 @@ typedef struct ns_mounts {
 } ns_mounts;
 
 /* A path of an option: translated, made absolute. Err NS_ERR_CONFIG: not under a mount though there are mounts. */
-NS_MUST_USE ns_status ns_mounts_path(const ns_mounts *m, ns_arena *a, const char *path, const char **out, ns_error *err);
+NS_MUST_USE ns_status ns_mounts_path(const ns_mounts *m, ns_arena *a, const char *path, const char **out,
+                                     ns_error *err);
 /* Paths inside of a word: the whole, a value behind '=', an element of a list. Unmounted paths stay as they are. */
-NS_MUST_USE ns_status ns_mounts_word(const ns_mounts *m, ns_arena *a, const char *word, const char **out, ns_error *err);
+NS_MUST_USE ns_status ns_mounts_word(const ns_mounts *m, ns_arena *a, const char *word, const char **out,
+                                     ns_error *err);
 /* The same in a line for bash: what is put in is quoted as its place needs. */
-NS_MUST_USE ns_status ns_mounts_line(const ns_mounts *m, ns_arena *a, const char *line, const char **out, ns_error *err);
+NS_MUST_USE ns_status ns_mounts_line(const ns_mounts *m, ns_arena *a, const char *line, const char **out,
+                                     ns_error *err);
 
 #endif

@@ -6,7 +6,10 @@
 #include "jobs/pipes.h"
 
 #define AT(f) offsetof(ns_convert_options, f)
-#define TEXT(k, f, d, fl, ch, h) {.key = k, .flag = 1, .type = NS_OPT_STRING, .at = AT(f), .def = d, .flags = fl, .choices = ch, .help = h}
+#define TEXT(k, f, d, fl, ch, h)                                                                                 \
+    {                                                                                                            \
+        .key = k, .flag = 1, .type = NS_OPT_STRING, .at = AT(f), .def = d, .flags = fl, .choices = ch, .help = h \
+    }
 
 const ns_option ns_convert_option_table[NS_CONVERT_N] = {
     TEXT("input_model", input_model, NULL, NS_OPT_REQUIRED, NULL, "model to convert"),
@@ -16,23 +19,45 @@ const ns_option ns_convert_option_table[NS_CONVERT_N] = {
     TEXT("convert_to", convert_to, NULL, NS_OPT_REQUIRED, "nemo|hf|trtllm", "format of output_model"),
     TEXT("hf_model_name", hf_model_name, NULL, 0, NULL, "Hugging Face name or folder that gives config and tokenizer"),
     TEXT("dtype", dtype, "bf16", 0, "bf16|fp16|fp32", "type of the weights"),
-    {.key = "num_gpus", .flag = 1, .type = NS_OPT_INT, .at = AT(num_gpus), .flags = NS_OPT_REQUIRED, .min = 0, .max = 1e6, .help = "GPUs; trtllm: tensor parallel size"},
-    {.key = "num_nodes", .flag = 1, .type = NS_OPT_INT, .at = AT(num_nodes), .def = "1", .min = 1, .max = 1e6, .help = "trtllm: pipeline parallel size"},
+    {.key = "num_gpus",
+     .flag = 1,
+     .type = NS_OPT_INT,
+     .at = AT(num_gpus),
+     .flags = NS_OPT_REQUIRED,
+     .min = 0,
+     .max = 1e6,
+     .help = "GPUs; trtllm: tensor parallel size"},
+    {.key = "num_nodes",
+     .flag = 1,
+     .type = NS_OPT_INT,
+     .at = AT(num_nodes),
+     .def = "1",
+     .min = 1,
+     .max = 1e6,
+     .help = "trtllm: pipeline parallel size"},
     TEXT("trt_prepare_args", trt_prepare_args, NULL, 0, NULL, "trtllm: more words for the first step"),
-    {.key = "trt_reuse_tmp_engine", .flag = 1, .type = NS_OPT_BOOL, .at = AT(trt_reuse_tmp_engine), .def = "true", .help = "trtllm: keep a first step that is there"},
+    {.key = "trt_reuse_tmp_engine",
+     .flag = 1,
+     .type = NS_OPT_BOOL,
+     .at = AT(trt_reuse_tmp_engine),
+     .def = "true",
+     .help = "trtllm: keep a first step that is there"},
     NS_COMMON_OPTIONS(ns_convert_options),
 };
 
 static ns_status check(const ns_convert_options *o, const ns_submission *s, ns_error *err)
 {
     int trt = strcmp(o->convert_to, "trtllm") == 0;
-    NS_FAIL_IF(trt && strcmp(o->convert_from, "hf"), NS_ERR_CONFIG, "Conversion from %s to trtllm is not supported directly. Convert to HF first.", o->convert_from);
-    NS_FAIL_IF(strcmp(o->convert_from, o->convert_to) == 0, NS_ERR_CONFIG, "--convert_from and --convert_to are both %s", o->convert_to);
+    NS_FAIL_IF(trt && strcmp(o->convert_from, "hf"), NS_ERR_CONFIG,
+               "Conversion from %s to trtllm is not supported directly. Convert to HF first.", o->convert_from);
+    NS_FAIL_IF(strcmp(o->convert_from, o->convert_to) == 0, NS_ERR_CONFIG,
+               "--convert_from and --convert_to are both %s", o->convert_to);
     NS_FAIL_IF(!trt && !o->hf_model_name, NS_ERR_CONFIG, "--hf_model_name is required");
-    NS_FAIL_IF(!trt && strcmp(o->model_type, "deepseek_v3") == 0, NS_ERR_UNSUPPORTED, "--model_type=deepseek_v3 is not available for %s", o->convert_to);
+    NS_FAIL_IF(!trt && strcmp(o->model_type, "deepseek_v3") == 0, NS_ERR_UNSUPPORTED,
+               "--model_type=deepseek_v3 is not available for %s", o->convert_to);
     for (size_t i = 0; !trt && i < s->words.n; i++)
-        NS_FAIL_IF(s->words.v[i][0] == '-' && strcmp(s->words.v[i], "--override"), NS_ERR_CONFIG, "unknown option %s (see `ns convert --help`)",
-                   s->words.v[i]);
+        NS_FAIL_IF(s->words.v[i][0] == '-' && strcmp(s->words.v[i], "--override"), NS_ERR_CONFIG,
+                   "unknown option %s (see `ns convert --help`)", s->words.v[i]);
     return NS_OK;
 }
 
@@ -64,7 +89,8 @@ static ns_status build(ns_submission *s, void *options, const ns_parsed *p, ns_e
     JOBS_TRY(ns_words_addf(w, a, err, "--dtype=%s", o->dtype));
     JOBS_TRY(ns_words_addf(w, a, err, "--num_gpus=%lld", (long long)(o->num_gpus > 0 ? o->num_gpus : 1)));
     JOBS_TRY(ns_words_addf(w, a, err, "--num_nodes=%lld", (long long)o->num_nodes));
-    if (o->trt_prepare_args && *o->trt_prepare_args) NS_TRY(ns_words_split(w, a, o->trt_prepare_args, err), "--trt_prepare_args");
+    if (o->trt_prepare_args && *o->trt_prepare_args)
+        NS_TRY(ns_words_split(w, a, o->trt_prepare_args, err), "--trt_prepare_args");
     return ns_words_add_all(w, a, s->words.v, s->words.n, err);
 }
 

@@ -9,17 +9,35 @@
 #include "jobs/pipes.h"
 #include "jobs/proc.h"
 
-#define TEXT(s, k, f, d, h) {.key = k, .flag = 1, .type = NS_OPT_STRING, .at = offsetof(s, f), .def = d, .help = h}
-#define NEEDED(s, k, f, h) {.key = k, .flag = 1, .type = NS_OPT_STRING, .at = offsetof(s, f), .flags = NS_OPT_REQUIRED, .help = h}
-#define COUNT(s, k, f, d, lo, h) \
-    {.key = k, .flag = 1, .type = NS_OPT_INT, .at = offsetof(s, f), .def = d, .min = lo, .max = 1e9, .flags = (d) ? 0 : NS_OPT_NULLABLE, .null_value = -1, .help = h}
-#define SWITCH(s, k, f, h) {.key = k, .flag = 1, .type = NS_OPT_BOOL, .at = offsetof(s, f), .def = "false", .help = h}
-#define SERVER(s)                                                                                                                    \
-    TEXT(s, "model", server.model, NULL, "model to answer with"),                                                                    \
-        {.key = "server_type", .flag = 1, .type = NS_OPT_STRING, .at = offsetof(s, server.type), .def = "native",                    \
-         .choices = "native|trtllm|vllm|nemo|openai|sglang", .help = "native: our engine, in the job; other servers are not available yet"}, \
-        TEXT(s, "server_address", server.address, NULL, "a running server: not available yet"),                                      \
-        COUNT(s, "server_gpus", server.gpus, NULL, 0, "GPUs of the job"), COUNT(s, "server_nodes", server.nodes, "1", 1, "nodes of a server: only 1"), \
+#define TEXT(s, k, f, d, h)                                                                   \
+    {                                                                                         \
+        .key = k, .flag = 1, .type = NS_OPT_STRING, .at = offsetof(s, f), .def = d, .help = h \
+    }
+#define NEEDED(s, k, f, h)                                                                                    \
+    {                                                                                                         \
+        .key = k, .flag = 1, .type = NS_OPT_STRING, .at = offsetof(s, f), .flags = NS_OPT_REQUIRED, .help = h \
+    }
+#define COUNT(s, k, f, d, lo, h)                                                                        \
+    {                                                                                                   \
+        .key = k, .flag = 1, .type = NS_OPT_INT, .at = offsetof(s, f), .def = d, .min = lo, .max = 1e9, \
+        .flags = (d) ? 0 : NS_OPT_NULLABLE, .null_value = -1, .help = h                                 \
+    }
+#define SWITCH(s, k, f, h)                                                                        \
+    {                                                                                             \
+        .key = k, .flag = 1, .type = NS_OPT_BOOL, .at = offsetof(s, f), .def = "false", .help = h \
+    }
+#define SERVER(s)                                                                               \
+    TEXT(s, "model", server.model, NULL, "model to answer with"),                               \
+        {.key = "server_type",                                                                  \
+         .flag = 1,                                                                             \
+         .type = NS_OPT_STRING,                                                                 \
+         .at = offsetof(s, server.type),                                                        \
+         .def = "native",                                                                       \
+         .choices = "native|trtllm|vllm|nemo|openai|sglang",                                    \
+         .help = "native: our engine, in the job; other servers are not available yet"},        \
+        TEXT(s, "server_address", server.address, NULL, "a running server: not available yet"), \
+        COUNT(s, "server_gpus", server.gpus, NULL, 0, "GPUs of the job"),                       \
+        COUNT(s, "server_nodes", server.nodes, "1", 1, "nodes of a server: only 1"),            \
         TEXT(s, "server_args", server.args, NULL, "words for a server: not available yet")
 
 const ns_option ns_eval_option_table[NS_EVAL_N] = {
@@ -33,15 +51,23 @@ const ns_option ns_eval_option_table[NS_EVAL_N] = {
     TEXT(ns_eval_options, "chunk_ids", chunk_ids, NULL, "not available yet"),
     TEXT(ns_eval_options, "extra_eval_args", extra_eval_args, NULL, "more words for `ns grade`"),
     SWITCH(ns_eval_options, "skip_greedy", skip_greedy, "no greedy run"),
-    TEXT(ns_eval_options, "extra_datasets", extra_datasets, NULL, "folder of data sets: NAME/SPLIT.jsonl (also $NEMO_SKILLS_EXTRA_DATASETS)"),
+    TEXT(ns_eval_options, "extra_datasets", extra_datasets, NULL,
+         "folder of data sets: NAME/SPLIT.jsonl (also $NEMO_SKILLS_EXTRA_DATASETS)"),
     NS_COMMON_OPTIONS(ns_eval_options),
 };
 
 const ns_option ns_generate_option_table[NS_GENERATE_N] = {
     NEEDED(ns_generate_options, "output_dir", output_dir, "results go to <output_dir>/<output_prefix>.jsonl"),
-    {.key = "generation_type", .flag = 1, .type = NS_OPT_STRING, .at = offsetof(ns_generate_options, generation_type), .def = "generate", .choices = "generate|reward|math_judge", .help = "only generate is available"},
+    {.key = "generation_type",
+     .flag = 1,
+     .type = NS_OPT_STRING,
+     .at = offsetof(ns_generate_options, generation_type),
+     .def = "generate",
+     .choices = "generate|reward|math_judge",
+     .help = "only generate is available"},
     SERVER(ns_generate_options),
-    COUNT(ns_generate_options, "dependent_jobs", dependent_jobs, "0", 0, "copies of the job chained behind it, to finish what a time limit cut"),
+    COUNT(ns_generate_options, "dependent_jobs", dependent_jobs, "0", 0,
+          "copies of the job chained behind it, to finish what a time limit cut"),
     COUNT(ns_generate_options, "num_random_seeds", num_random_seeds, NULL, 1, "samples: not available yet"),
     TEXT(ns_generate_options, "random_seeds", random_seeds, NULL, "samples: not available yet"),
     COUNT(ns_generate_options, "starting_seed", starting_seed, "0", 0, "first seed of the samples"),
@@ -60,19 +86,26 @@ ns_status ns_check_server(ns_submission *s, const ns_server_options *o, const ch
 {
     NS_FAIL_IF(!o->model, NS_ERR_CONFIG, "missing: --model (model to answer with)");
     NS_FAIL_IF(strcmp(o->type, "openai") == 0 || o->address, NS_ERR_UNSUPPORTED,
-               "%s: servers that run elsewhere (--server_address, --server_type=openai) are not available yet: use --server_type=native", verb);
-    NS_FAIL_IF(o->args && *o->args, NS_ERR_UNSUPPORTED, "%s: --server_args are words for a server, and ns answers in the job itself: leave them out", verb);
-    NS_FAIL_IF(o->nodes > 1, NS_ERR_UNSUPPORTED, "%s: --server_nodes=%lld: the native engine runs on one node", verb, (long long)o->nodes);
+               "%s: servers that run elsewhere (--server_address, --server_type=openai) are not available yet: use "
+               "--server_type=native",
+               verb);
+    NS_FAIL_IF(o->args && *o->args, NS_ERR_UNSUPPORTED,
+               "%s: --server_args are words for a server, and ns answers in the job itself: leave them out", verb);
+    NS_FAIL_IF(o->nodes > 1, NS_ERR_UNSUPPORTED, "%s: --server_nodes=%lld: the native engine runs on one node", verb,
+               (long long)o->nodes);
     if (strcmp(o->type, "native") == 0) return NS_OK;
     NS_FAIL_IF(o->gpus < 0, NS_ERR_CONFIG, "Need to specify server_gpus if hosting the model");
-    return ns_submission_note(s, err, "--server_type=%s is not available: ns answers with its own engine (--server_type=native)", o->type);
+    return ns_submission_note(
+        s, err, "--server_type=%s is not available: ns answers with its own engine (--server_type=native)", o->type);
 }
 
 /* Where <name>/<split>.jsonl is; all places tried are in the message. */
-static ns_status find_dataset(ns_submission *s, const ns_eval_options *o, const char *name, const char **out, ns_error *err)
+static ns_status find_dataset(ns_submission *s, const ns_eval_options *o, const char *name, const char **out,
+                              ns_error *err)
 {
     ns_arena *a = &s->graph.arena;
-    const char *extra = o->extra_datasets ? o->extra_datasets : getenv("NEMO_SKILLS_EXTRA_DATASETS"), *home = getenv("HOME"), *dirs[3] = {0};
+    const char *extra = o->extra_datasets ? o->extra_datasets : getenv("NEMO_SKILLS_EXTRA_DATASETS"),
+               *home = getenv("HOME"), *dirs[3] = {0};
     size_t n = 0;
     if (extra && *extra) NS_TRY(ns_submission_path(s, "--extra_datasets", extra, 0, &dirs[n++], err), "%s", "eval");
     dirs[n++] = ns_arena_printf(a, err, "%s/nemo_skills/dataset", s->graph.workdir);
@@ -82,8 +115,9 @@ static ns_status find_dataset(ns_submission *s, const ns_eval_options *o, const 
         JOBS_NEED(*out);
         if (s->graph.ssh.n || ns_path_exists(*out)) return NS_OK;
     }
-    NS_FAIL(NS_ERR_INPUT, "benchmark %s: there is no %s/%s.jsonl in %s%s%s%s%s: name its folder with --extra_datasets", name, name, o->split, dirs[0],
-            n > 1 ? ", " : "", n > 1 ? dirs[1] : "", n > 2 ? ", " : "", n > 2 ? dirs[2] : "");
+    NS_FAIL(NS_ERR_INPUT, "benchmark %s: there is no %s/%s.jsonl in %s%s%s%s%s: name its folder with --extra_datasets",
+            name, name, o->split, dirs[0], n > 1 ? ", " : "", n > 1 ? dirs[1] : "", n > 2 ? ", " : "",
+            n > 2 ? dirs[2] : "");
 }
 
 static int has_setting(const ns_words *w, const char *key)
@@ -96,7 +130,8 @@ static int has_setting(const ns_words *w, const char *key)
     return 0;
 }
 
-static ns_status add_eval(ns_submission *s, const ns_eval_options *o, int t, const char *name, const char *model, const char *output, ns_error *err)
+static ns_status add_eval(ns_submission *s, const ns_eval_options *o, int t, const char *name, const char *model,
+                          const char *output, ns_error *err)
 {
     ns_arena *a = &s->graph.arena;
     const char *rows, *file = ns_arena_printf(a, err, "%s/eval-results/%s/output.jsonl", output, name);
@@ -111,7 +146,8 @@ static ns_status add_eval(ns_submission *s, const ns_eval_options *o, int t, con
     JOBS_TRY(ns_words_add(&step->argv, a, ns_setting(a, "++model", model, err), err));
     JOBS_TRY(ns_words_add(&step->argv, a, ns_setting(a, "++input_file", rows, err), err));
     JOBS_TRY(ns_words_add(&step->argv, a, ns_setting(a, "++output_file", file, err), err));
-    if (!has_setting(&s->words, "input_key")) JOBS_TRY(ns_words_add(&step->argv, a, "++prompt_config=generic/math", err));
+    if (!has_setting(&s->words, "input_key"))
+        JOBS_TRY(ns_words_add(&step->argv, a, "++prompt_config=generic/math", err));
     JOBS_TRY(ns_words_add_all(&step->argv, a, s->words.v, s->words.n, err));
     JOBS_TRY(ns_submission_command(s, t, "grade", &step, err));
     JOBS_TRY(ns_words_add(&step->argv, a, ns_setting(a, "++input_files", file, err), err));
@@ -125,12 +161,17 @@ static ns_status read_benchmarks(ns_submission *s, const ns_eval_options *o, ns_
     while (*p) {
         size_t n = strcspn(p, ",");
         const char *colon = memchr(p, ':', n);
-        NS_FAIL_IF(!colon || colon == p || strspn(colon + 1, "0123456789") != n - (size_t)(colon - p) - 1 || colon[1] == ',' || !colon[1], NS_ERR_CONFIG,
-                   "--benchmarks: '%.*s': expected NAME:SAMPLES", (int)n, p);
-        NS_FAIL_IF(memchr(p, '/', (size_t)(colon - p)) || p[0] == '.', NS_ERR_CONFIG, "--benchmarks: '%.*s' is not a name", (int)(colon - p), p);
-        NS_FAIL_IF(atol(colon + 1) > 0, NS_ERR_UNSUPPORTED, "--benchmarks=%.*s: samples need the serving engine, which is not available yet: %.*s:0 answers greedily",
-                   (int)n, p, (int)(colon - p), p);
-        JOBS_TRY(ns_words_add(names, &s->graph.arena, ns_arena_strndup(&s->graph.arena, p, (size_t)(colon - p), err), err));
+        NS_FAIL_IF(!colon || colon == p || strspn(colon + 1, "0123456789") != n - (size_t)(colon - p) - 1 ||
+                       colon[1] == ',' || !colon[1],
+                   NS_ERR_CONFIG, "--benchmarks: '%.*s': expected NAME:SAMPLES", (int)n, p);
+        NS_FAIL_IF(memchr(p, '/', (size_t)(colon - p)) || p[0] == '.', NS_ERR_CONFIG,
+                   "--benchmarks: '%.*s' is not a name", (int)(colon - p), p);
+        NS_FAIL_IF(
+            atol(colon + 1) > 0, NS_ERR_UNSUPPORTED,
+            "--benchmarks=%.*s: samples need the serving engine, which is not available yet: %.*s:0 answers greedily",
+            (int)n, p, (int)(colon - p), p);
+        JOBS_TRY(
+            ns_words_add(names, &s->graph.arena, ns_arena_strndup(&s->graph.arena, p, (size_t)(colon - p), err), err));
         p += n + (p[n] == ',');
     }
     NS_FAIL_IF(!names->n, NS_ERR_CONFIG, "--benchmarks is empty: NAME:SAMPLES");
@@ -143,7 +184,8 @@ static ns_status build_eval(ns_submission *s, void *options, const ns_parsed *p,
     ns_arena *a = &s->graph.arena;
     ns_words names = {0};
     const char *output, *model, *logs;
-    NS_FAIL_IF(o->num_chunks >= 0 || o->chunk_ids, NS_ERR_UNSUPPORTED, "--num_chunks and --chunk_ids are not available yet");
+    NS_FAIL_IF(o->num_chunks >= 0 || o->chunk_ids, NS_ERR_UNSUPPORTED,
+               "--num_chunks and --chunk_ids are not available yet");
     NS_FAIL_IF(o->skip_greedy, NS_ERR_UNSUPPORTED, "--skip_greedy: only greedy answers are available yet");
     JOBS_TRY(ns_check_server(s, &o->server, "eval", err));
     JOBS_TRY(read_benchmarks(s, o, &names, err));
@@ -184,7 +226,8 @@ static ns_status simple_step(ns_submission *s, int t, const char *x, const char 
     return ns_words_add(&step->argv, &s->graph.arena, z, err);
 }
 
-static ns_status add_generate(ns_submission *s, const ns_generate_options *o, int t, const char *model, const char *output, const char *file, ns_error *err)
+static ns_status add_generate(ns_submission *s, const ns_generate_options *o, int t, const char *model,
+                              const char *output, const char *file, ns_error *err)
 {
     ns_arena *a = &s->graph.arena;
     ns_job_step *step;
@@ -209,15 +252,20 @@ static ns_status build_generate(ns_submission *s, void *options, const ns_parsed
     const ns_generate_options *o = options;
     ns_arena *a = &s->graph.arena;
     const char *output, *model, *logs, *file, *done;
-    NS_FAIL_IF(strcmp(o->generation_type, "generate"), NS_ERR_UNSUPPORTED, "--generation_type=%s is not available yet", o->generation_type);
+    NS_FAIL_IF(strcmp(o->generation_type, "generate"), NS_ERR_UNSUPPORTED, "--generation_type=%s is not available yet",
+               o->generation_type);
     NS_FAIL_IF(o->num_random_seeds >= 0 || o->random_seeds, NS_ERR_UNSUPPORTED,
-               "--num_random_seeds and --random_seeds: samples need the serving engine, which is not available yet; without them the answers are greedy");
-    NS_FAIL_IF(o->num_chunks >= 0 || o->chunk_ids, NS_ERR_UNSUPPORTED, "--num_chunks and --chunk_ids are not available yet");
+               "--num_random_seeds and --random_seeds: samples need the serving engine, which is not available yet; "
+               "without them the answers are greedy");
+    NS_FAIL_IF(o->num_chunks >= 0 || o->chunk_ids, NS_ERR_UNSUPPORTED,
+               "--num_chunks and --chunk_ids are not available yet");
     NS_FAIL_IF(o->with_sandbox, NS_ERR_UNSUPPORTED, "--with_sandbox: there is no sandbox yet");
-    NS_FAIL_IF(strchr(o->output_prefix, '/') || !*o->output_prefix, NS_ERR_CONFIG, "--output_prefix=%s: a base name is wanted", o->output_prefix);
+    NS_FAIL_IF(strchr(o->output_prefix, '/') || !*o->output_prefix, NS_ERR_CONFIG,
+               "--output_prefix=%s: a base name is wanted", o->output_prefix);
     JOBS_TRY(ns_check_server(s, &o->server, "generate", err));
     JOBS_TRY(ns_submission_words(s, p->overrides, p->n_overrides, err));
-    NS_FAIL_IF(has_setting(&s->words, "dataset"), NS_ERR_UNSUPPORTED, "++dataset: name the rows with ++input_file=FILE");
+    NS_FAIL_IF(has_setting(&s->words, "dataset"), NS_ERR_UNSUPPORTED,
+               "++dataset: name the rows with ++input_file=FILE");
     NS_TRY(ns_submission_path(s, "--output_dir", o->output_dir, 0, &output, err), "%s", "generate");
     NS_TRY(ns_submission_path(s, "--model", o->server.model, 1, &model, err), "%s", "generate");
     NS_TRY(ns_submission_path(s, "--log_dir", o->common.log_dir, 0, &logs, err), "%s", "generate");
@@ -225,7 +273,8 @@ static ns_status build_generate(ns_submission *s, void *options, const ns_parsed
     file = ns_arena_printf(a, err, "%s/%s.jsonl", output, o->output_prefix);
     done = ns_arena_printf(a, err, "%s/%s.jsonl.done", output, o->output_prefix);
     JOBS_NEED(logs && file ? done : NULL);
-    if (!o->rerun_done && ns_path_exists(done)) return ns_submission_note(s, err, "%s exists: nothing to do (--rerun_done to do it again)", done);
+    if (!o->rerun_done && ns_path_exists(done))
+        return ns_submission_note(s, err, "%s exists: nothing to do (--rerun_done to do it again)", done);
     int last = -1;
     for (int64_t j = 0; j <= o->dependent_jobs; j++) {
         int t;

@@ -8,26 +8,49 @@
 #include "jobs/pipes.h"
 
 #define AT(f) offsetof(ns_run_cmd_options, f)
-#define TEXT(k, f, d, h) {.key = k, .flag = 1, .type = NS_OPT_STRING, .at = AT(f), .def = d, .help = h}
+#define TEXT(k, f, d, h)                                                             \
+    {                                                                                \
+        .key = k, .flag = 1, .type = NS_OPT_STRING, .at = AT(f), .def = d, .help = h \
+    }
 
 const ns_option ns_run_cmd_option_table[NS_RUN_CMD_N] = {
-    TEXT("container", container, "nemo-skills", "role of a container image; images are not used, the command runs natively"),
+    TEXT("container", container, "nemo-skills",
+         "role of a container image; images are not used, the command runs natively"),
     TEXT("preprocess_cmd", preprocess_cmd, NULL, "bash command line to run before"),
     TEXT("postprocess_cmd", postprocess_cmd, NULL, "bash command line to run after, when all went well"),
-    {.key = "num_gpus", .flag = 1, .type = NS_OPT_INT, .at = AT(num_gpus), .flags = NS_OPT_NULLABLE, .null_value = -1, .min = 0, .max = 1e6,
+    {.key = "num_gpus",
+     .flag = 1,
+     .type = NS_OPT_INT,
+     .at = AT(num_gpus),
+     .flags = NS_OPT_NULLABLE,
+     .null_value = -1,
+     .min = 0,
+     .max = 1e6,
      .help = "GPUs a node (default on slurm: 1, unless the partition's name contains cpu)"},
-    {.key = "num_nodes", .flag = 1, .type = NS_OPT_INT, .at = AT(num_nodes), .def = "1", .min = 1, .max = 1e6, .help = "nodes"},
+    {.key = "num_nodes",
+     .flag = 1,
+     .type = NS_OPT_INT,
+     .at = AT(num_nodes),
+     .def = "1",
+     .min = 1,
+     .max = 1e6,
+     .help = "nodes"},
     NS_COMMON_OPTIONS(ns_run_cmd_options),
 };
 
 static const struct {
     const char *program, *verb, *second;
 } programs[] = {
-    {"training.prepare_data", "prepare", NULL},        {"training.prepare_packed_ft_dataset", "pack", NULL},
-    {"training.merge_packed_data", "merge", NULL},     {"training.start_sft", "sft", NULL},
-    {"training.start_dpo", "dpo", NULL},               {"training.start_rm", "rm", NULL},
-    {"training.average_checkpoints", "average", NULL}, {"dataset.prepare", "dataset", "prepare"},
-    {"inference.generate", "infer", NULL},             {"evaluation.evaluate_results", "grade", NULL},
+    {"training.prepare_data", "prepare", NULL},
+    {"training.prepare_packed_ft_dataset", "pack", NULL},
+    {"training.merge_packed_data", "merge", NULL},
+    {"training.start_sft", "sft", NULL},
+    {"training.start_dpo", "dpo", NULL},
+    {"training.start_rm", "rm", NULL},
+    {"training.average_checkpoints", "average", NULL},
+    {"dataset.prepare", "dataset", "prepare"},
+    {"inference.generate", "infer", NULL},
+    {"evaluation.evaluate_results", "grade", NULL},
 };
 
 /* Name of a nemo_skills program ("training.prepare_data") and how many words name it; 0: something else. */
@@ -88,7 +111,8 @@ static ns_status command(ns_submission *s, int t, const char *const *v, size_t n
         JOBS_TRY(ns_words_add_all(&w, a, v, n, err));
     NS_FAIL_IF(!w.n, NS_ERR_CONFIG, "the command is empty");
     char name[128];
-    if (n == 1 && !program_name(name, &w) && strcmp(w.v[0], "ns")) return bash_step(s, t, v[0], err); /* builtins, aliases, VAR=x cmd */
+    if (n == 1 && !program_name(name, &w) && strcmp(w.v[0], "ns"))
+        return bash_step(s, t, v[0], err); /* builtins, aliases, VAR=x cmd */
     for (size_t i = 0; i < w.n; i++) {
         const char *word;
         JOBS_TRY(ns_mounts_word(&s->cluster.mounts, a, w.v[i], &word, err));
@@ -104,7 +128,8 @@ static ns_status build(ns_submission *s, void *options, const ns_parsed *p, ns_e
     const ns_run_cmd_options *o = options;
     const char *logs, *ctx = o->common.ctx;
     int t;
-    NS_FAIL_IF(!p->n_positional && (!ctx || !*ctx), NS_ERR_CONFIG, "there is no command: ns run_cmd [options] COMMAND [WORD ...]");
+    NS_FAIL_IF(!p->n_positional && (!ctx || !*ctx), NS_ERR_CONFIG,
+               "there is no command: ns run_cmd [options] COMMAND [WORD ...]");
     NS_FAIL_IF(p->n_positional && ctx && *ctx, NS_ERR_CONFIG, "give the command as words or by --ctx, not both");
     NS_TRY(ns_submission_path(s, "--log_dir", o->common.log_dir, 0, &logs, err), "%s", "run_cmd");
     JOBS_TRY(ns_submission_task(s, s->graph.title, logs, &t, err));

@@ -11,9 +11,19 @@
 #include "jobs/pipes.h"
 
 #define AT(f) offsetof(ns_train_options, f)
-#define TEXT(k, f, d, h) {.key = k, .flag = 1, .type = NS_OPT_STRING, .at = AT(f), .def = d, .help = h}
-#define COUNT(k, f, d, lo, h) {.key = k, .flag = 1, .type = NS_OPT_INT, .at = AT(f), .def = d, .min = lo, .max = 1e6, .flags = (d) ? 0 : NS_OPT_NULLABLE, .null_value = -1, .help = h}
-#define SWITCH(k, f, d, h) {.key = k, .flag = 1, .type = NS_OPT_BOOL, .at = AT(f), .def = d, .help = h}
+#define TEXT(k, f, d, h)                                                             \
+    {                                                                                \
+        .key = k, .flag = 1, .type = NS_OPT_STRING, .at = AT(f), .def = d, .help = h \
+    }
+#define COUNT(k, f, d, lo, h)                                                                  \
+    {                                                                                          \
+        .key = k, .flag = 1, .type = NS_OPT_INT, .at = AT(f), .def = d, .min = lo, .max = 1e6, \
+        .flags = (d) ? 0 : NS_OPT_NULLABLE, .null_value = -1, .help = h                        \
+    }
+#define SWITCH(k, f, d, h)                                                         \
+    {                                                                              \
+        .key = k, .flag = 1, .type = NS_OPT_BOOL, .at = AT(f), .def = d, .help = h \
+    }
 
 const ns_option ns_train_option_table[NS_TRAIN_N] = {
     TEXT("output_dir", output_dir, NULL, "where everything of this training goes"),
@@ -25,13 +35,20 @@ const ns_option ns_train_option_table[NS_TRAIN_N] = {
     COUNT("num_gpus", num_gpus, NULL, 0, "GPUs, and training processes, a node"),
     COUNT("tp", tp, NULL, 1, "tensor parallel size (default: num_gpus)"),
     COUNT("num_training_jobs", num_training_jobs, "1", 0, "jobs in the chain; 0: only average what is there"),
-    {.key = "training_algo", .flag = 1, .type = NS_OPT_STRING, .at = AT(training_algo), .def = "sft", .choices = "sft|dpo|rm|grpo", .help = "what to train"},
+    {.key = "training_algo",
+     .flag = 1,
+     .type = NS_OPT_STRING,
+     .at = AT(training_algo),
+     .def = "sft",
+     .choices = "sft|dpo|rm|grpo",
+     .help = "what to train"},
     TEXT("config_name", config_name, NULL, "YAML file of settings (default: sft_config, the settings' own defaults)"),
     TEXT("config_path", config_path, NULL, "folder of config_name"),
     TEXT("wandb_project", wandb_project, "nemo-skills", "project of the W&B run"),
     SWITCH("disable_wandb", disable_wandb, "false", "no W&B run"),
     SWITCH("with_sandbox", with_sandbox, "false", "not available yet"),
-    TEXT("average_steps", average_steps, NULL, "checkpoints to average: all (default) or 1000,5000; empty: do not average"),
+    TEXT("average_steps", average_steps, NULL,
+         "checkpoints to average: all (default) or 1000,5000; empty: do not average"),
     SWITCH("save_last_ckpt", save_last_ckpt, "false", "take the last checkpoint instead of the average"),
     TEXT("server_model", server_model, NULL, "judge of grpo: not available yet"),
     TEXT("server_address", server_address, NULL, "judge of grpo: not available yet"),
@@ -51,13 +68,16 @@ static ns_status check(const ns_train_options *o, ns_error *err)
         NS_FAIL_IF(!o->nemo_model, NS_ERR_CONFIG, "missing: --nemo_model (model to start from)");
         NS_FAIL_IF(o->num_gpus < 0, NS_ERR_CONFIG, "missing: --num_gpus (GPUs, and training processes, a node)");
     }
-    NS_FAIL_IF(strcmp(o->training_algo, "sft"), NS_ERR_UNSUPPORTED, "--training_algo=%s is not available yet: this build trains sft", o->training_algo);
-    NS_FAIL_IF(o->server_model || o->server_address || o->server_type || o->server_args || o->server_gpus >= 0, NS_ERR_UNSUPPORTED,
-               "--server_* serve the judge of grpo, which is not available yet");
+    NS_FAIL_IF(strcmp(o->training_algo, "sft"), NS_ERR_UNSUPPORTED,
+               "--training_algo=%s is not available yet: this build trains sft", o->training_algo);
+    NS_FAIL_IF(o->server_model || o->server_address || o->server_type || o->server_args || o->server_gpus >= 0,
+               NS_ERR_UNSUPPORTED, "--server_* serve the judge of grpo, which is not available yet");
     NS_FAIL_IF(o->with_sandbox, NS_ERR_UNSUPPORTED, "--with_sandbox: there is no sandbox yet");
     if (o->average_steps && *o->average_steps) {
-        NS_FAIL_IF(o->save_last_ckpt, NS_ERR_CONFIG, "--save_last_ckpt takes the last checkpoint, --average_steps averages: give one of them");
-        NS_FAIL_IF(strchr(o->average_steps, ' ') != NULL, NS_ERR_CONFIG, "average steps should be separated with commas: '%s'", o->average_steps);
+        NS_FAIL_IF(o->save_last_ckpt, NS_ERR_CONFIG,
+                   "--save_last_ckpt takes the last checkpoint, --average_steps averages: give one of them");
+        NS_FAIL_IF(strchr(o->average_steps, ' ') != NULL, NS_ERR_CONFIG,
+                   "average steps should be separated with commas: '%s'", o->average_steps);
     }
     return NS_OK;
 }
@@ -65,12 +85,13 @@ static ns_status check(const ns_train_options *o, ns_error *err)
 const char *ns_setting(ns_arena *a, const char *key, const char *text, ns_error *err)
 {
     static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+./:@%";
-    if (strspn(text, plain) == strlen(text) && (*text == '/' || *text == '.')) return ns_arena_printf(a, err, "%s=%s", key, text);
+    if (strspn(text, plain) == strlen(text) && (*text == '/' || *text == '.'))
+        return ns_arena_printf(a, err, "%s=%s", key, text);
     ns_buf b = {0};
     ns_status st = ns_buf_printf(&b, err, "%s='", key);
     for (const char *p = text; *p && st == NS_OK; p++) {
-        size_t slashes = strspn(p, "\\"); /* doubled only in front of a quote, where they would act */
-        if (slashes && (p[slashes] == '\'' || p[slashes] == 0)) {
+        size_t slashes = strspn(p, "\\"); /* doubled only in front of a quote or ${, where they would act */
+        if (slashes && (p[slashes] == '\'' || p[slashes] == 0 || (p[slashes] == '$' && p[slashes + 1] == '{'))) {
             for (size_t i = 0; i < slashes && st == NS_OK; i++) st = ns_buf_adds(&b, "\\\\", err);
             p += slashes - 1;
             continue;
@@ -106,7 +127,8 @@ static ns_status find_paths(ns_submission *s, const ns_train_options *o, train_p
     NS_TRY(ns_submission_path(s, "--config_path", o->config_path, 0, &p->config_path, err), "%s", "train");
     size_t n = p->data ? strlen(p->data) : 0; /* a pack is three files behind one name */
     int pack = n > 4 && strcmp(p->data + n - 4, ".npy") == 0;
-    if (needed && !pack) NS_TRY(ns_submission_path(s, "--training_data", o->training_data, 1, &p->data, err), "%s", "train");
+    if (needed && !pack)
+        NS_TRY(ns_submission_path(s, "--training_data", o->training_data, 1, &p->data, err), "%s", "train");
     if (!p->final) p->final = ns_arena_printf(a, err, "%s/model-averaged-nemo", p->output);
     if (!p->log_dir) p->log_dir = p->output;
     p->run = ns_arena_printf(a, err, "%s/training", p->output);
@@ -121,20 +143,25 @@ static ns_status choose_wandb(ns_submission *s, const ns_train_options *o, ns_er
     int key = 0;
     for (size_t i = 0; i < s->cluster.env.n; i++) key |= strncmp(s->cluster.env.v[i], "WANDB_API_KEY=", 14) == 0;
     if (!key)
-        return ns_submission_note(s, err, "WANDB_API_KEY is not set: no W&B run; metrics.jsonl and TensorBoard files are written (--disable_wandb "
-                                          "says so on purpose)");
+        return ns_submission_note(
+            s, err,
+            "WANDB_API_KEY is not set: no W&B run; metrics.jsonl and TensorBoard files are written (--disable_wandb "
+            "says so on purpose)");
     s->wandb_project = o->wandb_project;
-    return ns_submission_note(s, err, "W&B: project %s, run %s, synced at the end of each job where the command wandb is installed", o->wandb_project,
-                              s->graph.title);
+    return ns_submission_note(
+        s, err, "W&B: project %s, run %s, synced at the end of each job where the command wandb is installed",
+        o->wandb_project, s->graph.title);
 }
 
-static ns_status sft_words(ns_submission *s, const ns_train_options *o, const train_paths *p, ns_words *w, ns_error *err)
+static ns_status sft_words(ns_submission *s, const ns_train_options *o, const train_paths *p, ns_words *w,
+                           ns_error *err)
 {
     ns_arena *a = &s->graph.arena;
     if (o->config_name) JOBS_TRY(ns_words_addf(w, a, err, "--config-name=%s", o->config_name));
     if (p->config_path) JOBS_TRY(ns_words_addf(w, a, err, "--config-path=%s", p->config_path));
     int64_t devices = o->num_gpus > 0 ? o->num_gpus : 1;
-    JOBS_TRY(ns_words_addf(w, a, err, "++model.tensor_model_parallel_size=%lld", (long long)(o->tp > 0 ? o->tp : devices)));
+    JOBS_TRY(
+        ns_words_addf(w, a, err, "++model.tensor_model_parallel_size=%lld", (long long)(o->tp > 0 ? o->tp : devices)));
     JOBS_TRY(ns_words_addf(w, a, err, "trainer.devices=%lld", (long long)devices));
     JOBS_TRY(ns_words_addf(w, a, err, "trainer.num_nodes=%lld", (long long)o->num_nodes));
     JOBS_TRY(ns_words_add(w, a, "exp_manager.create_wandb_logger=False", err));
@@ -144,10 +171,13 @@ static ns_status sft_words(ns_submission *s, const ns_train_options *o, const tr
     JOBS_TRY(ns_words_add(w, a, ns_setting(a, "exp_manager.exp_dir", p->run, err), err));
     if (s->limit_s > 0) {
         long t = (long)floor(s->limit_s - s->margin_s);
-        JOBS_TRY(ns_words_addf(w, a, err, "++exp_manager.max_time_per_run=%02ld:%02ld:%02ld:%02ld", t / 86400, t / 3600 % 24, t / 60 % 60, t % 60));
+        JOBS_TRY(ns_words_addf(w, a, err, "++exp_manager.max_time_per_run=%02ld:%02ld:%02ld:%02ld", t / 86400,
+                               t / 3600 % 24, t / 60 % 60, t % 60));
     }
     JOBS_TRY(ns_words_add(w, a, ns_setting(a, "++model.data.train_ds.file_path", p->data, err), err));
-    JOBS_TRY(ns_words_add(w, a, ns_setting(a, "++model.data.validation_ds.file_path", p->validation ? p->validation : p->data, err), err));
+    JOBS_TRY(ns_words_add(
+        w, a, ns_setting(a, "++model.data.validation_ds.file_path", p->validation ? p->validation : p->data, err),
+        err));
     JOBS_TRY(ns_words_add(w, a, ns_setting(a, "model.restore_from_path", p->model, err), err));
     return ns_words_add_all(w, a, s->words.v, s->words.n, err);
 }
@@ -162,7 +192,8 @@ static ns_status add_average(ns_submission *s, const ns_train_options *o, const 
     if (o->num_training_jobs == 0 && !s->n_outer) { /* known now: there must be something to average */
         const char *dir = ns_arena_printf(a, err, "%s/checkpoints", p->run);
         JOBS_NEED(dir);
-        NS_FAIL_IF(!s->graph.ssh.n && !ns_path_is_dir(dir), NS_ERR_INPUT, "%s: there is no such folder: nothing to average", dir);
+        NS_FAIL_IF(!s->graph.ssh.n && !ns_path_is_dir(dir), NS_ERR_INPUT,
+                   "%s: there is no such folder: nothing to average", dir);
     }
     const char *logs = ns_arena_printf(a, err, "%s/prepare-eval-logs", p->log_dir);
     JOBS_NEED(logs);
@@ -186,14 +217,16 @@ static ns_status build(ns_submission *s, void *options, const ns_parsed *p, ns_e
     JOBS_TRY(find_paths(s, o, &paths, err));
     JOBS_TRY(choose_wandb(s, o, err));
     if (o->num_training_jobs > 0 && o->tp < 0 && o->num_gpus > 1)
-        JOBS_TRY(ns_submission_note(s, err, "tensor parallel size %lld: the GPUs of a node (--tp to change it)", (long long)o->num_gpus));
+        JOBS_TRY(ns_submission_note(s, err, "tensor parallel size %lld: the GPUs of a node (--tp to change it)",
+                                    (long long)o->num_gpus));
     const char *logs = ns_arena_printf(a, err, "%s/training-logs", paths.log_dir);
     JOBS_NEED(logs);
     int last = -1;
     for (int64_t j = 0; j < o->num_training_jobs; j++) {
         int t;
         ns_job_step *step;
-        JOBS_TRY(ns_submission_task(s, ns_arena_printf(a, err, "%s-%s-%lld", s->graph.title, o->training_algo, (long long)j), logs, &t, err));
+        JOBS_TRY(ns_submission_task(
+            s, ns_arena_printf(a, err, "%s-%s-%lld", s->graph.title, o->training_algo, (long long)j), logs, &t, err));
         ns_task *task = &s->graph.tasks[t];
         task->progress = paths.run;
         task->groups[0].nodes = (int)o->num_nodes;

@@ -12,15 +12,17 @@
 
 typedef struct ns_train_options {
     ns_common_options common;
-    const char *output_dir, *nemo_model, *final_nemo_path, *training_data, *validation_data, *training_algo, *config_name, *config_path,
-        *wandb_project, *average_steps, *server_model, *server_address, *server_type, *server_args;
+    const char *output_dir, *nemo_model, *final_nemo_path, *training_data, *validation_data, *training_algo,
+        *config_name, *config_path, *wandb_project, *average_steps, *server_model, *server_address, *server_type,
+        *server_args;
     int64_t num_nodes, num_gpus, tp, num_training_jobs, server_gpus, server_nodes;
     int disable_wandb, with_sandbox, save_last_ckpt;
 } ns_train_options;
 
 typedef struct ns_convert_options {
     ns_common_options common;
-    const char *input_model, *output_model, *model_type, *convert_from, *convert_to, *hf_model_name, *dtype, *trt_prepare_args;
+    const char *input_model, *output_model, *model_type, *convert_from, *convert_to, *hf_model_name, *dtype,
+        *trt_prepare_args;
     int64_t num_gpus, num_nodes;
     int trt_reuse_tmp_engine;
 } ns_convert_options;
@@ -41,7 +43,8 @@ typedef struct ns_eval_options {
 typedef struct ns_generate_options {
     ns_common_options common;
     ns_server_options server;
-    const char *output_dir, *generation_type, *random_seeds, *chunk_ids, *preprocess_cmd, *postprocess_cmd, *eval_args, *output_prefix;
+    const char *output_dir, *generation_type, *random_seeds, *chunk_ids, *preprocess_cmd, *postprocess_cmd, *eval_args,
+        *output_prefix;
     int64_t dependent_jobs, num_random_seeds, starting_seed, num_chunks;
     int rerun_done, with_sandbox;
 } ns_generate_options;
@@ -52,9 +55,15 @@ typedef struct ns_run_cmd_options {
     int64_t num_gpus, num_nodes;
 } ns_run_cmd_options;
 
-enum { NS_TRAIN_N = NS_COMMON_N + 23, NS_CONVERT_N = NS_COMMON_N + 11, NS_EVAL_N = NS_COMMON_N + 16, NS_GENERATE_N = NS_COMMON_N + 20, NS_RUN_CMD_N = NS_COMMON_N + 5 };
-extern const ns_option ns_train_option_table[NS_TRAIN_N], ns_convert_option_table[NS_CONVERT_N], ns_eval_option_table[NS_EVAL_N],
-    ns_generate_option_table[NS_GENERATE_N], ns_run_cmd_option_table[NS_RUN_CMD_N];
+enum {
+    NS_TRAIN_N = NS_COMMON_N + 23,
+    NS_CONVERT_N = NS_COMMON_N + 11,
+    NS_EVAL_N = NS_COMMON_N + 16,
+    NS_GENERATE_N = NS_COMMON_N + 20,
+    NS_RUN_CMD_N = NS_COMMON_N + 5
+};
+extern const ns_option ns_train_option_table[NS_TRAIN_N], ns_convert_option_table[NS_CONVERT_N],
+    ns_eval_option_table[NS_EVAL_N], ns_generate_option_table[NS_GENERATE_N], ns_run_cmd_option_table[NS_RUN_CMD_N];
 
 typedef struct ns_pipe {
     const char *name, *default_name; /* of the experiment */
@@ -72,9 +81,11 @@ typedef struct ns_pipe_result {
     int n_tasks, failed;     /* failed: with wait, or executor none: final tasks that did not succeed */
 } ns_pipe_result;
 /* The steps behind parsing. Notes go to the log. */
-NS_MUST_USE ns_status ns_pipe_run(const ns_pipe *pipe, void *options, const ns_parsed *p, ns_pipe_result *r, ns_error *err);
+NS_MUST_USE ns_status ns_pipe_run(const ns_pipe *pipe, void *options, const ns_parsed *p, ns_pipe_result *r,
+                                  ns_error *err);
 /* All of it, for callers that have words. */
-NS_MUST_USE ns_status ns_pipe_call(const ns_pipe *pipe, int argc, const char *const *argv, ns_pipe_result *r, ns_error *err);
+NS_MUST_USE ns_status ns_pipe_call(const ns_pipe *pipe, int argc, const char *const *argv, ns_pipe_result *r,
+                                   ns_error *err);
 void ns_pipe_result_free(ns_pipe_result *r);
 
 /* `key=VALUE` where VALUE means exactly `text`, whatever characters it holds. NULL on out of memory. */
@@ -83,7 +94,8 @@ const char *ns_setting(ns_arena *a, const char *key, const char *text, ns_error 
 NS_MUST_USE ns_status ns_check_server(ns_submission *s, const ns_server_options *o, const char *verb, ns_error *err);
 
 /* Steps of `ns run pipeline.yaml` (pipe_yaml.c): calls verbs in order, prints through `say`. */
-NS_MUST_USE ns_status ns_pipe_yaml(const char *path, int dry_run, void (*say)(void *user, const char *verb, const ns_pipe_result *r), void *user,
+NS_MUST_USE ns_status ns_pipe_yaml(const char *path, int dry_run,
+                                   void (*say)(void *user, const char *verb, const ns_pipe_result *r), void *user,
                                    ns_error *err);
 
 #endif

@@ -58,8 +58,8 @@ static ns_status add_output(ns_buf *b, int fd, int *open_fds, struct pollfd *slo
     return b->len < (size_t)64 << 20 ? ns_buf_add(b, chunk, (size_t)n, err) : NS_OK;
 }
 
-static ns_status exchange(ns_proc_result *r, int in, int out, int err_fd, const char *input, size_t n_input, double deadline,
-                          const char *name, ns_error *err)
+static ns_status exchange(ns_proc_result *r, int in, int out, int err_fd, const char *input, size_t n_input,
+                          double deadline, const char *name, ns_error *err)
 {
     struct pollfd p[3] = {{out, POLLIN, 0}, {err_fd, POLLIN, 0}, {n_input ? in : -1, POLLOUT, 0}};
     int open_fds = 2;
@@ -74,7 +74,8 @@ static ns_status exchange(ns_proc_result *r, int in, int out, int err_fd, const 
         int k = poll(p, 3, left > 3600 ? 3600000 : (int)(left * 1000) + 1);
         if (k < 0 && errno != EINTR) break;
         for (int i = 0; i < 2 && k > 0; i++)
-            if (p[i].fd >= 0 && p[i].revents) JOBS_TRY(add_output(i ? &r->err : &r->out, p[i].fd, &open_fds, &p[i], err));
+            if (p[i].fd >= 0 && p[i].revents)
+                JOBS_TRY(add_output(i ? &r->err : &r->out, p[i].fd, &open_fds, &p[i], err));
         if (k > 0 && p[2].fd >= 0 && p[2].revents) {
             ssize_t n = write(in, input + sent, n_input - sent < 65536 ? n_input - sent : 65536);
             if (n > 0) sent += (size_t)n;
@@ -114,7 +115,8 @@ ns_status ns_proc_run(ns_proc_result *r, const char *const *argv, const void *in
     close(er[0]);
     if (st != NS_OK) kill(pid, SIGKILL);
     int status = 0;
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {}
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+    }
     r->rc = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
     if (st != NS_OK) ns_proc_free(r);
     return st;

@@ -13,8 +13,8 @@ typedef struct ns_proc_result {
 
 /* Runs argv (NULL-terminated) with `input` (may be NULL) on its stdin. `timeout_s` 0: none; past it the program is killed and
  * the call fails (NS_ERR_IO). A bad exit code is not a failure of the call. */
-NS_MUST_USE ns_status ns_proc_run(ns_proc_result *r, const char *const *argv, const void *input, size_t n_input, double timeout_s,
-                                  ns_error *err);
+NS_MUST_USE ns_status ns_proc_run(ns_proc_result *r, const char *const *argv, const void *input, size_t n_input,
+                                  double timeout_s, ns_error *err);
 void ns_proc_free(ns_proc_result *r);
 /* The first line of what it said on stderr (or stdout), for messages. */
 void ns_proc_said(char *out, size_t n, const ns_proc_result *r);

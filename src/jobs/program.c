@@ -18,32 +18,32 @@
 #endif
 
 /* The documented `python [-m] nemo_skills...` programs are verbs here; any other use gets the next python of $PATH. */
-static const char shim_text[] =
-    "#!/bin/sh\n"
-    "self=$(cd \"$(dirname \"$0\")\" && pwd)\n"
-    "ns=$self/../bin/ns\n"
-    "name=\n"
-    "if [ \"${1:-}\" = -m ]; then\n"
-    "    case ${2:-} in nemo_skills.*) name=${2#nemo_skills.}; shift 2 ;; esac\n"
-    "else\n"
-    "    case ${1:-} in nemo_skills/*.py|*/nemo_skills/*.py) name=${1##*nemo_skills/}; name=${name%.py}; shift ;; esac\n"
-    "    name=$(printf %s \"$name\" | tr / .)\n"
-    "fi\n"
-    "case $name in\n"
-    "training.prepare_data) exec \"$ns\" prepare \"$@\" ;;\n"
-    "training.prepare_packed_ft_dataset) exec \"$ns\" pack \"$@\" ;;\n"
-    "training.merge_packed_data) exec \"$ns\" merge \"$@\" ;;\n"
-    "training.start_sft) exec \"$ns\" sft \"$@\" ;;\n"
-    "training.start_dpo) exec \"$ns\" dpo \"$@\" ;;\n"
-    "training.start_rm) exec \"$ns\" rm \"$@\" ;;\n"
-    "training.average_checkpoints) exec \"$ns\" average \"$@\" ;;\n"
-    "dataset.prepare) exec \"$ns\" dataset prepare \"$@\" ;;\n"
-    "inference.generate) exec \"$ns\" infer \"$@\" ;;\n"
-    "evaluation.evaluate_results) exec \"$ns\" grade \"$@\" ;;\n"
-    "?*) echo \"python: nemo_skills.$name has no counterpart in ns\" >&2; exit 2 ;;\n"
-    "esac\n"
-    "PATH=$(printf %s \"$PATH\" | tr : '\\n' | grep -vxF \"$self\" | paste -sd: -)\n"
-    "exec \"$(basename \"$0\")\" \"$@\"\n";
+static const char shim_text[] = "#!/bin/sh\n"
+                                "self=$(cd \"$(dirname \"$0\")\" && pwd)\n"
+                                "ns=$self/../bin/ns\n"
+                                "name=\n"
+                                "if [ \"${1:-}\" = -m ]; then\n"
+                                "    case ${2:-} in nemo_skills.*) name=${2#nemo_skills.}; shift 2 ;; esac\n"
+                                "else\n"
+                                "    case ${1:-} in nemo_skills/*.py|*/nemo_skills/*.py) name=${1##*nemo_skills/}; "
+                                "name=${name%.py}; shift ;; esac\n"
+                                "    name=$(printf %s \"$name\" | tr / .)\n"
+                                "fi\n"
+                                "case $name in\n"
+                                "training.prepare_data) exec \"$ns\" prepare \"$@\" ;;\n"
+                                "training.prepare_packed_ft_dataset) exec \"$ns\" pack \"$@\" ;;\n"
+                                "training.merge_packed_data) exec \"$ns\" merge \"$@\" ;;\n"
+                                "training.start_sft) exec \"$ns\" sft \"$@\" ;;\n"
+                                "training.start_dpo) exec \"$ns\" dpo \"$@\" ;;\n"
+                                "training.start_rm) exec \"$ns\" rm \"$@\" ;;\n"
+                                "training.average_checkpoints) exec \"$ns\" average \"$@\" ;;\n"
+                                "dataset.prepare) exec \"$ns\" dataset prepare \"$@\" ;;\n"
+                                "inference.generate) exec \"$ns\" infer \"$@\" ;;\n"
+                                "evaluation.evaluate_results) exec \"$ns\" grade \"$@\" ;;\n"
+                                "?*) echo \"python: nemo_skills.$name has no counterpart in ns\" >&2; exit 2 ;;\n"
+                                "esac\n"
+                                "PATH=$(printf %s \"$PATH\" | tr : '\\n' | grep -vxF \"$self\" | paste -sd: -)\n"
+                                "exec \"$(basename \"$0\")\" \"$@\"\n";
 
 static ns_status copy_file(const char *from, const char *to, mode_t mode, ns_error *err)
 {
@@ -51,7 +51,8 @@ static ns_status copy_file(const char *from, const char *to, mode_t mode, ns_err
     NS_TRY(ns_map_open(&m, from, err), "%s", "copy");
     ns_status st = ns_file_replace(to, m.data ? (const char *)m.data : "", m.size, err);
     ns_map_close(&m);
-    if (st == NS_OK && chmod(to, mode) != 0) st = ns_error_set(err, NS_ERR_IO, __FILE__, __LINE__, "%s: %s", to, strerror(errno));
+    if (st == NS_OK && chmod(to, mode) != 0)
+        st = ns_error_set(err, NS_ERR_IO, __FILE__, __LINE__, "%s: %s", to, strerror(errno));
     return st;
 }
 

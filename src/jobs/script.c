@@ -34,11 +34,13 @@ extern char **environ;
 
 static ns_status put_variable(ns_buf *out, const char *entry, int own, ns_error *err)
 {
-    static const char *const skip[] = {"_", "PWD", "OLDPWD", "SHLVL", "SHELLOPTS", "BASHOPTS", "NS_CLUSTER_INLINE", "CUDA_VISIBLE_DEVICES"};
+    static const char *const skip[] = {
+        "_", "PWD", "OLDPWD", "SHLVL", "SHELLOPTS", "BASHOPTS", "NS_CLUSTER_INLINE", "CUDA_VISIBLE_DEVICES"};
     const char *eq = strchr(entry, '=');
     size_t n = eq ? (size_t)(eq - entry) : 0;
     for (size_t i = 0; i < n; i++)
-        if (!(isalpha((unsigned char)entry[i]) || entry[i] == '_' || (i && isdigit((unsigned char)entry[i])))) return NS_OK;
+        if (!(isalpha((unsigned char)entry[i]) || entry[i] == '_' || (i && isdigit((unsigned char)entry[i]))))
+            return NS_OK;
     for (size_t i = 0; own && i < sizeof skip / sizeof skip[0]; i++)
         if (strlen(skip[i]) == n && strncmp(skip[i], entry, n) == 0) return NS_OK;
     if (!n) return NS_OK;
@@ -59,8 +61,10 @@ ns_status ns_script_env(ns_buf *out, const ns_submission *s, ns_error *err)
 static const char wandb_text[] =
     "# W&B gets this job's TensorBoard files; whatever happens there, the training has ended as it has\n"
     "if [ -n \"${WANDB_API_KEY:-}\" ] && command -v wandb >/dev/null; then\n"
-    "    find \"$ns_tb\" -maxdepth 1 -name 'events.out.tfevents*' -newer \"$NS_MARK.begin\" -exec timeout 600 wandb sync --append \\\n"
-    "        -p \"$ns_wandb_project\" --id \"$ns_wandb_id\" {} + >>\"$ns_tb/wandb.log\" 2>&1 || echo \"ns: wandb sync failed, see $ns_tb/wandb.log\"\n"
+    "    find \"$ns_tb\" -maxdepth 1 -name 'events.out.tfevents*' -newer \"$NS_MARK.begin\" -exec timeout 600 wandb "
+    "sync --append \\\n"
+    "        -p \"$ns_wandb_project\" --id \"$ns_wandb_id\" {} + >>\"$ns_tb/wandb.log\" 2>&1 || echo \"ns: wandb sync "
+    "failed, see $ns_tb/wandb.log\"\n"
     "fi\n";
 
 static ns_status put_step(ns_buf *out, const ns_job_step *step, ns_error *err)
@@ -73,7 +77,10 @@ static ns_status put_step(ns_buf *out, const ns_job_step *step, ns_error *err)
     ns_buf_free(&line);
     JOBS_TRY(st);
     if (step->stop_ok)
-        JOBS_TRY(ns_buf_adds(out, "if [ $rc = 130 ]; then : >\"$NS_MARK.stopped\"; rc=0; fi # stopped, all saved: the next job goes on\n", err));
+        JOBS_TRY(ns_buf_adds(
+            out,
+            "if [ $rc = 130 ]; then : >\"$NS_MARK.stopped\"; rc=0; fi # stopped, all saved: the next job goes on\n",
+            err));
     return NS_OK;
 }
 
@@ -85,7 +92,7 @@ ns_status ns_script_group(ns_buf *out, const ns_submission *s, int task, size_t 
     JOBS_TRY(ns_buf_adds(out, "#!/bin/bash\n", err));
     JOBS_TRY(comment(out, k->role, t->name, err));
     JOBS_TRY(assign(out, "NS_EXP", g->run_dir, err));
-    JOBS_TRY(ns_buf_printf(out, err, "NS_MARK=$NS_EXP/state/%d\n", task));
+    JOBS_TRY(ns_buf_printf(out, err, "export NS_MARK=$NS_EXP/state/%d\n", task));
     JOBS_TRY(assign(out, "ns_bin", s->program, err));
     JOBS_TRY(ns_buf_adds(out,
                          ". \"$NS_EXP/env.sh\" || exit 1\n"
@@ -96,7 +103,8 @@ ns_status ns_script_group(ns_buf *out, const ns_submission *s, int task, size_t 
     JOBS_TRY(ns_shell_quote(out, g->workdir, err));
     JOBS_TRY(ns_buf_adds(out, " || exit 1\n", err));
     for (size_t i = 0; i < s->cluster.setup.n; i++)
-        JOBS_TRY(ns_buf_printf(out, err, "%s\n", s->cluster.setup.v[i])); /* shell lines of the cluster file, by its author */
+        JOBS_TRY(ns_buf_printf(out, err, "%s\n",
+                               s->cluster.setup.v[i])); /* shell lines of the cluster file, by its author */
     for (size_t i = 0; i < k->n_steps; i++) {
         JOBS_TRY(put_step(out, &k->steps[i], err));
         if (i + 1 < k->n_steps) JOBS_TRY(ns_buf_adds(out, "[ $rc = 0 ] || exit $rc\n", err));
@@ -117,12 +125,17 @@ static ns_status put_launch(ns_buf *out, const ns_submission *s, int task, size_
     const ns_group *k = &t->groups[group];
     if (strcmp(s->graph.executor, "slurm") == 0) {
         ns_buf log = {0};
-        ns_status st = ns_buf_printf(&log, err, "%s/%s_%s_", t->log_dir, k->role, t->stem);
+        ns_status st = NS_OK;
+        for (const char *c = t->log_dir; *c && st == NS_OK; c++) /* '%' begins a pattern of Slurm's */
+            st = ns_buf_add(&log, *c == '%' ? "%%" : c, *c == '%' ? 2 : 1, err);
+        if (st == NS_OK) st = ns_buf_printf(&log, err, "/%s_%s_", k->role, t->stem);
         if (st == NS_OK) st = ns_buf_adds(out, "srun --output=", err);
         if (st == NS_OK) st = ns_shell_quote(out, log.data, err);
         ns_buf_free(&log);
         JOBS_TRY(st);
-        JOBS_TRY(ns_buf_printf(out, err, "\"${SLURM_JOB_ID}\"_srun.log --open-mode=append --kill-on-bad-exit=1 --wait=10 --overlap --nodes=%d --ntasks-per-node=%d",
+        JOBS_TRY(ns_buf_printf(out, err,
+                               "\"${SLURM_JOB_ID}\"_srun.log --open-mode=append --kill-on-bad-exit=1 --wait=10 "
+                               "--overlap --nodes=%d --ntasks-per-node=%d",
                                k->nodes, k->tasks));
         if (t->n_groups > 1) JOBS_TRY(ns_buf_printf(out, err, " --het-group=%zu", group));
         if (k->tasks * k->nodes > 1 && !s->cluster.srun_args.n) JOBS_TRY(ns_buf_adds(out, " --mpi=pmix", err));
@@ -137,10 +150,11 @@ static ns_status put_launch(ns_buf *out, const ns_submission *s, int task, size_
 
 static const char head_text[] =
     "finish() { # exit code\n"
-    "    printf '%s %s\\n' \"$1\" \"$(date +%s)\" >\"$NS_MARK.end.tmp\" && mv -f \"$NS_MARK.end.tmp\" \"$NS_MARK.end\"\n"
+    "    printf '%s %s\\n' \"$1\" \"$(date +%s)\" >\"$NS_MARK.end.tmp\" && mv -f \"$NS_MARK.end.tmp\" "
+    "\"$NS_MARK.end\"\n"
     "    exit \"$1\"\n"
     "}\n"
-    "rm -f \"$NS_MARK.end\" \"$NS_MARK.stopped\"\n"
+    "rm -f \"$NS_MARK.end\" \"$NS_MARK.stopped\" \"$NS_MARK.note\"\n"
     "printf '%s %s %s\\n' \"$(date +%s)\" \"${SLURM_JOB_NODELIST:-$(hostname)}\" $$ >\"$NS_MARK.begin.tmp\" &&\n"
     "    mv -f \"$NS_MARK.begin.tmp\" \"$NS_MARK.begin\" || exit 1\n"
     "trap : TERM USR1 INT # the programs are told too; wait for what they have to save\n"
@@ -159,15 +173,14 @@ static const char wait_first_text[] =
     "    [ -n \"$ended\" ] || { sleep 1 & wait $!; }\n"
     "done\n"
     "wait \"$ended\"; rc=$?\n";
-static const char stop_others_text[] =
-    "kill $pids 2>/dev/null\n"
-    "for i in $(seq 100); do\n"
-    "    alive=''\n"
-    "    for p in $pids; do kill -0 \"$p\" 2>/dev/null && alive=1; done\n"
-    "    [ -n \"$alive\" ] || break\n"
-    "    sleep 0.2\n"
-    "done\n"
-    "kill -9 $pids 2>/dev/null\n";
+static const char stop_others_text[] = "kill $pids 2>/dev/null\n"
+                                       "for i in $(seq 100); do\n"
+                                       "    alive=''\n"
+                                       "    for p in $pids; do kill -0 \"$p\" 2>/dev/null && alive=1; done\n"
+                                       "    [ -n \"$alive\" ] || break\n"
+                                       "    sleep 0.2\n"
+                                       "done\n"
+                                       "kill -9 $pids 2>/dev/null\n";
 
 ns_status ns_script_task(ns_buf *out, const ns_submission *s, int task, ns_error *err)
 {

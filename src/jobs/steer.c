@@ -31,7 +31,8 @@ static void spread(const ns_graph *g, char *mask)
             if (mask[g->tasks[i].edges[k].task]) mask[i] = 1;
 }
 
-static ns_status one_dependant(const ns_graph *g, const char *mask, const char *dir, dependant_fn fn, int *n, int depth, ns_error *err)
+static ns_status one_dependant(const ns_graph *g, const char *mask, const char *dir, dependant_fn fn, int *n, int depth,
+                               ns_error *err)
 {
     ns_graph other;
     char path[JOBS_PATH];
@@ -189,15 +190,18 @@ static int number_in(const char *json, const char *key, double *x)
     return p && sscanf(p + strlen(name), "%lf", x) == 1;
 }
 
-/* max_steps stands in run.json's plan. */
+/* The number of steps stands in run.json's plan. */
 static double total_steps(const char *folder)
 {
     char path[JOBS_PATH];
     ns_buf b = {0};
     ns_error err = NS_ERROR_INIT;
     double x = 0;
-    if (jobs_path(path, &err, "%s/run.json", folder) == NS_OK && ns_path_exists(path) && ns_file_read(&b, path, &err) == NS_OK && b.data)
-        if (!number_in(b.data, "max_steps", &x)) x = 0;
+    if (jobs_path(path, &err, "%s/run.json", folder) == NS_OK && ns_path_exists(path) &&
+        ns_file_read(&b, path, &err) == NS_OK && b.data) {
+        const char *plan = strstr(b.data, "\"plan\":");
+        if (!plan || !number_in(plan, "steps", &x)) x = 0;
+    }
     ns_buf_free(&b);
     return x;
 }
@@ -207,10 +211,13 @@ void ns_steer_progress(char *out, size_t n, const ns_task *t)
     char path[JOBS_PATH], line[8192];
     double step = 0, loss, rate, total;
     out[0] = 0;
-    if (!t->progress || jobs_path(path, NULL, "%s/metrics.jsonl", t->progress) != NS_OK || !last_line(line, sizeof line, path)) return;
+    if (!t->progress || jobs_path(path, NULL, "%s/metrics.jsonl", t->progress) != NS_OK ||
+        !last_line(line, sizeof line, path))
+        return;
     if (!number_in(line, "step", &step)) return;
     size_t len = (size_t)snprintf(out, n, "step %.0f", step);
-    if ((total = total_steps(t->progress)) > 0 && len < n) len += (size_t)snprintf(out + len, n - len, " of %.0f", total);
+    if ((total = total_steps(t->progress)) > 0 && len < n)
+        len += (size_t)snprintf(out + len, n - len, " of %.0f", total);
     if (number_in(line, "loss", &loss) && len < n) len += (size_t)snprintf(out + len, n - len, ", loss %.4g", loss);
     if (number_in(line, "tokens_per_s", &rate) && len < n) snprintf(out + len, n - len, ", %.0f tokens/s", rate);
 }

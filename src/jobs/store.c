@@ -36,7 +36,8 @@ ns_status ns_store_home(char *out, size_t n, ns_error *err)
     else if (theirs && *theirs)
         m = snprintf(out, n, "%s", theirs);
     else {
-        NS_FAIL_IF(!home || !*home, NS_ERR_CONFIG, "neither NS_HOME nor HOME is set: there is no place for experiment records");
+        NS_FAIL_IF(!home || !*home, NS_ERR_CONFIG,
+                   "neither NS_HOME nor HOME is set: there is no place for experiment records");
         m = snprintf(out, n, "%s/.ns", home);
     }
     if (m > 0 && out[0] != '/') {
@@ -286,8 +287,8 @@ ns_status ns_store_read_status(ns_task_status *s, const ns_graph *g, int task, n
         int known = -1;
         for (int i = 0; i <= NS_TASK_LOST; i++)
             if (strcmp(name, state_names[i]) == 0) known = i;
-        NS_BAIL_IF(st, known < 0, NS_ERR_INPUT, "%s: damaged state: \"state\" is '%s' (remove the file: the job is then unknown)",
-                   path, name);
+        NS_BAIL_IF(st, known < 0, NS_ERR_INPUT,
+                   "%s: damaged state: \"state\" is '%s' (remove the file: the job is then unknown)", path, name);
         s->state = (ns_task_state)known;
         s->attempt = (int)get_num(o, "attempt");
         s->rc = (int)get_num(o, "rc");
@@ -308,10 +309,12 @@ done:
 
 static ns_status status_json(ns_buf *b, const ns_task_status *s, ns_error *err)
 {
-    NS_TRY(ns_buf_printf(b, err, "{\"state\": \"%s\", \"attempt\": %d, \"rc\": %d, \"stopped\": %d, \"pid\": %lld, \"ticks\": %llu, "
-                                 "\"started\": %.3f, \"ended\": %.3f",
-                         state_names[s->state], s->attempt, s->rc, s->stopped, (long long)s->pid, (unsigned long long)s->ticks,
-                         s->started, s->ended),
+    NS_TRY(ns_buf_printf(
+               b, err,
+               "{\"state\": \"%s\", \"attempt\": %d, \"rc\": %d, \"stopped\": %d, \"pid\": %lld, \"ticks\": %llu, "
+               "\"started\": %.3f, \"ended\": %.3f",
+               state_names[s->state], s->attempt, s->rc, s->stopped, (long long)s->pid, (unsigned long long)s->ticks,
+               s->started, s->ended),
            "%s", "state");
     const char *const texts[][2] = {{"job", s->job}, {"node", s->node}, {"gpus", s->gpus}, {"why", s->why}};
     for (size_t i = 0; i < 4; i++) {
@@ -358,12 +361,19 @@ int ns_store_read_marks(ns_task_status *s, const ns_graph *g, int task)
     s->rc = rc;
     s->ended = when;
     s->stopped = rc == 0 && read_small(text, sizeof text, g, task, "stopped");
+    s->why[0] = 0;
+    if (s->stopped)
+        snprintf(s->why, sizeof s->why, "stopped at its limit, saved");
+    else if (rc)
+        snprintf(s->why, sizeof s->why, rc > 128 ? "killed by signal %d" : "exit code %d", rc > 128 ? rc - 128 : rc);
+    else if (read_small(text, sizeof text, g, task, "note"))
+        snprintf(s->why, sizeof s->why, "%.150s", text);
     return 1;
 }
 
 void ns_store_clear_marks(const ns_graph *g, int task)
 {
-    static const char *const ends[] = {"begin", "end", "stopped", "cancel"};
+    static const char *const ends[] = {"begin", "end", "stopped", "note", "cancel"};
     char path[JOBS_PATH];
     for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++)
         if (status_path(path, g, task, ends[i], NULL) == NS_OK) unlink(path);

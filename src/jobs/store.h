@@ -6,6 +6,7 @@
  *                       .../state/<n>.json        attempt, job id or process, state; replaced whole
  *                       .../state/<n>.begin, .end written by the job itself: "time host pid", "exit-code time"
  *                       .../state/<n>.stopped     the job stopped at its limit with everything saved
+ *                       .../state/<n>.note        what the work has to say about itself ("unfinished: step 40 of 100")
  *                       .../state/<n>.cancel      cancelling was asked for
  *   queue/<id>                                    local executor: a link to an experiment that is not finished
  *   bin/<version>/                                the program, copied once per version
@@ -33,11 +34,11 @@ int ns_task_ended(ns_task_state s);
 
 typedef struct ns_task_status {
     ns_task_state state;
-    int attempt; /* 1 = first */
-    int rc;      /* exit code when failed */
-    int stopped; /* ended well, but before its last step */
-    int64_t pid; /* local: session leader */
-    uint64_t ticks; /* local: start time of pid in clock ticks, so that a reused number is told apart */
+    int attempt;           /* 1 = first */
+    int rc;                /* exit code when failed */
+    int stopped;           /* ended well, but before its last step */
+    int64_t pid;           /* local: session leader */
+    uint64_t ticks;        /* local: start time of pid in clock ticks, so that a reused number is told apart */
     double started, ended; /* Unix seconds, 0: not yet */
     char job[64];          /* slurm job id, "" none */
     char node[128];

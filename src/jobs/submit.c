@@ -53,11 +53,13 @@ static ns_status set_limits(ns_submission *s, ns_error *err)
         NS_TRY(ns_cluster_timeout(&s->cluster, partition, &s->limit_s, err), "%s", "limits");
     if (o->time_min) NS_TRY(ns_parse_duration(&tenth, o->time_min, "--time_min", err), "%s", "limits");
     if (s->limit_s <= 0) return NS_OK;
-    if (strcmp(s->cluster.executor, "slurm") == 0) s->limit_s = 60 * (double)(long)((s->limit_s + 59) / 60); /* Slurm counts minutes */
+    if (strcmp(s->cluster.executor, "slurm") == 0)
+        s->limit_s = 60 * (double)(long)((s->limit_s + 59) / 60); /* Slurm counts minutes */
     tenth = s->limit_s / 10;
     s->margin_s = s->cluster.stop_margin >= 0 ? s->cluster.stop_margin : tenth > 900 ? 900 : tenth < 20 ? 20 : tenth;
     NS_FAIL_IF(s->limit_s <= s->margin_s, NS_ERR_CONFIG,
-               "a time limit of %.0f s leaves no time before the margin of %.0f s in which a training stops and saves: give more time, "
+               "a time limit of %.0f s leaves no time before the margin of %.0f s in which a training stops and saves: "
+               "give more time, "
                "or set stop_margin in the cluster file",
                s->limit_s, s->margin_s);
     return NS_OK;
@@ -97,7 +99,8 @@ static ns_status set_ssh(ns_submission *s, ns_error *err)
     return NS_OK;
 }
 
-static ns_status fill(ns_submission *s, const char *verb, const char *default_name, int argc, char *const *argv, ns_error *err)
+static ns_status fill(ns_submission *s, const char *verb, const char *default_name, int argc, char *const *argv,
+                      ns_error *err)
 {
     ns_graph *g = &s->graph;
     const ns_common_options *o = s->options;
@@ -115,15 +118,17 @@ static ns_status fill(ns_submission *s, const char *verb, const char *default_na
     JOBS_TRY(set_limits(s, err));
     JOBS_TRY(set_ssh(s, err));
     if (s->cluster.has_containers && strcmp(g->executor, "none"))
-        JOBS_TRY(ns_submission_note(s, err, "%s: containers are not used: the verbs of ns run natively, paths are translated by the mounts",
-                                    s->cluster.file));
+        JOBS_TRY(ns_submission_note(
+            s, err, "%s: containers are not used: the verbs of ns run natively, paths are translated by the mounts",
+            s->cluster.file));
     for (size_t i = 0; i < o->run_after.n; i++)
-        if (o->run_after.v[i] && *o->run_after.v[i]) NS_TRY(ns_submission_after(s, o->run_after.v[i], err), "--run_after");
+        if (o->run_after.v[i] && *o->run_after.v[i])
+            NS_TRY(ns_submission_after(s, o->run_after.v[i], err), "--run_after");
     return NS_OK;
 }
 
-ns_status ns_submission_open(ns_submission *s, const ns_common_options *o, const char *verb, const char *default_name, int argc,
-                             char *const *argv, ns_error *err)
+ns_status ns_submission_open(ns_submission *s, const ns_common_options *o, const char *verb, const char *default_name,
+                             int argc, char *const *argv, ns_error *err)
 {
     memset(s, 0, sizeof *s);
     ns_graph_init(&s->graph);
@@ -148,8 +153,9 @@ static ns_status add_outer(ns_submission *s, const ns_graph *other, int task, ns
     JOBS_NEED(v);
     if (s->n_outer) memcpy(v, s->outer, s->n_outer * sizeof *v);
     const char *how = s->cluster.dependency_type;
-    v[s->n_outer] = (ns_outer){ns_arena_strdup(&s->graph.arena, other->id, err), ns_arena_strdup(&s->graph.arena, other->dir, err), task,
-                               how && strcmp(how, "afterany") == 0 ? NS_AFTER_ANY : NS_AFTER_OK};
+    v[s->n_outer] =
+        (ns_outer){ns_arena_strdup(&s->graph.arena, other->id, err), ns_arena_strdup(&s->graph.arena, other->dir, err),
+                   task, how && strcmp(how, "afterany") == 0 ? NS_AFTER_ANY : NS_AFTER_OK};
     JOBS_NEED(v[s->n_outer].exp && v[s->n_outer].dir ? v : NULL);
     s->outer = v;
     s->n_outer++;
@@ -169,12 +175,15 @@ static ns_status wait_for(ns_submission *s, ns_graph *other, ns_error *err)
                    ns_task_state_name(st[i].state), *st[i].why ? ": " : "", st[i].why, other->id);
         if (ns_task_ended(st[i].state)) continue;
         pending++;
-        NS_FAIL_IF(strcmp(other->executor, s->cluster.executor) && strcmp(s->cluster.executor, "none"), NS_ERR_UNSUPPORTED,
-                   "%s runs on the executor %s and this submission on %s: one cannot wait for the other; use the same cluster", other->id,
-                   other->executor, s->cluster.executor);
+        NS_FAIL_IF(
+            strcmp(other->executor, s->cluster.executor) && strcmp(s->cluster.executor, "none"), NS_ERR_UNSUPPORTED,
+            "%s runs on the executor %s and this submission on %s: one cannot wait for the other; use the same cluster",
+            other->id, other->executor, s->cluster.executor);
         JOBS_TRY(add_outer(s, other, (int)i, err));
     }
-    if (!pending) JOBS_TRY(ns_submission_note(s, err, "run_after=%s: it has ended already (%s): nothing to wait for", other->title, other->id));
+    if (!pending)
+        JOBS_TRY(ns_submission_note(s, err, "run_after=%s: it has ended already (%s): nothing to wait for",
+                                    other->title, other->id));
     return NS_OK;
 }
 
@@ -186,7 +195,8 @@ ns_status ns_submission_after(ns_submission *s, const char *name, ns_error *err)
     NS_TRY(ns_store_open(&other, name, &found, err), "%s", name);
     if (!found) { /* as documented: not a failure of the submission */
         NS_TRY(ns_store_hint(hint, sizeof hint, name, err), "%s", name);
-        return ns_submission_note(s, err, "run_after=%s: there is no such experiment, so nothing is waited for%s", name, hint);
+        return ns_submission_note(s, err, "run_after=%s: there is no such experiment, so nothing is waited for%s", name,
+                                  hint);
     }
     ns_status st = wait_for(s, &other, err);
     ns_graph_free(&other);
@@ -208,7 +218,8 @@ ns_status ns_submission_words(ns_submission *s, const char *const *v, size_t n, 
     return NS_OK;
 }
 
-ns_status ns_submission_path(ns_submission *s, const char *option, const char *path, int must_exist, const char **out, ns_error *err)
+ns_status ns_submission_path(ns_submission *s, const char *option, const char *path, int must_exist, const char **out,
+                             ns_error *err)
 {
     *out = NULL;
     if (!path) return NS_OK;
@@ -217,8 +228,9 @@ ns_status ns_submission_path(ns_submission *s, const char *option, const char *p
     while (n > 1 && (*out)[n - 1] == '/') n--;
     *out = ns_arena_strndup(&s->graph.arena, *out, n, err);
     JOBS_NEED(*out);
-    NS_FAIL_IF(must_exist && !s->n_outer && !s->graph.ssh.n && !ns_path_exists(*out), NS_ERR_INPUT, "%s=%s: there is no such file or folder%s%s%s",
-               option, path, strcmp(path, *out) ? " (looked for " : "", strcmp(path, *out) ? *out : "", strcmp(path, *out) ? ")" : "");
+    NS_FAIL_IF(must_exist && !s->n_outer && !s->graph.ssh.n && !ns_path_exists(*out), NS_ERR_INPUT,
+               "%s=%s: there is no such file or folder%s%s%s", option, path, strcmp(path, *out) ? " (looked for " : "",
+               strcmp(path, *out) ? *out : "", strcmp(path, *out) ? ")" : "");
     return NS_OK;
 }
 
@@ -271,7 +283,8 @@ static ns_status prepare_task(ns_submission *s, const ns_executor *x, int task, 
 {
     ns_task *t = &s->graph.tasks[task];
     const char *type = s->cluster.dependency_type;
-    for (size_t i = 0; type && i < t->n_edges; i++) t->edges[i].kind = strcmp(type, "afterok") ? NS_AFTER_ANY : NS_AFTER_OK;
+    for (size_t i = 0; type && i < t->n_edges; i++)
+        t->edges[i].kind = strcmp(type, "afterok") ? NS_AFTER_ANY : NS_AFTER_OK;
     for (size_t k = 0; k < t->n_groups; k++)
         for (size_t j = 0; j < t->groups[k].n_steps; j++) {
             const ns_words *w = &t->groups[k].steps[j].argv;
@@ -293,7 +306,8 @@ static ns_status prepare_all(ns_submission *s, const ns_executor **x, ns_error *
     NS_FAIL_IF(!g->n_tasks, NS_ERR_CONFIG, "there is nothing to run");
     const char *base = strrchr(g->dir, '/');
     if (g->ssh.n) {
-        g->run_dir = ns_arena_printf(&g->arena, err, "%s/%s/%s", s->cluster.ssh_job_dir, ns_safe_name(&g->arena, g->title, err), base + 1);
+        g->run_dir = ns_arena_printf(&g->arena, err, "%s/%s/%s", s->cluster.ssh_job_dir,
+                                     ns_safe_name(&g->arena, g->title, err), base + 1);
         JOBS_NEED(g->run_dir);
     }
     if (g->ssh.n) {
@@ -330,7 +344,8 @@ static ns_status make_files(ns_submission *s, ns_store_file **out, size_t *n, ns
         if (st == NS_OK) st = add_file(s, &f[(*n)++], ns_arena_printf(&g->arena, err, "scripts/%zu.sh", i), &b, 0, err);
         for (size_t k = 0; k < g->tasks[i].n_groups && st == NS_OK; k++) {
             st = ns_script_group(&b, s, (int)i, k, err);
-            if (st == NS_OK) st = add_file(s, &f[(*n)++], ns_arena_printf(&g->arena, err, "scripts/%zu-%zu.sh", i, k), &b, 0, err);
+            if (st == NS_OK)
+                st = add_file(s, &f[(*n)++], ns_arena_printf(&g->arena, err, "scripts/%zu-%zu.sh", i, k), &b, 0, err);
         }
     }
     ns_buf_free(&b);
@@ -344,7 +359,8 @@ static ns_status make_log_dirs(const ns_graph *g, int inside, ns_error *err)
     size_t n = strlen(g->dir);
     for (size_t i = 0; i < g->n_tasks && !g->ssh.n; i++) {
         const char *dir = g->tasks[i].log_dir;
-        if ((strncmp(dir, g->dir, n) == 0 && dir[n] == '/') == inside) NS_TRY(ns_mkdirs(dir, err), "log folder %s", dir);
+        if ((strncmp(dir, g->dir, n) == 0 && dir[n] == '/') == inside)
+            NS_TRY(ns_mkdirs(dir, err), "log folder %s", dir);
     }
     return NS_OK;
 }
@@ -382,13 +398,14 @@ static ns_status describe_task(ns_submission *s, ns_buf *out, int i, ns_error *e
         JOBS_TRY(ns_buf_printf(out, err, "  %s %s\n", t->edges[k].kind == NS_AFTER_OK ? "afterok" : "afterany",
                                g->tasks[t->edges[k].task].name));
     for (size_t k = 0; k < t->n_outer; k++)
-        JOBS_TRY(ns_buf_printf(out, err, "  %s %s, task %d\n", t->outer[k].kind == NS_AFTER_OK ? "afterok" : "afterany", t->outer[k].exp,
-                               t->outer[k].task));
+        JOBS_TRY(ns_buf_printf(out, err, "  %s %s, task %d\n", t->outer[k].kind == NS_AFTER_OK ? "afterok" : "afterany",
+                               t->outer[k].exp, t->outer[k].task));
     for (size_t k = 0; k < t->n_groups; k++) {
         const ns_group *gr = &t->groups[k];
         JOBS_TRY(ns_buf_printf(out, err, "  %s: nodes %d, processes a node %d", gr->role, gr->nodes, gr->tasks));
         if (gr->gpus >= 0) JOBS_TRY(ns_buf_printf(out, err, ", gpus a node %d", gr->gpus));
-        if (t->limit_s > 0) JOBS_TRY(ns_buf_printf(out, err, ", limit %.0f s, stops %.0f s before", t->limit_s, t->margin_s));
+        if (t->limit_s > 0)
+            JOBS_TRY(ns_buf_printf(out, err, ", limit %.0f s, stops %.0f s before", t->limit_s, t->margin_s));
         JOBS_TRY(ns_buf_addc(out, '\n', err));
         for (size_t j = 0; j < gr->n_steps; j++) {
             JOBS_TRY(ns_buf_adds(out, "    $ ", err));
@@ -415,12 +432,13 @@ ns_status ns_submission_describe(ns_submission *s, ns_buf *out, ns_error *err)
     NS_TRY(ns_program_place(&g->arena, &s->program, err), "%s", "program");
     NS_TRY(ns_store_home(home, sizeof home, err), "%s", "store");
     g->id = "DRY_RUN";
-    g->dir = g->run_dir = ns_arena_printf(&g->arena, err, "%s/experiments/%s/DRY_RUN", home, ns_safe_name(&g->arena, g->title, err));
+    g->dir = g->run_dir =
+        ns_arena_printf(&g->arena, err, "%s/experiments/%s/DRY_RUN", home, ns_safe_name(&g->arena, g->title, err));
     JOBS_NEED(g->dir);
     NS_TRY(prepare_all(s, &x, err), "%s", g->title);
     NS_TRY(make_files(s, &files, &n, err), "%s", "scripts");
-    JOBS_TRY(ns_buf_printf(out, err, "experiment %s on %s (executor %s), %zu task%s, started in %s\n", g->title, g->cluster, g->executor,
-                           g->n_tasks, g->n_tasks == 1 ? "" : "s", g->workdir));
+    JOBS_TRY(ns_buf_printf(out, err, "experiment %s on %s (executor %s), %zu task%s, started in %s\n", g->title,
+                           g->cluster, g->executor, g->n_tasks, g->n_tasks == 1 ? "" : "s", g->workdir));
     for (size_t i = 0; i < g->n_tasks; i++) JOBS_TRY(describe_task(s, out, (int)i, err));
     for (size_t i = 0; i < n; i++)
         if (!files[i].secret) JOBS_TRY(ns_buf_printf(out, err, "---- %s\n%s", files[i].path, files[i].text));

@@ -24,29 +24,37 @@ typedef struct ns_common_options {
 
 /* Rows of the options that every job-launching verb has. `s` is the verb's struct, with a field `common`. */
 #define NS_COMMON_AT(s, f) offsetof(s, common) + offsetof(ns_common_options, f)
-#define NS_COMMON_ROW(s, k, t, f, h) {.key = k, .flag = 1, .type = t, .at = NS_COMMON_AT(s, f), .help = h}
-#define NS_COMMON_BOOL(s, k, f, d, fl, h) \
-    {.key = k, .flag = 1, .type = NS_OPT_BOOL, .at = NS_COMMON_AT(s, f), .def = d, .flags = fl, .help = h}
-#define NS_COMMON_OPTIONS(s)                                                                                              \
-    NS_COMMON_ROW(s, "cluster", NS_OPT_STRING, cluster,                                                                    \
-                  "cluster file: NAME in ./cluster_configs, --config_dir or ~/.ns/cluster_configs, or a path; without it, here and now"), \
-        NS_COMMON_ROW(s, "config_dir", NS_OPT_STRING, config_dir, "folder of cluster files"),                              \
-        NS_COMMON_ROW(s, "expname", NS_OPT_STRING, expname, "name of the experiment, for run_after, status, logs"),        \
-        NS_COMMON_ROW(s, "log_dir", NS_OPT_STRING, log_dir, "folder of the logs"),                                         \
-        NS_COMMON_ROW(s, "partition", NS_OPT_STRING, partition, "slurm partition"),                                        \
-        NS_COMMON_ROW(s, "time_min", NS_OPT_STRING, time_min, "slurm: least time, HH:MM:SS"),                              \
-        NS_COMMON_ROW(s, "time", NS_OPT_STRING, time,                                                                      \
-                      "time limit of each job, HH:MM:SS (default: timeouts of the cluster file)"),                         \
-        NS_COMMON_ROW(s, "run_after", NS_OPT_LIST, run_after,                                                              \
-                      "experiments (name or id) whose final jobs must succeed first; may be repeated"),                    \
-        NS_COMMON_BOOL(s, "reuse_code", reuse_code, "true", NS_OPT_HIDDEN, "nothing is packaged: jobs start in this folder"), \
-        NS_COMMON_ROW(s, "reuse_code_exp", NS_OPT_STRING, reuse_code_exp,                                                  \
-                      "start in the folder of this earlier experiment instead of the present one"),                        \
-        NS_COMMON_BOOL(s, "not_exclusive", not_exclusive, "false", 0, "slurm: share the nodes with other jobs"),           \
-        NS_COMMON_BOOL(s, "exclusive", exclusive, "true", NS_OPT_HIDDEN, "the same, as Python says it"),                   \
-        NS_COMMON_BOOL(s, "dry_run", dry_run, "false", 0, "print the graph, scripts and commands; submit nothing"),        \
-        NS_COMMON_BOOL(s, "wait", wait, "false", 0, "return when the jobs have ended, with their exit code"),              \
-        NS_COMMON_ROW(s, "ctx", NS_OPT_STRING, ctx, "more words, in one text (wrap_arguments of the Python interface)")
+#define NS_COMMON_ROW(s, k, t, f, h)                                        \
+    {                                                                       \
+        .key = k, .flag = 1, .type = t, .at = NS_COMMON_AT(s, f), .help = h \
+    }
+#define NS_COMMON_BOOL(s, k, f, d, fl, h)                                                                    \
+    {                                                                                                        \
+        .key = k, .flag = 1, .type = NS_OPT_BOOL, .at = NS_COMMON_AT(s, f), .def = d, .flags = fl, .help = h \
+    }
+#define NS_COMMON_OPTIONS(s)                                                                                        \
+    NS_COMMON_ROW(s, "cluster", NS_OPT_STRING, cluster,                                                             \
+                  "cluster file: NAME in ./cluster_configs, --config_dir or ~/.ns/cluster_configs, or a path; "     \
+                  "without it, here and now"),                                                                      \
+        NS_COMMON_ROW(s, "config_dir", NS_OPT_STRING, config_dir, "folder of cluster files"),                       \
+        NS_COMMON_ROW(s, "expname", NS_OPT_STRING, expname, "name of the experiment, for run_after, status, logs"), \
+        NS_COMMON_ROW(s, "log_dir", NS_OPT_STRING, log_dir, "folder of the logs"),                                  \
+        NS_COMMON_ROW(s, "partition", NS_OPT_STRING, partition, "slurm partition"),                                 \
+        NS_COMMON_ROW(s, "time_min", NS_OPT_STRING, time_min, "slurm: least time, HH:MM:SS"),                       \
+        NS_COMMON_ROW(s, "time", NS_OPT_STRING, time,                                                               \
+                      "time limit of each job, HH:MM:SS (default: timeouts of the cluster file)"),                  \
+        NS_COMMON_ROW(s, "run_after", NS_OPT_LIST, run_after,                                                       \
+                      "experiments (name or id) whose final jobs must succeed first; may be repeated"),             \
+        NS_COMMON_BOOL(s, "reuse_code", reuse_code, "true", NS_OPT_HIDDEN,                                          \
+                       "nothing is packaged: jobs start in this folder"),                                           \
+        NS_COMMON_ROW(s, "reuse_code_exp", NS_OPT_STRING, reuse_code_exp,                                           \
+                      "start in the folder of this earlier experiment instead of the present one"),                 \
+        NS_COMMON_BOOL(s, "not_exclusive", not_exclusive, "false", 0, "slurm: share the nodes with other jobs"),    \
+        NS_COMMON_BOOL(s, "exclusive", exclusive, "true", NS_OPT_HIDDEN, "the same, as Python says it"),            \
+        NS_COMMON_BOOL(s, "dry_run", dry_run, "false", 0, "print the graph, scripts and commands; submit nothing"), \
+        NS_COMMON_BOOL(s, "wait", wait, "false", 0, "return when the jobs have ended, with their exit code"),       \
+        NS_COMMON_ROW(s, "ctx", NS_OPT_STRING, ctx,                                                                 \
+                      "more words, in one text (wrap_arguments of the Python interface)")
 enum { NS_COMMON_N = 15 };
 
 typedef struct ns_submission {
@@ -64,19 +72,21 @@ typedef struct ns_submission {
 } ns_submission;
 
 /* Reads the cluster, resolves run_after. The record's title is --expname, else `default_name`. */
-NS_MUST_USE ns_status ns_submission_open(ns_submission *s, const ns_common_options *o, const char *verb, const char *default_name,
-                                         int argc, char *const *argv, ns_error *err);
+NS_MUST_USE ns_status ns_submission_open(ns_submission *s, const ns_common_options *o, const char *verb,
+                                         const char *default_name, int argc, char *const *argv, ns_error *err);
 void ns_submission_close(ns_submission *s);
 NS_MUST_USE ns_status ns_submission_note(ns_submission *s, ns_error *err, const char *fmt, ...) NS_PRINTF(3, 4);
 /* The user's words: overrides in order, then those of --ctx; mounts translated. */
 NS_MUST_USE ns_status ns_submission_words(ns_submission *s, const char *const *v, size_t n, ns_error *err);
 /* A path of an option; `must_exist`: looked for here when the job runs here and waits for nobody. NULL stays NULL. */
-NS_MUST_USE ns_status ns_submission_path(ns_submission *s, const char *option, const char *path, int must_exist, const char **out,
-                                         ns_error *err);
+NS_MUST_USE ns_status ns_submission_path(ns_submission *s, const char *option, const char *path, int must_exist,
+                                         const char **out, ns_error *err);
 /* A task with the run_after edges (afterok) and the limits of this submission. `log_dir` is a host path. */
-NS_MUST_USE ns_status ns_submission_task(ns_submission *s, const char *name, const char *log_dir, int *out, ns_error *err);
+NS_MUST_USE ns_status ns_submission_task(ns_submission *s, const char *name, const char *log_dir, int *out,
+                                         ns_error *err);
 /* A step of the task's first group, beginning with `verb` of this program. */
-NS_MUST_USE ns_status ns_submission_command(ns_submission *s, int task, const char *verb, ns_job_step **out, ns_error *err);
+NS_MUST_USE ns_status ns_submission_command(ns_submission *s, int task, const char *verb, ns_job_step **out,
+                                            ns_error *err);
 /* run_after by name, id or path: the final tasks of the experiment, those that have not succeeded yet. */
 NS_MUST_USE ns_status ns_submission_after(ns_submission *s, const char *name, ns_error *err);
 
@@ -96,6 +106,7 @@ NS_MUST_USE ns_status ns_script_env(ns_buf *out, const ns_submission *s, ns_erro
 /* ---- program.c ---- */
 /* Copies this program (and its libraries and shipped files) to <home>/bin/<version> if it is not there; *out = that folder. */
 NS_MUST_USE ns_status ns_program_copy(ns_arena *a, const char **out, ns_error *err);
-NS_MUST_USE ns_status ns_program_place(ns_arena *a, const char **out, ns_error *err); /* the folder's name; nothing is written */
+NS_MUST_USE ns_status ns_program_place(ns_arena *a, const char **out,
+                                       ns_error *err); /* the folder's name; nothing is written */
 
 #endif

@@ -108,7 +108,8 @@ static void read_queue(supervisor *s)
     DIR *d = opendir(path);
     struct dirent *e;
     while (d && (e = readdir(d))) {
-        if (e->d_name[0] == '.' || strstr(e->d_name, ".tmp.") || strstr(e->d_name, ".damaged") || known(s, e->d_name)) continue;
+        if (e->d_name[0] == '.' || strstr(e->d_name, ".tmp.") || strstr(e->d_name, ".damaged") || known(s, e->d_name))
+            continue;
         if (jobs_path(path, NULL, "%s/queue/%s", s->home, e->d_name) != NS_OK) continue;
         if (load(s, path, &err) == NS_OK) continue;
         say_error(e->d_name, &err);
@@ -144,10 +145,11 @@ static void end_task(job *j, size_t i)
     } else {
         t->state = rc ? NS_TASK_FAILED : NS_TASK_DONE;
         t->rc = rc;
-        if (rc)
-            snprintf(t->why, sizeof t->why, timed ? "time limit" : rc > 128 ? "killed by signal %d" : "exit code %d", rc > 128 ? rc - 128 : rc);
-        else
-            snprintf(t->why, sizeof t->why, "%s", t->stopped ? "stopped at its limit, saved" : "");
+        if (rc && timed)
+            snprintf(t->why, sizeof t->why, "time limit");
+        else if (!ended)
+            snprintf(t->why, sizeof t->why, rc > 128 ? "killed by signal %d" : "exit code %d",
+                     rc > 128 ? rc - 128 : rc);
     }
     NS_INFO("%s: %s %s", j->graph.tasks[i].name, ns_task_state_name(t->state), t->why);
     save(j, i);
@@ -173,7 +175,8 @@ static void watch_running(job *j, size_t i)
         if (now >= j->kill_at[i]) stop_task(j, i, SIGKILL);
         return;
     }
-    if (ns_store_cancel_asked(&j->graph, (int)i) || (task->limit_s > 0 && now >= t->started + task->limit_s)) stop_task(j, i, SIGTERM);
+    if (ns_store_cancel_asked(&j->graph, (int)i) || (task->limit_s > 0 && now >= t->started + task->limit_s))
+        stop_task(j, i, SIGTERM);
 }
 
 /* Of all that runs now. */
@@ -202,7 +205,8 @@ static int readiness(const job *j, size_t i, char *why, size_t n)
     const ns_task *t = &j->graph.tasks[i];
     for (size_t k = 0; k < t->n_edges; k++) {
         const ns_task_status *x = &j->st[t->edges[k].task];
-        snprintf(why, n, ns_task_ended(x->state) ? "%s did not succeed" : "waits for %s", j->graph.tasks[t->edges[k].task].name);
+        snprintf(why, n, ns_task_ended(x->state) ? "%s did not succeed" : "waits for %s",
+                 j->graph.tasks[t->edges[k].task].name);
         if (!ns_task_ended(x->state)) return 0;
         if (t->edges[k].kind == NS_AFTER_OK && x->state != NS_TASK_DONE) return -1;
     }
@@ -324,14 +328,16 @@ static void wait_for_news(supervisor *s)
         for (size_t i = 0; i < s->jobs[k]->graph.n_tasks; i++) {
             job *j = s->jobs[k];
             if (j->st[i].state != NS_TASK_RUNNING) continue;
-            if (ns_grow((void **)&s->polls, &s->cap_polls, n + 2, sizeof *s->polls, "jobs.supervisor", &err) != NS_OK) break;
+            if (ns_grow((void **)&s->polls, &s->cap_polls, n + 2, sizeof *s->polls, "jobs.supervisor", &err) != NS_OK)
+                break;
             if (j->fd[i] >= 0) s->polls[n++] = (struct pollfd){j->fd[i], POLLIN, 0};
             double limit = j->graph.tasks[i].limit_s > 0 ? j->st[i].started + j->graph.tasks[i].limit_s : due;
             if (j->kill_at[i] > 0) limit = j->kill_at[i];
             if (j->fd[i] < 0 && limit > now + 1) limit = now + 1; /* an old kernel: look each second */
             if (limit < due) due = limit;
         }
-    if (!s->polls && ns_grow((void **)&s->polls, &s->cap_polls, 2, sizeof *s->polls, "jobs.supervisor", &err) != NS_OK) {
+    if (!s->polls &&
+        ns_grow((void **)&s->polls, &s->cap_polls, 2, sizeof *s->polls, "jobs.supervisor", &err) != NS_OK) {
         sleep(1);
         return;
     }
@@ -339,7 +345,8 @@ static void wait_for_news(supervisor *s)
     double ms = (due - now) * 1000;
     poll(s->polls, n, ms < 10 ? 10 : (int)ms);
     char events[4096];
-    while (s->inotify >= 0 && read(s->inotify, events, sizeof events) > 0) {}
+    while (s->inotify >= 0 && read(s->inotify, events, sizeof events) > 0) {
+    }
     if (poll(s->polls, n, 0) > 0) usleep(20000); /* a mark is written just before its process ends: let it settle */
 }
 
@@ -354,7 +361,8 @@ int ns_supervisor_main(const char *home, int lock)
     NS_INFO("supervisor %ld starts", (long)getpid());
     for (;;) {
         read_queue(&s);
-        while (pass(&s)) {}
+        while (pass(&s)) {
+        }
         if (!s.n) { /* who submits writes the queue, then tries the lock: let it go, then look once more */
             flock(lock, LOCK_UN);
             read_queue(&s);

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -38,7 +39,11 @@ void ns_stop_install(void)
 
 void ns_stop_set_limit(double seconds)
 {
+    const char *at = getenv("NS_STOP_AT"); /* a job script counts from its own start: Unix seconds */
     g_deadline = seconds > 0 ? ns_time_now() + seconds : 0;
+    double left = at && *at ? strtod(at, NULL) - (double)time(NULL) : 0;
+    if (!at || !*at || (g_deadline > 0 && ns_time_now() + left > g_deadline)) return;
+    g_deadline = ns_time_now() + (left > 0 ? left : 0);
 }
 
 ns_stop_reason ns_stop_check(void)

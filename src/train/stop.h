@@ -7,10 +7,11 @@
 
 typedef enum ns_stop_reason { NS_STOP_NONE, NS_STOP_SIGNAL, NS_STOP_TIME } ns_stop_reason;
 
-void ns_stop_install(void);                      /* handlers; call once, before the first step */
-void ns_stop_set_limit(double seconds_from_now); /* <= 0: none */
-ns_stop_reason ns_stop_check(void);              /* cheap */
-const char *ns_stop_name(void);                  /* "SIGTERM", "time limit", ... of what ns_stop_check last reported */
+void ns_stop_install(void); /* handlers; call once, before the first step */
+/* <= 0: none; $NS_STOP_AT (Unix seconds) holds as well, the earlier wins */
+void ns_stop_set_limit(double seconds_from_now);
+ns_stop_reason ns_stop_check(void); /* cheap */
+const char *ns_stop_name(void);     /* "SIGTERM", "time limit", ... of what ns_stop_check last reported */
 NS_MUST_USE ns_status ns_stop_parse_limit(double *seconds, const char *text, ns_error *err);
 
 #endif

@@ -1,0 +1,140 @@
+#!/usr/bin/env bash
+# dev/slurm_cluster.sh up|down   -- a real Slurm on 127.0.0.1 for tests: munge, controller, NODES isolated nodes with two fake GPUs each.
+#
+#   DIR    absolute private folder (required)      NODES  nodes (2)      PORT  first of the ports used: PORT+17 ... PORT+199 (26800)
+#
+# Needs root and the packages slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge. After `up`, every Slurm command needs
+# SLURM_CONF=$DIR/etc/slurm.conf. Each node has its own host name, /etc/hosts and /dev/shm (unshare), so that programs see separate
+# machines. `down` stops exactly what `up` started. Exit code 77: it cannot run here, and why.
+set -u
+: "${DIR:?}" "${NODES:=2}" "${PORT:=26800}"
+export SLURM_CONF=$DIR/etc/slurm.conf
+host=$(hostname -s)
+
+can_run() {
+    [ "$(id -u)" = 0 ] || { echo "SKIP: a Slurm of its own needs root"; return 1; }
+    for tool in munged slurmctld slurmd sbatch squeue unshare; do
+        command -v $tool >/dev/null || { echo "SKIP: $tool is not installed (sh dev/deps.sh --tests brings it)"; return 1; }
+    done
+    unshare --uts --mount true 2>/dev/null || { echo "SKIP: this machine does not let nodes be separated (unshare)"; return 1; }
+}
+
+write_config() {
+    cat >"$DIR/etc/gres.conf" <<C
+AutoDetect=off
+NodeName=n[1-$NODES] Name=gpu Type=fake File=$DIR/dev/nvidia[0-1]
+C
+    cat >"$DIR/etc/slurm.conf" <<C
+ClusterName=t
+SlurmctldHost=$host(127.0.0.1)
+SlurmctldPort=$((PORT + 17))
+SrunPortRange=$((PORT + 100))-$((PORT + 199))
+CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket=$DIR/munge/run/munge.sock,cred_expire=5
+CredType=cred/munge
+StateSaveLocation=$DIR/state
+SlurmdSpoolDir=$DIR/spool/%n
+SlurmctldPidFile=$DIR/run/slurmctld.pid
+SlurmdPidFile=$DIR/run/slurmd.%n.pid
+SlurmctldLogFile=$DIR/log/slurmctld.log
+SlurmdLogFile=$DIR/log/slurmd.%n.log
+TmpFS=$DIR/scratch/%n
+MailProg=/bin/true
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SwitchType=switch/none
+MpiDefault=none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+DefMemPerCPU=500
+GresTypes=gpu
+SlurmdParameters=config_overrides
+SchedulerType=sched/backfill
+SchedulerParameters=sched_interval=1,bf_interval=1,sched_min_interval=0,batch_sched_delay=0
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+JobRequeue=1
+ReturnToService=2
+KillWait=10
+MinJobAge=3600
+SlurmctldTimeout=30
+SlurmdTimeout=10
+AccountingStorageType=accounting_storage/none
+JobCompType=jobcomp/filetxt
+JobCompLoc=$DIR/log/jobcomp.txt
+NodeName=n[1-$NODES] NodeHostname=n[1-$NODES] NodeAddr=127.0.0.1 Port=[$((PORT + 21))-$((PORT + 20 + NODES))] CPUs=8 Sockets=1 CoresPerSocket=8 ThreadsPerCore=1 RealMemory=16000 Gres=gpu:fake:2 State=UNKNOWN
+PartitionName=main Nodes=ALL Default=YES DefaultTime=10 MaxTime=INFINITE PriorityTier=1 State=UP
+PartitionName=high Nodes=ALL MaxTime=INFINITE PriorityTier=10 State=UP
+C
+    {
+        cat /etc/hosts
+        for i in $(seq "$NODES"); do echo "127.0.0.1 n$i"; done
+    } >"$DIR/etc/hosts"
+}
+
+up() {
+    can_run || return 77
+    mkdir -p "$DIR"/{etc,state,spool,log,run,scratch,dev,munge/run,munge/priv}
+    chmod 755 "$DIR" "$DIR/munge" "$DIR/munge/run"
+    chmod 700 "$DIR/munge/priv"
+    [ -s "$DIR/munge/priv/key" ] || (umask 077 && head -c 1024 /dev/urandom >"$DIR/munge/priv/key")
+    for g in 0 1; do # null devices as fake GPUs
+        [ -e "$DIR/dev/nvidia$g" ] || mknod "$DIR/dev/nvidia$g" c 1 3 || { echo "SKIP: cannot make device files here"; return 77; }
+    done
+    write_config
+    munged --force --num-threads=2 --key-file="$DIR/munge/priv/key" --socket="$DIR/munge/run/munge.sock" \
+        --pid-file="$DIR/munge/run/munged.pid" --log-file="$DIR/munge/priv/munged.log" --seed-file="$DIR/munge/priv/seed" || return 77
+    slurmctld || return 77
+    for i in $(seq "$NODES"); do
+        mkdir -p "$DIR/spool/n$i" "$DIR/scratch/n$i"
+        unshare --uts --mount sh -c "hostname n$i && mount --bind '$DIR/etc/hosts' /etc/hosts && mount -t tmpfs tmpfs /dev/shm && exec slurmd -N n$i" || return 77
+    done
+    for _ in $(seq 400); do
+        [ "$(sinfo -h -N -p main -t idle -o %N 2>/dev/null | wc -l)" = "$NODES" ] && echo "cluster of $NODES up" && return 0
+        sleep 0.05
+    done
+    echo "SKIP: the Slurm of the tests does not come up:"
+    sinfo -R
+    tail -n 5 "$DIR"/log/*.log
+    return 77
+}
+
+stop_pid() { # pid file
+    [ -s "$1" ] || return 0
+    pid=$(cat "$1")
+    kill "$pid" 2>/dev/null || return 0
+    for _ in $(seq 50); do
+        kill -0 "$pid" 2>/dev/null || return 0
+        case $(ps -o stat= -p "$pid") in Z*) return 0 ;; esac
+        sleep 0.1
+    done
+    kill -9 "$pid" 2>/dev/null
+}
+
+down() {
+    timeout 5 scancel -u root 2>/dev/null
+    for _ in $(seq 150); do
+        [ -z "$(timeout 2 squeue -h -t R,CG 2>/dev/null)" ] && break
+        sleep 0.1
+    done
+    for p in "$DIR"/run/slurmd.*.pid "$DIR/run/slurmctld.pid" "$DIR/munge/run/munged.pid"; do stop_pid "$p"; done
+    for p in /proc/[0-9]*; do # what outlived a node that a test killed: its slurmstepd and that step's processes
+        tr '\0' '\n' 2>/dev/null <"$p/environ" | grep -qx "SLURM_CONF=$SLURM_CONF" || continue
+        if [ "$(cat "$p/comm" 2>/dev/null)" = slurmstepd ] || tr '\0' '\n' 2>/dev/null <"$p/environ" | grep -q '^SLURM_JOB_ID='; then
+            kill -9 "${p#/proc/}" 2>/dev/null
+        fi
+    done
+    return 0
+}
+
+case ${1:-} in
+up) up ;;
+down) down ;;
+*)
+    sed -n '2,4s/^# *//p' "$0" >&2
+    exit 2
+    ;;
+esac

@@ -1,0 +1,68 @@
+# Shared by the tests of jobs: a small model and rows, verdict lines, waiting. Sourced; $ns and $root are set; $dir is made.
+# shellcheck shell=sh disable=SC2034,SC2154
+dir=$(mktemp -d "${TMPDIR:-/tmp}/ns-jobs-XXXXXX")
+fails=0
+NS_HOME=$dir/home
+export NS_HOME
+unset NEMO_SKILLS_CONFIG NEMO_SKILLS_CONFIG_DIR NEMORUN_HOME NS_CLUSTER_INLINE WANDB_API_KEY
+
+ok() { echo "ok - $*"; }
+not_ok() {
+    echo "not ok - $*"
+    fails=1
+}
+# is WHAT EXIT TEXT COMMAND...: exit code and a piece of the output
+is() {
+    what=$1 want=$2 text=$3
+    shift 3
+    "$@" >"$dir/out" 2>&1
+    rc=$?
+    if [ $rc = "$want" ] && { [ -z "$text" ] || grep -qF -- "$text" "$dir/out"; }; then ok "$what"; else
+        not_ok "$what: exit $rc, wanted $want with '$text'"
+        sed 's/^/     /' "$dir/out" | tail -n 30
+    fi
+}
+# state EXPERIMENT TASK: the state in ns status
+state() {
+    "$ns" status "$1" | awk -v t="$2" '$1 == t { print $3 }'
+}
+# until_state EXPERIMENT TASK STATE [SECONDS]
+until_state() {
+    left=$((${4:-60} * 5))
+    while [ $left -gt 0 ]; do
+        [ "$(state "$1" "$2")" = "$3" ] && return 0
+        left=$((left - 1))
+        sleep 0.2
+    done
+    echo "     waited for task $2 of $1 to be $3:"
+    "$ns" status "$1" | sed 's/^/     /'
+    return 1
+}
+# small_model FOLDER: base model and rows.jsonl
+small_model() {
+    mkdir -p "$1"
+    cat >"$1/config.json" <<'JSON'
+{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+ "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 1024, "max_position_embeddings": 512, "rms_norm_eps": 1e-5,
+ "rope_theta": 10000.0, "tie_word_embeddings": true, "hidden_act": "silu", "torch_dtype": "bfloat16", "initializer_range": 0.05}
+JSON
+    i=0
+    while [ $i -lt 200 ]; do
+        echo "{\"input\": \"What is $i plus $((i * 7 % 13))? \", \"output\": \"It is $((i + i * 7 % 13)).\"}"
+        i=$((i + 1))
+    done >"$1/rows.jsonl"
+    "$ns" init --config "$1/config.json" --tokenizer "$root/examples/demo/tokenizer" --output "$1/base" --seed 7 >"$dir/init.log" 2>&1 || {
+        not_ok "ns init: $(cat "$dir/init.log")"
+        exit 1
+    }
+}
+# settings of a training of STEPS steps, SAVE apart
+settings() {
+    echo "--nemo_model=/workspace/base --num_gpus=${3:-1} --training_data=/workspace/rows.jsonl ++model.data.train_ds.global_batch_size=16
+        ++model.data.train_ds.micro_batch_size=4 ++trainer.sft.max_steps=$1 ++trainer.sft.max_epochs=100000 ++trainer.sft.save_interval=$2
+        ++model.hidden_dropout=0.1 ++model.optim.lr=1e-3"
+}
+# same_model A B: all weight files equal
+same_model() {
+    cmp -s "$1/model.safetensors" "$2/model.safetensors"
+}

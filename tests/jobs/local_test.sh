@@ -1,0 +1,139 @@
+#!/usr/bin/env bash
+# Pipelines on this machine: the local executor (detached, dependencies, slots, kills of the supervisor), the executor `none`, the store
+# (two submissions at once, damage), run_cmd's words, the documented python programs as verbs.
+# A verdict line cannot fail, so A && ok || not_ok is a choice; done is a state; settings are several words.
+# shellcheck disable=SC2015,SC1010,SC2046,SC2086,SC2317
+set -u
+ns=$1
+case $ns in /*) ;; *) ns=$PWD/$ns ;; esac
+root=$(cd "$(dirname "$0")/../.." && pwd)
+# shellcheck source=tests/jobs/lib.sh
+. "$root/tests/jobs/lib.sh"
+# our own supervisor: the process that holds the lock of this store, and the guardian above it
+supervisors() {
+    for p in /proc/[0-9]*; do
+        tr '\0' '\n' 2>/dev/null <"$p/environ" | grep -qx "NS_HOME=$NS_HOME" || continue
+        for f in "$p"/fd/*; do [ "$(readlink "$f")" = "$NS_HOME/supervisor.$(hostname).lock" ] && echo "${p#/proc/}" && break; done
+    done
+}
+stop_all() {
+    for s in $(supervisors); do kill -9 "$s" 2>/dev/null; done
+    for p in "$NS_HOME"/experiments/*/*/state/*.json; do
+        pid=$(grep -o '"state": "running".*"pid": [0-9]*' "$p" 2>/dev/null | grep -o '[0-9]*$')
+        [ -n "$pid" ] && kill -9 -- "-$pid" 2>/dev/null
+    done
+}
+trap 'stop_all; rm -rf "$dir"' EXIT
+work="$dir/work dir"
+small_model "$work"
+mkdir -p "$dir/run/cluster_configs"
+cd "$dir/run" || exit 1
+printf 'executor: local\nmax_jobs: 2\nmounts:\n  - %s:/workspace\n' "$work" >cluster_configs/local.yaml
+export NS_THREADS=1
+here="--cluster=local"
+
+# ---- none: here and now ----
+is "without a cluster a command runs here" 0 "a b|it's|\$(x)" "$ns" run_cmd --expname=now printf '%s|' 'a b' "it's" '$(x)'
+is "one word is a bash line" 0 "sum 7" "$ns" run_cmd 'echo sum $((3 + 4)) && true'
+is "its exit code is told" 1 "did not succeed" "$ns" run_cmd false
+is "options end at the first plain word" 0 "--expname=x --num_gpus=3" "$ns" run_cmd echo --expname=x --num_gpus=3
+is "pre and post commands" 0 "" "$ns" run_cmd --preprocess_cmd 'echo pre > order' --postprocess_cmd 'echo post >> order' 'echo main >> order'
+[ "$(tr '\n' ' ' <order)" = "pre main post " ] && ok "in order" || not_ok "order: $(cat order)"
+is "several nodes need a cluster" 2 "multi-node" "$ns" run_cmd --num_nodes=2 true
+printf 'executor: none\n' >cluster_configs/none.yaml
+is "a documented program is a verb" 0 "ns prepare" "$ns" run_cmd 'python -m nemo_skills.training.prepare_data --help  '
+is "also with other python around" 0 "ns prepare" "$ns" run_cmd 'true && python /nemo_run/code/nemo_skills/training/prepare_data.py --help'
+is "an unknown one is refused by name" 1 "nemo_skills.training.foo has no counterpart" "$ns" run_cmd python -m nemo_skills.training.foo
+
+# ---- local: a chain, detached, with its supervisor killed in the middle ----
+(setsid "$ns" train $here --expname=chain --output_dir=/workspace/chain --disable_wandb --num_training_jobs=3 $(settings 1200 400) >"$dir/out" 2>&1 &)
+sleep 0.3
+until_state chain 0 running 20 || not_ok "chain starts: $(cat "$dir/out")"
+"$ns" run_cmd $here --expname=after --run_after=chain 'ls /workspace/chain/model-averaged-nemo > /workspace/after.txt' >/dev/null 2>&1
+for s in $(supervisors); do
+    rss=$(awk '/VmRSS/ { print $2 }' "/proc/$s/status")
+    [ "$rss" -lt 20480 ] && ok "supervisor process: $rss kB" || not_ok "supervisor process: $rss kB"
+done
+worker=$(supervisors | tail -n 1)
+kill -9 "$worker"
+sleep 1.5
+[ "$(supervisors | wc -l)" = 2 ] && ok "a killed supervisor is started again by its guardian" || not_ok "supervisors: $(supervisors | tr '\n' ' ')"
+for s in $(supervisors); do kill -9 "$s"; done
+[ -z "$(supervisors)" ] && ok "both killed"
+kill -9 -- "-$(grep -o '"pid": [0-9]*' "$NS_HOME"/experiments/chain/*/state/0.json | grep -o '[0-9]*')" 2>/dev/null # and the job with them
+sleep 0.3
+until_state chain 3 done 60 && ok "the next command starts it again: the chain ends" || cat "$NS_HOME/supervisor.log"
+state chain 0 | grep -qE 'lost|failed|done' && ok "the killed link is $(state chain 0)"
+until_state after 0 done 20 && grep -q config.json "$work/after.txt" && ok "the job behind it ran"
+"$ns" sft ++model.tensor_model_parallel_size=1 ++model.restore_from_path="$work/base" ++model.data.train_ds.file_path="'$work/rows.jsonl'" \
+    ++exp_manager.explicit_log_dir="'$dir/straight/training'" $(settings 1200 400 | tr ' ' '\n' | grep '^++') >"$dir/straight.log" 2>&1 &&
+    "$ns" average --input "$dir/straight" --output "$dir/straight/model" >/dev/null || not_ok "straight run: $(tail -n 3 "$dir/straight.log")"
+same_model "$work/chain/model-averaged-nemo" "$dir/straight/model" && ok "its model is the straight run's, bit for bit" || not_ok "chain and straight run differ"
+is "only averaging needs no data, model or GPUs" 0 "" "$ns" train $here --expname=again --output_dir=/workspace/chain --num_training_jobs=0 --wait
+[ -d "$work/chain/model-averaged-nemo.previous" ] && same_model "$work/chain/model-averaged-nemo" "$work/chain/model-averaged-nemo.previous" &&
+    ok "the averaged model was replaced, the old one kept" || not_ok "replaced: $(ls "$work/chain")"
+rm -rf "$work/other" && mkdir "$work/other" && echo x >"$work/other/x"
+is "a folder of something else is not replaced" 1 "" "$ns" train $here --expname=again --output_dir=/workspace/chain --num_training_jobs=0 --final_nemo_path=/workspace/other --wait
+is "and says so" 0 "is not a finished model of ours" "$ns" logs again
+is "save_last_ckpt" 0 "" "$ns" train $here --expname=last --output_dir=/workspace/chain --num_training_jobs=0 --save_last_ckpt --final_nemo_path=/workspace/last --wait
+is "average_steps" 0 "" "$ns" train $here --expname=some --output_dir=/workspace/chain --num_training_jobs=0 --average_steps=400,800 --final_nemo_path=/workspace/some --wait
+grep -q "steps: 400, 800" "$work"/chain/prepare-eval-logs/main_some* && ok "averages those" || not_ok "some: $(cat "$work"/chain/prepare-eval-logs/main_some*)"
+
+# ---- failure in the middle, retry; slots; cancel ----
+for x in a b c; do
+    "$ns" run_cmd $here --expname=$x ${before:+--run_after=$before} "test $x != b -o -f /workspace/mended && echo $x >> /workspace/order" >/dev/null 2>&1
+    before=$x
+done
+until_state b 0 failed 20 && until_state c 0 skipped 20 && ok "a failed job's dependant is skipped"
+touch "$work/mended"
+is "ns retry" 0 "2 jobs submitted again" "$ns" retry b
+until_state c 0 done 20 && [ "$(tr '\n' ' ' <"$work/order")" = "a b c " ] && ok "completes the chain" || not_ok "order: $(cat "$work/order")"
+for i in 1 2 3; do "$ns" run_cmd $here --expname="slot$i" sleep 30 >/dev/null 2>&1; done
+until_state slot1 0 running 20
+sleep 0.5
+[ "$(state slot2 0) $(state slot3 0)" = "running waiting" ] && "$ns" status slot3 | grep -q 'waits for a slot' && ok "two slots: the third job waits and says why" || not_ok "slots: $("$ns" status)"
+is "ns cancel" 0 "1 job cancelled" "$ns" cancel slot1
+until_state slot1 0 cancelled 20 && until_state slot3 0 running 20 && ok "and the next takes its place"
+"$ns" cancel slot2 slot3 >/dev/null
+is "a time limit" 0 "" "$ns" run_cmd $here --time=00:00:25 --expname=limited sh -c 'trap "echo told; exit 3" TERM; while :; do sleep 0.1; done'
+is "an impossible limit" 2 "leaves no time before the margin" "$ns" run_cmd $here --time=00:00:15 true
+
+# ---- hostile names ----
+n=0
+for name in 'with blank' "quote'd" 'a"b' 'semi;touch pwned' '$(touch pwned)' '`touch pwned`' '../../up' '-rf' 'new
+line' '*' '.hidden' '%s%n'; do
+    "$ns" run_cmd $here --expname="$name" --log_dir="/workspace/l/$name" printf '%s\n' "$name" '$(touch pwned)' ";touch pwned" >"$dir/out" 2>&1 || not_ok "'$name': $(cat "$dir/out")"
+    n=$((n + 1))
+done
+is "a wait" 0 "" "$ns" run_cmd $here --expname=waiter --wait true
+sleep 1
+[ "$(grep -rl --include='main_*.log' '^;touch pwned$' "$work" | wc -l)" = $n ] && ok "$n hostile names ran as names" || not_ok "hostile names: $("$ns" status --all)"
+find "$dir" -name pwned | grep -q . && not_ok "something was executed" || ok "nothing was executed"
+
+# ---- two submissions at once; damage ----
+for i in 1 2 3 4 5 6 7 8; do "$ns" run_cmd $here --expname=same "echo $i >> /workspace/same.txt" >/dev/null 2>&1 & done
+wait
+for _ in $(seq 100); do [ "$(cat "$work/same.txt" 2>/dev/null | wc -l)" = 8 ] && break; sleep 0.1; done
+[ "$(find "$NS_HOME/experiments/same" -mindepth 1 -maxdepth 1 | wc -l) $(sort -u "$work/same.txt" | wc -l)" = "8 8" ] && ok "eight submissions at once are eight experiments" || not_ok "at once: $(ls -a "$NS_HOME/experiments/same")"
+record=$(find "$NS_HOME/experiments/waiter" -name experiment.json)
+head -c 700 "$record" >"$dir/cut" && cp "$dir/cut" "$record"
+is "a damaged record is named" 3 "$record" "$ns" status waiter
+is "the others are shown all the same" 3 "slot1_" "$ns" status
+rm -r "$(dirname "$record")"
+echo '{"state": "dancing"}' >"$NS_HOME/experiments/a/$(ls "$NS_HOME/experiments/a")/state/0.json"
+is "a damaged state is named" 3 "state/0.json" "$ns" status a
+is "no such experiment" 2 "did you mean chain?" "$ns" status chian
+is "run_after of nobody: said, not refused" 0 "there is no such experiment" "$ns" run_cmd --run_after=nobody true
+is "no such cluster" 2 "Cluster config lokal not found" "$ns" run_cmd --cluster=lokal true
+printf 'executor: local\nmount:\n  - /a:/b\n' >cluster_configs/bad.yaml
+is "an unknown key, with line and column" 2 "bad.yaml:3:3: unknown key 'mount'; did you mean mounts?" "$ns" run_cmd --cluster=bad true
+printf 'executor: local\nmounts: [/a:/b\n' >cluster_configs/bad.yaml
+is "broken YAML, with line" 2 "bad.yaml:3" "$ns" run_cmd --cluster=bad true
+printf 'executor: local\nrequired_env_vars: [NS_NOT_SET]\n' >cluster_configs/bad.yaml
+is "a required variable" 2 "Required environment variable NS_NOT_SET not found" "$ns" run_cmd --cluster=bad true
+is "a dry run shows everything" 0 "nothing was submitted" "$ns" train $here --expname=dry --output_dir=/workspace/dry --num_training_jobs=4 --dry_run $(settings 10 5)
+grep -q 'task 4: dry-prepare-eval' "$dir/out" && [ ! -e "$NS_HOME/experiments/dry" ] && [ ! -e "$work/dry" ] && ok "and does nothing" || not_ok "dry run"
+is "no W&B key: said" 0 "WANDB_API_KEY is not set" "$ns" train $here --expname=dry --output_dir=/workspace/dry --dry_run $(settings 10 5)
+until_state limited 0 failed 40 && "$ns" status limited | grep -q 'time limit' && grep -q told "$NS_HOME"/experiments/limited/*/logs/main_* && ok "a job over its time limit is told, then ended"
+is "several ranks: refused at submission" 1 "one rank" "$ns" train $here --expname=dry --output_dir=/workspace/dry --dry_run $(settings 10 5 2)
+exit $fails
