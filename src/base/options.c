@@ -313,10 +313,23 @@ static ns_status prepare(opt_parser *s, int argc, const char *const *argv, ns_er
     return NS_OK;
 }
 
+/* Keys of words that are kept for another verb. */
+static ns_status check_kept(const opt_parser *s, ns_error *err)
+{
+    opt_parser other = *s;
+    other.verb = s->verb->words_of;
+    for (size_t i = 0; other.verb && !other.verb->open_config && i < s->out->n_overrides; i++) {
+        int may_create;
+        if (s->out->overrides[i][0] != '-') CFG_TRY(check_override(&other, s->out->overrides[i], &may_create, err));
+    }
+    return NS_OK;
+}
+
 static ns_status parse_all(opt_parser *s, ns_error *err)
 {
     CFG_TRY(opt_sort_words(s, err));
     if (s->out->help) return NS_OK; /* nothing else matters */
+    CFG_TRY(check_kept(s, err));
     CFG_TRY(put_defaults(s, err));
     CFG_TRY(read_files(s, err));
     for (size_t i = 0; i < s->n_overrides; i++) {

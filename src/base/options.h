@@ -76,7 +76,11 @@ typedef struct ns_verb {
     const char *default_config;              /* read when no --config-name is given; NULL: none */
     int open_config;    /* 1: a YAML file may define keys of its own (for ${...}); else they must be in the table */
     int keep_overrides; /* 1: key=value words are not applied but kept in order in p->overrides (pipeline verbs) */
-    int keep_unknown; /* 1: unknown --options and the words behind them are kept there, too (meant for another program) */
+    /* "convert_to=trtllm": when this option is given, unknown --options and the words behind them are kept there, too
+       (meant for another program); without it neither these nor key=value words are known */
+    const char *keep_unknown;
+    const struct ns_verb
+        *words_of; /* whose settings the kept key=value words are: unknown keys are errors here already */
 } ns_verb;
 
 /* The result of parsing: owns every string that the options struct points to. */

@@ -15,7 +15,8 @@ typedef struct opt_parser {
     const char **overrides;
     size_t n_overrides;
     const char *config_name, *config_path, *config_dir;
-    int has_keys; /* the table has configuration rows */
+    int has_keys;                     /* the table has configuration rows */
+    int keep_overrides, keep_unknown; /* as the verb says, for these words */
 } opt_parser;
 
 /* ---- options_words.c ---- */

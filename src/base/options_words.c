@@ -29,7 +29,7 @@ static int starts_override(const opt_parser *s, const char *w)
     size_t n = 0;
     if (!(isalpha((unsigned char)*w) || *w == '_')) return 0;
     while (w[n] && (isalnum((unsigned char)w[n]) || strchr("_-.[]", w[n]))) n++;
-    return w[n] == '=' && (s->has_keys || s->verb->keep_overrides);
+    return w[n] == '=' && (s->has_keys || s->keep_overrides);
 }
 
 static ns_status unknown_flag(const opt_parser *s, const char *word, const char *name, ns_error *err)
@@ -150,7 +150,7 @@ static ns_status long_flag(opt_parser *s, const char *word, ns_error *err)
         NS_FAIL_IF(o && o->type == NS_OPT_BOOL, NS_ERR_CONFIG, "%s takes no value", name);
         o = NULL;
     }
-    if (!o && s->verb->keep_unknown) {
+    if (!o && s->keep_unknown) {
         s->out->overrides[s->out->n_overrides++] = word;
         const char *next = s->at + 1 < s->argc ? s->argv[s->at + 1] : NULL;
         if (!inline_value && next && next[0] != '-' && !starts_override(s, next))
@@ -190,8 +190,8 @@ static ns_status short_flag(opt_parser *s, const char *word, ns_error *err)
 static ns_status plain_word(opt_parser *s, const char *word, int *rest, ns_error *err)
 {
     ns_parsed *out = s->out;
-    if (!*rest && starts_override(s, word) && (s->has_keys || s->verb->keep_overrides)) {
-        if (s->verb->keep_overrides)
+    if (!*rest && starts_override(s, word) && (s->has_keys || s->keep_overrides)) {
+        if (s->keep_overrides)
             out->overrides[out->n_overrides++] = word;
         else
             s->overrides[s->n_overrides++] = word;
@@ -209,9 +209,26 @@ static ns_status plain_word(opt_parser *s, const char *word, int *rest, ns_error
     return NS_OK;
 }
 
+/* Is `option` = "name=value" among the words, as --name=value or --name value? */
+static int is_given(const opt_parser *s, const char *option)
+{
+    const char *eq = strchr(option, '=');
+    size_t n = (size_t)(eq - option);
+    for (int i = 0; i < s->argc; i++) {
+        const char *w = s->argv[i];
+        if (strncmp(w, "--", 2)) continue;
+        if (strcmp(w + 2, option) == 0) return 1;
+        if (strncmp(w + 2, option, n) == 0 && !w[2 + n] && i + 1 < s->argc && strcmp(s->argv[i + 1], eq + 1) == 0)
+            return 1;
+    }
+    return 0;
+}
+
 ns_status opt_sort_words(opt_parser *s, ns_error *err)
 {
     int rest = 0;
+    s->keep_unknown = s->verb->keep_unknown && is_given(s, s->verb->keep_unknown);
+    s->keep_overrides = s->verb->keep_unknown ? s->keep_unknown : s->verb->keep_overrides;
     for (int i = 0; i < s->argc && s->verb->allow_positional != 2 && strcmp(s->argv[i], "--") != 0; i++)
         if (strcmp(s->argv[i], "--help") == 0) s->out->help = 1; /* also behind a word that is wrong */
     for (s->at = 0; s->at < s->argc && !s->out->help; s->at++) {

@@ -18,7 +18,6 @@ const ns_verb ns_verb_convert = {
     .options = ns_convert_option_table,
     .n_options = NS_CONVERT_N,
     .options_size = sizeof(ns_convert_options),
-    .keep_overrides = 1,
-    .keep_unknown = 1,
+    .keep_unknown = "convert_to=trtllm",
     .run = run,
 };

@@ -1,6 +1,8 @@
 /* `ns eval`: see jobs/pipe_eval.c. */
 #include "cli/pipe.h"
 
+extern const ns_verb ns_verb_infer;
+
 static int run(void *options, ns_parsed *p)
 {
     return ns_cli_pipe(&ns_pipe_eval, options, p);
@@ -19,5 +21,6 @@ const ns_verb ns_verb_eval = {
     .n_options = NS_EVAL_N,
     .options_size = sizeof(ns_eval_options),
     .keep_overrides = 1,
+    .words_of = &ns_verb_infer,
     .run = run,
 };

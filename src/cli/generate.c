@@ -1,6 +1,8 @@
 /* `ns generate`: see jobs/pipe_eval.c. */
 #include "cli/pipe.h"
 
+extern const ns_verb ns_verb_infer;
+
 static int run(void *options, ns_parsed *p)
 {
     return ns_cli_pipe(&ns_pipe_generate, options, p);
@@ -17,5 +19,6 @@ const ns_verb ns_verb_generate = {
     .n_options = NS_GENERATE_N,
     .options_size = sizeof(ns_generate_options),
     .keep_overrides = 1,
+    .words_of = &ns_verb_infer,
     .run = run,
 };

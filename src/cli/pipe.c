@@ -7,6 +7,17 @@
 #include "base/json.h"
 #include "train/sft.h"
 
+/* What `ns sft` checks before its first step, without asking who started it. */
+static ns_status check_sft(ns_sft_options *o, ns_error *err)
+{
+    NS_TRY(ns_sft_check(o, err), "%s", "settings");
+    NS_FAIL_IF(o->tp * o->cp * o->pp > 1, NS_ERR_UNSUPPORTED,
+               "tensor %lld x context %lld x pipeline %lld: this build splits data over ranks (trainer.devices), not "
+               "the model: set them to 1",
+               (long long)o->tp, (long long)o->cp, (long long)o->pp);
+    return NS_OK;
+}
+
 ns_status ns_cli_check_words(const char *const *argv, size_t n, ns_error *err)
 {
     const ns_verb *v = ns_cli_find(argv[1]);
@@ -14,7 +25,7 @@ ns_status ns_cli_check_words(const char *const *argv, size_t n, ns_error *err)
     ns_parsed p;
     NS_TRY(ns_options_parse(&p, v, (int)n - 2, argv + 2, err), "ns %s", argv[1]);
     ns_status st = NS_OK;
-    if (!p.help && strcmp(v->name, "sft") == 0) st = ns_sft_check(p.options, err);
+    if (!p.help && strcmp(v->name, "sft") == 0) st = check_sft(p.options, err);
     ns_parsed_free(&p);
     if (st != NS_OK) ns_error_frame(err, __FILE__, __LINE__, "ns %s", argv[1]);
     return st;

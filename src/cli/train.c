@@ -1,6 +1,8 @@
 /* `ns train`: see jobs/pipe_train.c. */
 #include "cli/pipe.h"
 
+extern const ns_verb ns_verb_sft;
+
 static int run(void *options, ns_parsed *p)
 {
     return ns_cli_pipe(&ns_pipe_train, options, p);
@@ -21,5 +23,6 @@ const ns_verb ns_verb_train = {
     .n_options = NS_TRAIN_N,
     .options_size = sizeof(ns_train_options),
     .keep_overrides = 1,
+    .words_of = &ns_verb_sft,
     .run = run,
 };

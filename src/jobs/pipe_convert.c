@@ -45,7 +45,7 @@ const ns_option ns_convert_option_table[NS_CONVERT_N] = {
     NS_COMMON_OPTIONS(ns_convert_options),
 };
 
-static ns_status check(const ns_convert_options *o, const ns_submission *s, ns_error *err)
+static ns_status check(const ns_convert_options *o, ns_error *err)
 {
     int trt = strcmp(o->convert_to, "trtllm") == 0;
     NS_FAIL_IF(trt && strcmp(o->convert_from, "hf"), NS_ERR_CONFIG,
@@ -55,9 +55,6 @@ static ns_status check(const ns_convert_options *o, const ns_submission *s, ns_e
     NS_FAIL_IF(!trt && !o->hf_model_name, NS_ERR_CONFIG, "--hf_model_name is required");
     NS_FAIL_IF(!trt && strcmp(o->model_type, "deepseek_v3") == 0, NS_ERR_UNSUPPORTED,
                "--model_type=deepseek_v3 is not available for %s", o->convert_to);
-    for (size_t i = 0; !trt && i < s->words.n; i++)
-        NS_FAIL_IF(s->words.v[i][0] == '-' && strcmp(s->words.v[i], "--override"), NS_ERR_CONFIG,
-                   "unknown option %s (see `ns convert --help`)", s->words.v[i]);
     return NS_OK;
 }
 
@@ -69,7 +66,7 @@ static ns_status build(ns_submission *s, void *options, const ns_parsed *p, ns_e
     int t;
     ns_job_step *step;
     JOBS_TRY(ns_submission_words(s, p->overrides, p->n_overrides, err));
-    JOBS_TRY(check(o, s, err));
+    JOBS_TRY(check(o, err));
     NS_TRY(ns_submission_path(s, "--input_model", o->input_model, 1, &in, err), "%s", "convert");
     NS_TRY(ns_submission_path(s, "--output_model", o->output_model, 0, &out, err), "%s", "convert");
     if (hf && *hf == '/') NS_TRY(ns_submission_path(s, "--hf_model_name", hf, 0, &hf, err), "%s", "convert");
@@ -100,5 +97,5 @@ const ns_pipe ns_pipe_convert = {.name = "convert",
                                  .n_options = NS_CONVERT_N,
                                  .options_size = sizeof(ns_convert_options),
                                  .overrides = 1,
-                                 .unknown_flags = 1,
+                                 .unknown = "convert_to=trtllm",
                                  .build = build};

@@ -57,7 +57,7 @@ ns_status ns_pipe_call(const ns_pipe *pipe, int argc, const char *const *argv, n
                        .options_size = pipe->options_size,
                        .allow_positional = pipe->positional,
                        .keep_overrides = pipe->overrides,
-                       .keep_unknown = pipe->unknown_flags};
+                       .keep_unknown = pipe->unknown};
     memset(r, 0, sizeof *r);
     NS_TRY(ns_options_parse(&p, &v, argc, argv, err), "%s", pipe->name);
     ns_status st = ns_pipe_run(pipe, p.options, &p, r, err);

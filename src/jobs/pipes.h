@@ -69,7 +69,8 @@ typedef struct ns_pipe {
     const char *name, *default_name; /* of the experiment */
     const ns_option *options;
     size_t n_options, options_size;
-    int positional, overrides, unknown_flags; /* see ns_verb */
+    int positional, overrides; /* see ns_verb */
+    const char *unknown;
     ns_status (*build)(ns_submission *s, void *options, const ns_parsed *p, ns_error *err);
 } ns_pipe;
 extern const ns_pipe ns_pipe_train, ns_pipe_convert, ns_pipe_eval, ns_pipe_generate, ns_pipe_run_cmd;

@@ -138,7 +138,6 @@ static ns_status put_launch(ns_buf *out, const ns_submission *s, int task, size_
                                "--overlap --nodes=%d --ntasks-per-node=%d",
                                k->nodes, k->tasks));
         if (t->n_groups > 1) JOBS_TRY(ns_buf_printf(out, err, " --het-group=%zu", group));
-        if (k->tasks * k->nodes > 1 && !s->cluster.srun_args.n) JOBS_TRY(ns_buf_adds(out, " --mpi=pmix", err));
         for (size_t i = 0; i < s->cluster.srun_args.n; i++) {
             JOBS_TRY(ns_buf_addc(out, ' ', err));
             JOBS_TRY(ns_shell_quote(out, s->cluster.srun_args.v[i], err));

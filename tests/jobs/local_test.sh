@@ -135,5 +135,5 @@ is "a dry run shows everything" 0 "nothing was submitted" "$ns" train $here --ex
 grep -q 'task 4: dry-prepare-eval' "$dir/out" && [ ! -e "$NS_HOME/experiments/dry" ] && [ ! -e "$work/dry" ] && ok "and does nothing" || not_ok "dry run"
 is "no W&B key: said" 0 "WANDB_API_KEY is not set" "$ns" train $here --expname=dry --output_dir=/workspace/dry --dry_run $(settings 10 5)
 until_state limited 0 failed 40 && "$ns" status limited | grep -q 'time limit' && grep -q told "$NS_HOME"/experiments/limited/*/logs/main_* && ok "a job over its time limit is told, then ended"
-is "several ranks: refused at submission" 1 "one rank" "$ns" train $here --expname=dry --output_dir=/workspace/dry --dry_run $(settings 10 5 2)
+is "a split model is refused at submission" 1 "splits data over ranks" "$ns" train $here --expname=dry --output_dir=/workspace/dry --tp=2 --dry_run $(settings 10 5 2)
 exit $fails

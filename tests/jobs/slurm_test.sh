@@ -36,7 +36,7 @@ share="--cluster=slurm --not_exclusive"
 
 # ---- the documented chain, with limits of 5 s: stopped, resumed, averaged, then a job after it ----
 is "ns train submits a chain" 0 "experiment chain_" "$ns" train $share --expname=chain --output_dir=/workspace/chain --disable_wandb \
-    --num_training_jobs=4 --validation_data=/workspace/rows.jsonl $(settings 1600 400)
+    --num_training_jobs=4 --num_nodes=2 --validation_data=/workspace/rows.jsonl $(settings 1600 400)
 is "run_cmd waits for the chain's end" 0 "experiment after_" "$ns" run_cmd $share --num_gpus=0 --expname=after --run_after=chain \
     'test -f /workspace/chain/model-averaged-nemo/config.json && echo "secret: $SECRET_OF_TEST" > /workspace/after.txt'
 ids=$("$ns" status --json chain | grep -o '"job": "[0-9]*"' | grep -o '[0-9]*')
@@ -48,8 +48,8 @@ got=$(for j in "$2" "$3" "$4" "$5"; do scontrol show job "$j" | grep -o 'Depende
 after=$("$ns" status --json after | grep -o '"job": "[0-9]*"' | grep -o '[0-9]*')
 scontrol show job "$after" | grep -q "Dependency=afterok:$5(" && ok "run_after waits for the final job only, afterok" || not_ok "dependency of after: $(scontrol show job "$after" | grep Dependency)"
 scontrol show job "$1" >"$dir/job"
-grep -q 'JobName=nemo_skills:chain-sft-0' "$dir/job" && grep -q 'TimeLimit=00:01:00' "$dir/job" && grep -q 'gpu.*:1' "$dir/job" && grep -q 'Requeue=1' "$dir/job" &&
-    ok "name, limit, GPUs and requeue as asked" || not_ok "the job: $(cat "$dir/job")"
+grep -q 'JobName=nemo_skills:chain-sft-0' "$dir/job" && grep -q 'TimeLimit=00:01:00' "$dir/job" && grep -q 'gpu.*:1' "$dir/job" && grep -q 'Requeue=1' "$dir/job" && grep -q 'NumNodes=2' "$dir/job" &&
+    ok "name, limit, nodes, GPUs and requeue as asked" || not_ok "the job: $(cat "$dir/job")"
 
 # ---- meanwhile: hostile names, run as names ----
 n=0
@@ -74,10 +74,10 @@ tries=0
 while [ -f "$work/chain/model-averaged-nemo/UNFINISHED" ] && [ $tries -lt 4 ]; do # a slow machine: the same command adds jobs
     tries=$((tries + 1))
     grep -q 'unfinished: step' "$dir/status" || not_ok "an unfinished chain says so in status"
-        "$ns" train $share --expname=chain --output_dir=/workspace/chain --disable_wandb --num_training_jobs=4 --validation_data=/workspace/rows.jsonl \
+        "$ns" train $share --expname=chain --output_dir=/workspace/chain --disable_wandb --num_training_jobs=4 --num_nodes=2 --validation_data=/workspace/rows.jsonl \
         --wait $(settings 1600 400) >"$dir/out" 2>&1 || not_ok "add jobs: $(cat "$dir/out")"
 done
-"$ns" sft ++model.tensor_model_parallel_size=1 ++model.restore_from_path="$work/base" ++model.data.train_ds.file_path="'$work/rows.jsonl'" \
+"$ns" sft trainer.devices=2 ++model.tensor_model_parallel_size=1 ++model.restore_from_path="$work/base" ++model.data.train_ds.file_path="'$work/rows.jsonl'" \
     ++model.data.validation_ds.file_path="'$work/rows.jsonl'" ++exp_manager.explicit_log_dir="'$dir/straight/training'" \
     $(settings 1600 400 | tr ' ' '\n' | grep '^++') >"$dir/straight.log" 2>&1 &&
     "$ns" average --input "$dir/straight" --output "$dir/straight/model" >/dev/null || not_ok "the straight run: $(tail -n 3 "$dir/straight.log")"
