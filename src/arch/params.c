@@ -152,3 +152,13 @@ int ns_view_find(const ns_param_table *t, const char *hf_name)
     }
     return -1;
 }
+
+int64_t ns_param_table_largest(const ns_param_table *t)
+{
+    int64_t most = 0;
+    for (int i = 0; i < t->n_params; i++) {
+        int64_t n = t->params[i].rows * t->params[i].cols;
+        if (n > most) most = n;
+    }
+    return most;
+}

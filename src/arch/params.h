@@ -61,6 +61,9 @@ typedef struct ns_param_table {
     char hash[17];      /* of names, shapes, order: in state.json */
 } ns_param_table;
 
+/* Elements of the largest storage parameter: the size of a buffer for one at a time. */
+int64_t ns_param_table_largest(const ns_param_table *t);
+
 NS_MUST_USE ns_status ns_param_table_build(ns_param_table *t, const ns_arch *a, ns_arena *arena, ns_error *err);
 int ns_param_find(const ns_param_table *t, ns_kind kind, int layer); /* index, -1 if the arch has none */
 int ns_view_find(const ns_param_table *t, const char *hf_name);      /* index, -1 */

@@ -100,7 +100,7 @@ static ns_status write_pieces(const char *dir, const ns_ckpt_save_args *a, int64
     for (int i = 0; i < t->n_params; i++) {
         pieces(a, i, cut);
         int64_t off = cut[a->rank], n = cut[a->rank + 1] - off;
-        if (n == 0) continue;
+        if (n == 0 && !a->collective) continue;
         NS_CHECK(st, a->get_opt(a->user, i, off, n, data, data + n, data + 2 * n, err), "get optimiser state of %s",
                  t->params[i].name);
         NS_CHECK(st, ns_st_write(w, data, 3 * n * (int64_t)sizeof *data, err), "%s", "");
@@ -153,6 +153,20 @@ static ns_status vote(const ns_ckpt_save_args *a, ns_status mine, ns_error *err)
     return n_ranks(a) > 1 ? a->vote(a->vote_user, mine, err) : mine;
 }
 
+/* Rank 0 writes the model and asks for each parameter once, in order (ns_model_write): the others take part. */
+static ns_status help_model(const ns_ckpt_save_args *a, ns_error *err)
+{
+    float *data = NULL;
+    ns_status st = NS_OK;
+    NS_CHECK(st, ns_alloc((void **)&data, (size_t)ns_param_table_largest(a->table) * sizeof *data, "ckpt.model", err),
+             "%s", "save model");
+    for (int i = 0; i < a->table->n_params; i++)
+        NS_CHECK(st, a->get_model(a->user, i, data, err), "get %s", a->table->params[i].name);
+done:
+    ns_free(data);
+    return st;
+}
+
 /* What the other ranks do while rank 0 publishes: their file goes into the folder that rank 0 has begun. */
 static ns_status write_part(const ns_ckpt_save_args *a, const char *name, ns_error *err)
 {
@@ -165,9 +179,10 @@ static ns_status write_part(const ns_ckpt_save_args *a, const char *name, ns_err
             "%s: rank 0 has made this folder, rank %d does not see it: the output folder must lie on a file "
             "system that all machines share",
             tmp, a->rank);
-    else if (st == NS_OK)
-        st = write_optimizer(tmp, a, err);
-    else
+    else if (st == NS_OK) {
+        if (a->collective) st = help_model(a, err);
+        if (st == NS_OK) st = write_optimizer(tmp, a, err);
+    } else
         return st;
     return vote(a, st, err);
 }

@@ -51,6 +51,7 @@ typedef struct ns_ckpt_save_args {
     ns_opt_get_fn get_opt;
     void *user;
     int rank, n_ranks; /* n_ranks 0 or 1: one process; cut and vote are not used then */
+    int collective; /* get_model and get_opt need all ranks: called on all, in the same order, also for empty ranges */
     ns_opt_cut_fn cut;
     ns_ckpt_vote_fn vote;
     void *vote_user;

@@ -166,13 +166,3 @@ void ns_model_source_close(ns_model_source *s)
     ns_free(s->first_view);
     memset(s, 0, sizeof *s);
 }
-
-int64_t ns_param_table_largest(const ns_param_table *t)
-{
-    int64_t most = 0;
-    for (int i = 0; i < t->n_params; i++) {
-        int64_t n = t->params[i].rows * t->params[i].cols;
-        if (n > most) most = n;
-    }
-    return most;
-}

@@ -20,7 +20,4 @@ NS_MUST_USE ns_status ns_model_source_open(ns_model_source *s, const char *dir, 
 NS_MUST_USE ns_status ns_model_source_read(const ns_model_source *s, int i, float *data, ns_error *err);
 void ns_model_source_close(ns_model_source *s);
 
-/* Largest rows*cols of the table: the scratch that streaming needs. */
-int64_t ns_param_table_largest(const ns_param_table *t);
-
 #endif

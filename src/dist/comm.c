@@ -113,11 +113,51 @@ ns_status ns_comm_reduce_scatter(ns_comm *c, float *data, const int64_t *cut, ns
     return NS_OK;
 }
 
-ns_status ns_comm_all_reduce(ns_comm *c, float *data, int64_t n, ns_error *err)
+static void add_bf16_in_order(const ns_comm *c, uint16_t *mine, int64_t n)
 {
+    const uint16_t *in = (const uint16_t *)(const void *)c->scratch;
+    for (int64_t i = 0; i < n; i++) {
+        float sum = 0;
+        for (int r = 0, k = 0; r < c->size; r++) {
+            float x = ns_bf16_to_f32(r == c->rank ? mine[i] : in[(int64_t)k++ * NS_COMM_PIECE + i]);
+            sum = r == 0 ? x : sum + x;
+        }
+        mine[i] = ns_f32_to_bf16(sum);
+    }
+}
+
+/* As ns_comm_reduce_scatter, for bf16. */
+static ns_status reduce_scatter_bf16(ns_comm *c, uint16_t *data, const int64_t *cut, ns_error *err)
+{
+    int64_t longest = 0, len = cut[c->rank + 1] - cut[c->rank];
+    for (int r = 0; r < c->size; r++)
+        if (cut[r + 1] - cut[r] > longest) longest = cut[r + 1] - cut[r];
+    for (int64_t round = 0; c->size > 1 && round * NS_COMM_PIECE < longest; round++) {
+        uint16_t *mine = data + cut[c->rank] + round * NS_COMM_PIECE, *in = (uint16_t *)(void *)c->scratch;
+        int64_t k = part(len, round);
+        int n = 0;
+        for (int r = 0; r < c->size; r++) {
+            int64_t out = part(cut[r + 1] - cut[r], round) * 2;
+            if (r == c->rank) continue;
+            if (out) c->xfers[n++] = xfer(c, r, 0, data + cut[r] + round * NS_COMM_PIECE, out);
+            if (k) c->xfers[n++] = xfer(c, r, 1, in, k * 2);
+            c->sent[NS_COMM_REDUCE_SCATTER] += (uint64_t)out;
+            in += NS_COMM_PIECE;
+        }
+        NS_TRY(ns_world_exchange(c->world, "reduce_scatter", c->xfers, n, err), "%s", "sum over ranks");
+        add_bf16_in_order(c, mine, k);
+    }
+    return NS_OK;
+}
+
+ns_status ns_comm_all_reduce(ns_comm *c, void *data, ns_dtype dt, int64_t n, ns_error *err)
+{
+    NS_ASSERT(dt == NS_DTYPE_F32 || dt == NS_DTYPE_BF16);
     ns_comm_cut(n, 1, c->size, c->cut);
-    NS_TRY(ns_comm_reduce_scatter(c, data, c->cut, err), "%s", "all_reduce");
-    return ns_comm_all_gather(c, data, c->cut, (int)sizeof(float), err);
+    ns_status st =
+        dt == NS_DTYPE_F32 ? ns_comm_reduce_scatter(c, data, c->cut, err) : reduce_scatter_bf16(c, data, c->cut, err);
+    NS_TRY(st, "%s", "all_reduce");
+    return ns_comm_all_gather(c, data, c->cut, (int)ns_dtype_size(dt), err);
 }
 
 ns_status ns_comm_broadcast(ns_comm *c, void *data, int64_t bytes, int root, ns_error *err)

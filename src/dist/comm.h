@@ -18,6 +18,7 @@
 #define NS_DIST_COMM_H
 
 #include "dist/world.h"
+#include "tensor/dtype.h"
 
 typedef enum ns_comm_kind {
     NS_COMM_ALL_GATHER,
@@ -51,7 +52,8 @@ void ns_comm_cut(int64_t n, int64_t unit, int size, int64_t *cut);
 NS_MUST_USE ns_status ns_comm_all_gather(ns_comm *c, void *data, const int64_t *cut, int elem_bytes, ns_error *err);
 /* data[cut[rank]..cut[rank+1]) becomes the sum over members; the rest of data keeps this member's values. */
 NS_MUST_USE ns_status ns_comm_reduce_scatter(ns_comm *c, float *data, const int64_t *cut, ns_error *err);
-NS_MUST_USE ns_status ns_comm_all_reduce(ns_comm *c, float *data, int64_t n, ns_error *err); /* sum */
+/* Sum of n values on all members; bf16 values are added in f32 and rounded once. */
+NS_MUST_USE ns_status ns_comm_all_reduce(ns_comm *c, void *data, ns_dtype dt, int64_t n, ns_error *err);
 NS_MUST_USE ns_status ns_comm_broadcast(ns_comm *c, void *data, int64_t bytes, int root, ns_error *err);
 /* Up to NS_COMM_MAX_SCALARS numbers, in f64, combined in member order; all members get the same bits. */
 NS_MUST_USE ns_status ns_comm_scalars(ns_comm *c, double *x, int n, ns_comm_op op, ns_error *err);

@@ -27,7 +27,7 @@ static int collectives(ns_world_options *o)
         b[i] = value(0, i);
         for (int r = 1; r < o->size; r++) b[i] += value(r, i);
     }
-    RANK_OK(ns_comm_all_reduce(&c, a, n, &err), &err);
+    RANK_OK(ns_comm_all_reduce(&c, a, NS_DTYPE_F32, n, &err), &err);
     RANK_CHECK(memcmp(a, b, (size_t)n * sizeof *a) == 0);
     uint64_t moved = c.sent[NS_COMM_REDUCE_SCATTER] + c.sent[NS_COMM_ALL_GATHER];
     ns_comm_cut(n, 1, o->size, cut);
@@ -44,6 +44,16 @@ static int collectives(ns_world_options *o)
     }
     RANK_OK(ns_comm_all_gather(&c, a, cut, sizeof(float), &err), &err);
     RANK_CHECK(memcmp(a, b, (size_t)n * sizeof *a) == 0);
+
+    /* bf16: added in f32, rounded once */
+    uint16_t *h = (uint16_t *)(void *)a;
+    for (int64_t i = 0; i < n; i++) h[i] = ns_f32_to_bf16(value(o->rank, i % 1000));
+    RANK_OK(ns_comm_all_reduce(&c, h, NS_DTYPE_BF16, n, &err), &err);
+    for (int64_t i = 0; i < n; i++) {
+        float want = ns_bf16_to_f32(ns_f32_to_bf16(value(0, i % 1000)));
+        for (int r = 1; r < o->size; r++) want += ns_bf16_to_f32(ns_f32_to_bf16(value(r, i % 1000)));
+        RANK_CHECK(h[i] == ns_f32_to_bf16(want));
+    }
 
     /* broadcast, numbers, ring */
     memset(a, o->rank == o->size - 1 ? 7 : 0, 1000);
@@ -97,7 +107,7 @@ static int two_groups(ns_world_options *o)
     RANK_OK(ns_world_open(&w, o, &err), &err);
     RANK_OK(ns_comm_open(&c, w, ranks, 2, &err), &err);
     float x[3] = {(float)o->rank, 1, 2};
-    for (int i = 0; i < 50; i++) RANK_OK(ns_comm_all_reduce(&c, x, 3, &err), &err);
+    for (int i = 0; i < 50; i++) RANK_OK(ns_comm_all_reduce(&c, x, NS_DTYPE_F32, 3, &err), &err);
     RANK_CHECK(x[0] == ldexpf(o->rank % 2 ? 4 : 2, 49) && x[1] == ldexpf(1, 50));
     ns_comm_close(&c);
     ns_world_close(&w);
@@ -123,7 +133,8 @@ static int mixed_up(ns_world_options *o)
     char text[2048];
     RANK_OK(ns_world_open(&w, o, &err), &err);
     RANK_OK(ns_comm_open(&c, w, ranks, 2, &err), &err);
-    ns_status st = o->rank == 0 ? ns_comm_broadcast(&c, x, 16, 1, &err) : ns_comm_all_reduce(&c, x, 8, &err);
+    ns_status st =
+        o->rank == 0 ? ns_comm_broadcast(&c, x, 16, 1, &err) : ns_comm_all_reduce(&c, x, NS_DTYPE_F32, 8, &err);
     if (st == NS_OK) st = ns_comm_barrier(&c, &err); /* rank 1 may have sent all it had to send */
     RANK_CHECK(st != NS_OK);
     if (err.code == NS_ERR_MISMATCH) ns_world_fail(w, &err);

@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "arch/part.h"
+
 /* What one step does, as recorded: two micro-batches (so that "accumulate" is seen), then the update. */
 static void record(ns_engine *e)
 {
@@ -21,6 +23,17 @@ static void record(ns_engine *e)
     ns_model_prepare(m, &x);
 }
 
+/* The model's buffers, and what exchanging whole parameters needs. */
+static ns_status lay_out(ns_engine *e, ns_error *err)
+{
+    NS_TRY(ns_model_layout(&e->model, &e->part_arch, &e->part, e->space, &e->ops, &e->opt, err), "%s", "model");
+    if (!ns_engine_split(e)) return NS_OK;
+    int64_t most = ns_param_table_largest(&e->part) * 4;
+    e->whole = ns_space_take(e->space, "comm.whole", ns_param_table_largest(&e->table) * 4, NS_LIFE_RUN);
+    e->piece = ns_space_take(e->space, "comm.parts", most * (e->opt.tp_size + 1), NS_LIFE_RUN);
+    return NS_OK;
+}
+
 ns_status ns_engine_plan(ns_engine *e, const ns_arch *a, const ns_model_options *o, const char *isa, int n_threads,
                          ns_error *err)
 {
@@ -31,9 +44,14 @@ ns_status ns_engine_plan(ns_engine *e, const ns_arch *a, const ns_model_options 
     NS_TRY(ns_ops_cpu(&e->ops, isa ? isa : "auto", err), "choose CPU operations");
     NS_TRY(ns_threads_new(&e->pool, n_threads, err), "thread pool");
     e->opt.pool = e->pool;
+    int tp = o->tp_size > 1 ? o->tp_size : 1;
+    int64_t words;
     NS_TRY(ns_param_table_build(&e->table, &e->arch, &e->arena, err), "parameter table");
+    NS_TRY(ns_part_arch(&e->part_arch, &e->arch, o->tp_rank, tp, err), "%s", "tensor parallel");
+    NS_TRY(ns_param_table_build(&e->part, &e->part_arch, &e->arena, err), "parameter table");
+    ns_part_vocab(&e->arch, o->tp_rank, tp, &e->opt.vocab_first, &words);
     NS_TRY(ns_space_new(&e->space, err), "plan");
-    NS_TRY(ns_model_layout(&e->model, &e->arch, &e->table, e->space, &e->ops, &e->opt, err), "plan");
+    NS_TRY(lay_out(e, err), "plan");
     record(e);
     e->totals = ns_plan_get_totals(ns_space_plan(e->space));
     NS_TRY(ns_space_fit(e->space, &e->total_bytes, err), "plan");
@@ -46,8 +64,9 @@ ns_status ns_engine_start(ns_engine *e, ns_error *err)
 {
     NS_TRY(ns_alloc(&e->memory, (size_t)e->total_bytes, "engine", err), "allocate the planned memory");
     ns_space_bind(e->space, e->memory);
-    NS_TRY(ns_model_layout(&e->model, &e->arch, &e->table, e->space, &e->ops, &e->opt, err), "lay out");
+    NS_TRY(lay_out(e, err), "lay out");
     ns_model_start(&e->model);
+    e->model.tp = ns_engine_split(e) ? e->tp : NULL;
     e->exec = (ns_exec){.ops = &e->ops,
                         .pool = e->pool,
                         .work = e->model.work,
@@ -71,47 +90,107 @@ void ns_engine_free(ns_engine *e)
     memset(e, 0, sizeof *e);
 }
 
+int ns_engine_split(const ns_engine *e)
+{
+    return e->opt.tp_size > 1;
+}
+
 ns_status ns_engine_put(void *engine, int param, const float *data, ns_error *err)
 {
+    ns_engine *e = engine;
     (void)err;
-    ns_model_put_param(&((ns_engine *)engine)->model, param, data);
+    if (ns_engine_split(e)) {
+        ns_part_take(&e->table, param, e->opt.tp_rank, e->opt.tp_size, data, e->piece);
+        data = e->piece;
+    }
+    ns_model_put_param(&e->model, param, data);
+    return NS_OK;
+}
+
+/* Parts of all tensor-parallel ranks -> out[rows, cols] of the whole parameter. My part is e->piece[0..n). */
+static ns_status join_parts(ns_engine *e, int param, float *out, ns_error *err)
+{
+    const int64_t n = e->part.params[param].rows * e->part.params[param].cols;
+    float *all = e->piece + n;
+    for (int r = 0; r <= e->tp->size; r++) e->tp->cut[r] = r * n;
+    memcpy(all + e->tp->rank * n, e->piece, (size_t)n * sizeof *all);
+    NS_TRY(ns_comm_all_gather(e->tp, all, e->tp->cut, sizeof *all, err), "parts of %s", e->table.params[param].name);
+    for (int r = 0; r < e->tp->size; r++) ns_part_put(&e->table, param, r, e->tp->size, all + r * n, out);
     return NS_OK;
 }
 
 ns_status ns_engine_get(void *engine, int param, float *data, ns_error *err)
 {
-    (void)err;
-    ns_model_get_param(&((ns_engine *)engine)->model, param, data);
-    return NS_OK;
+    ns_engine *e = engine;
+    if (!ns_engine_split(e)) {
+        ns_model_get_param(&e->model, param, data);
+        return NS_OK;
+    }
+    ns_model_get_param(&e->model, param, e->piece);
+    return join_parts(e, param, data, err);
+}
+
+enum { MAIN, MOMENT1, MOMENT2 };
+
+/* Elements [off, off+len) of the own piece of my part. */
+static void own_state(const ns_model *m, int param, int state, int64_t off, int64_t len, float *out)
+{
+    const int64_t at = off - m->own[param].off;
+    if (state == MAIN)
+        ns_model_get_main(m, param, off, len, out);
+    else
+        memcpy(out, (state == MOMENT1 ? m->adam_m : m->adam_v)[param] + at, (size_t)len * sizeof *out);
+}
+
+/* One state of the whole parameter: pieces of the data-parallel ranks, then parts of the tensor-parallel ones. */
+static ns_status whole_state(ns_engine *e, int param, int state, ns_error *err)
+{
+    const ns_piece own = e->model.own[param];
+    if (own.len > 0) own_state(&e->model, param, state, own.off, own.len, e->piece + own.off);
+    ns_model_cut(&e->part, param, e->dp->size, e->dp->cut);
+    NS_TRY(ns_comm_all_gather(e->dp, e->piece, e->dp->cut, sizeof *e->piece, err), "pieces of %s",
+           e->table.params[param].name);
+    return join_parts(e, param, e->whole, err);
 }
 
 ns_status ns_engine_get_opt(void *engine, int param, int64_t off, int64_t len, float *main, float *m, float *v,
                             ns_error *err)
 {
-    (void)err;
-    const ns_model *mo = &((ns_engine *)engine)->model;
-    const int64_t at = off - mo->own[param].off;
-    size_t n = (size_t)len * sizeof(float);
-    if (main) ns_model_get_main(mo, param, off, len, main);
-    if (m) memcpy(m, mo->adam_m[param] + at, n);
-    if (v) memcpy(v, mo->adam_v[param] + at, n);
+    ns_engine *e = engine;
+    float *const out[] = {main, m, v};
+    for (int state = MAIN; state <= MOMENT2; state++) {
+        if (!out[state]) continue;
+        if (ns_engine_split(e)) {
+            NS_TRY(whole_state(e, param, state, err), "%s", "optimiser state");
+            memcpy(out[state], e->whole + off, (size_t)len * sizeof *e->whole);
+        } else
+            own_state(&e->model, param, state, off, len, out[state]);
+    }
     return NS_OK;
 }
 
 ns_status ns_engine_put_opt(void *engine, int param, const float *main, const float *m, const float *v, ns_error *err)
 {
-    (void)err;
-    ns_model *mo = &((ns_engine *)engine)->model;
+    ns_engine *e = engine;
+    ns_model *mo = &e->model;
     const ns_piece own = mo->own[param];
-    size_t n = (size_t)own.len * sizeof(float);
-    if (main) ns_model_put_param(mo, param, main);
-    if (m && n) memcpy(mo->adam_m[param], m + own.off, n);
-    if (v && n) memcpy(mo->adam_v[param], v + own.off, n);
+    const float *in[] = {m, v};
+    float *to[] = {mo->adam_m[param], mo->adam_v[param]};
+    if (main) NS_TRY(ns_engine_put(e, param, main, err), "%s", "main weights");
+    for (int k = 0; k < 2; k++) {
+        if (!in[k] || own.len == 0) continue;
+        if (ns_engine_split(e)) ns_part_take(&e->table, param, e->opt.tp_rank, e->opt.tp_size, in[k], e->piece);
+        memcpy(to[k], (ns_engine_split(e) ? e->piece : in[k]) + own.off, (size_t)own.len * sizeof(float));
+    }
     return NS_OK;
 }
 
 void ns_engine_cut(void *engine, int param, int64_t *cut)
 {
     const ns_engine *e = engine;
-    ns_model_cut(&e->table, param, e->opt.dp_size < 1 ? 1 : e->opt.dp_size, cut);
+    int dp = e->opt.dp_size < 1 ? 1 : e->opt.dp_size;
+    if (ns_engine_split(e))
+        ns_model_cut(&e->table, param, dp * e->opt.tp_size, cut); /* all ranks have the whole parameter by then */
+    else
+        ns_model_cut(&e->table, param, dp, cut);
 }

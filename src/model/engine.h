@@ -14,8 +14,12 @@
 #include "model/model.h"
 
 typedef struct ns_engine {
-    ns_arch arch;
-    ns_param_table table;
+    ns_arch arch;         /* the whole model, as files have it */
+    ns_param_table table; /* of the whole model: the parameter numbers of everything below are the same in both */
+    ns_arch part_arch;    /* what this rank holds: the whole on one rank, else arch/part.h */
+    ns_param_table part;
+    ns_comm *tp, *dp;     /* set before ns_engine_start when there are several ranks: tensor, data parallel */
+    float *whole, *piece; /* tensor parallel: one parameter of the whole model; the parts of all ranks */
     ns_ops ops;
     ns_model_options opt;
     ns_space *space;
@@ -36,10 +40,12 @@ NS_MUST_USE ns_status ns_engine_plan(ns_engine *e, const ns_arch *a, const ns_mo
 NS_MUST_USE ns_status ns_engine_start(ns_engine *e, ns_error *err);
 void ns_engine_loaded(ns_engine *e);
 void ns_engine_free(ns_engine *e);
-/* ns_param_put_fn / ns_param_get_fn shapes, user = ns_engine*: model values (bf16 rounded) or main values. */
+/* ns_param_put_fn / ns_param_get_fn shapes, user = ns_engine*: model values (bf16 rounded) or main values, of the whole
+ * model. Where it is split over ranks (ns_engine_split), the get functions are collective: all ranks call them in one order. */
+int ns_engine_split(const ns_engine *e);
 ns_status ns_engine_put(void *engine, int param, const float *data, ns_error *err);
 ns_status ns_engine_get(void *engine, int param, float *data, ns_error *err);
-/* ns_opt_get_fn / ns_opt_put_fn / ns_opt_cut_fn shapes. get: within the own piece; put: the whole parameter. */
+/* ns_opt_get_fn / ns_opt_put_fn / ns_opt_cut_fn shapes. get: within the own piece (split: any range); put: the whole parameter. */
 ns_status ns_engine_get_opt(void *engine, int param, int64_t off, int64_t len, float *main, float *m, float *v,
                             ns_error *err);
 ns_status ns_engine_put_opt(void *engine, int param, const float *main, const float *m, const float *v, ns_error *err);

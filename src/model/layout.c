@@ -20,6 +20,12 @@ static ns_status check_supported(const ns_arch *a, const ns_model_options *o, ns
     NS_FAIL_IF(a->o_bias || a->mlp_bias, NS_ERR_UNSUPPORTED, "bias in attention output or mlp is not supported");
     NS_FAIL_IF(o->dt != NS_DTYPE_F32 && o->dt != NS_DTYPE_BF16, NS_ERR_UNSUPPORTED, "compute type %s: use BF16 or F32",
                ns_dtype_name(o->dt));
+    NS_FAIL_IF(o->tp_size > 1 && o->ffn_dropout > 0, NS_ERR_UNSUPPORTED,
+               "ffn_dropout=%g with tensor_model_parallel_size=%d: its masks do not know the split yet; use "
+               "hidden_dropout, or 0",
+               (double)o->ffn_dropout, o->tp_size);
+    NS_FAIL_IF(o->tp_size > 1 && a->head_softcap > 0, NS_ERR_UNSUPPORTED, "%s",
+               "tensor parallel with soft-capped logits is not supported");
     NS_FAIL_IF(o->dp_size > NS_MAX_DP, NS_ERR_UNSUPPORTED, "%d ranks share the optimiser state: at most %d", o->dp_size,
                NS_MAX_DP);
     NS_FAIL_IF(o->T_cap < 1 || o->S_cap < 1 || o->n_slots < 1, NS_ERR_INTERNAL, "bad micro-batch geometry");
@@ -35,6 +41,26 @@ void ns_model_cut(const ns_param_table *t, int param, int size, int64_t *cut)
         int64_t k = r < first ? 0 : r - first > owners ? owners : r - first;
         cut[r] = k == owners ? n : n / 64 * k / owners * 64;
     }
+}
+
+/* Items of split parameters first (both in the old order). */
+static ns_status order_items(ns_model *m, ns_error *err)
+{
+    ns_opt_item *sorted = ns_arena_alloc(&m->arena, (size_t)(m->n_items + 1) * sizeof *sorted, err);
+    if (!sorted) return NS_ERR_MEMORY;
+    int64_t n = 0;
+    for (int split = 1; split >= 0; split--) {
+        int64_t k = 0;
+        for (int i = 0; i < m->table->n_params; i++) {
+            if (!m->w[i].grad || m->own[i].len == 0) continue;
+            if ((m->table->params[i].tp != NS_SPLIT_NONE) == split) sorted[n++] = m->items[k];
+            k++;
+        }
+        if (split) m->n_split_items = n;
+    }
+    NS_ASSERT(n == m->n_items);
+    m->items = sorted;
+    return NS_OK;
 }
 
 static ns_piece own_piece(const ns_model *m, int param)
@@ -85,6 +111,7 @@ static ns_status layout_params(ns_model *m, ns_space *s, const ns_ops *ops, ns_e
                                                .v = m->adam_v[i],
                                                .decay = p->decays};
     }
+    if (m->opt.tp_size > 1) NS_TRY(order_items(m, err), "%s", "optimiser items");
     if (m->arch.tied) { /* the head is the embedding: its panels belong to that parameter */
         ns_weight *w = &m->w[ns_param_find(t, NS_P_EMBED, -1)];
         int64_t fwd = 0, dx = 0;
@@ -138,6 +165,7 @@ static ns_status layout_acts(ns_model *m, ns_space *s, ns_error *err)
     m->nL = take(s, "acts", "nL", T * a->C * es, NS_LIFE_STEP);
     m->rstdL = take(s, "acts", "rstdL", m->opt.train ? T * 4 : 0, NS_LIFE_STEP);
     m->delta = take(s, "acts", "delta", T * a->C * es, NS_LIFE_STEP);
+    if (m->opt.tp_size > 1) m->stats = take(s, "acts", "stats", (m->opt.tp_size + 1) * T * 8, NS_LIFE_STEP);
     if (m->opt.train) {
         m->dh = take(s, "acts", "dh", T * a->C * es, NS_LIFE_STEP);
         m->dtmp = take(s, "acts", "dtmp", T * a->C * es, NS_LIFE_STEP);
@@ -256,6 +284,11 @@ void ns_model_set_batch(ns_model *m, const ns_batch *b)
     NS_ASSERT(b->T_cap == d->T_cap && b->S_cap == d->S_cap);
     size_t T = (size_t)d->T_cap;
     memcpy(d->ids, b->ids, T * 4);
+    if (m->opt.tp_size > 1) /* words of other ranks: no row of mine */
+        for (size_t t = 0; t < T; t++) {
+            int64_t row = b->ids[t] - m->opt.vocab_first;
+            d->ids[t] = row < 0 || row >= m->arch.vocab_rows ? -1 : (int32_t)row;
+        }
     memcpy(d->label, b->label, T * 4);
     memcpy(d->weight, b->weight, T * 4);
     memcpy(d->position, b->position, T * 4);

@@ -7,6 +7,7 @@
  *
  * Every attention call uses the full segment capacity S_cap: unused entries of cu_seqlens repeat n_tok, so they are
  * segments of length 0 and the call has the same geometry each step. */
+#include <math.h>
 #include <string.h>
 
 #include "model/model.h"
@@ -57,6 +58,14 @@ static void dropout(ns_model *m, ns_exec *x, float p, int l, uint32_t op, int64_
                                           .token0 = m->token0,
                                           .x = in,
                                           .y = out});
+}
+
+/* Adds what each tensor-parallel rank has of [T,C]. */
+static void sum_parts(ns_model *m, ns_exec *x, void *data)
+{
+    if (!m->tp || x->err.code != NS_OK) return;
+    if (ns_comm_all_reduce(m->tp, data, m->opt.dt, m->T * m->arch.C, &x->err) != NS_OK)
+        ns_error_frame(&x->err, __FILE__, __LINE__, "tensor parallel");
 }
 
 static void norm(ns_model *m, ns_exec *x, const ns_weight *w, const void *in, const void *delta, void *h, void *y,
@@ -177,6 +186,7 @@ static void block_from_h0(ns_model *m, ns_exec *x, int l, ns_block_acts *b)
         x->ops->attn_fwd(x, &t);
     }
     linear(m, x, weight(m, NS_P_O, l), NULL, b->att, m->delta);
+    sum_parts(m, x, m->delta);
     if (m->opt.hidden_dropout > 0)
         dropout(m, x, m->opt.hidden_dropout, l, DROP_ATTN_OUT, m->arch.C, m->delta, m->delta);
     norm(m, x, weight(m, NS_P_MLP_NORM, l), b->h0, m->delta, b->h1, b->n2, b->rstd2);
@@ -186,6 +196,7 @@ static void block_from_h0(ns_model *m, ns_exec *x, int l, ns_block_acts *b)
                .T = m->T, .F = m->arch.F, .dt = m->opt.dt, .act = (ns_act)m->arch.act, .x = b->gu, .y = b->act});
     if (m->opt.ffn_dropout > 0) dropout(m, x, m->opt.ffn_dropout, l, DROP_FFN, m->arch.F, b->act, b->act);
     linear(m, x, weight(m, NS_P_DOWN, l), NULL, b->act, m->delta);
+    sum_parts(m, x, m->delta);
     if (m->opt.hidden_dropout > 0) dropout(m, x, m->opt.hidden_dropout, l, DROP_MLP_OUT, m->arch.C, m->delta, m->delta);
 }
 
@@ -222,6 +233,7 @@ void ns_block_backward(ns_model *m, ns_exec *x, int l, int slot)
                                       .dy = m->dact,
                                       .dx = m->dgu});
     linear_bwd(m, x, weight(m, NS_P_GATE_UP, l), NULL, b->n2, m->dgu, m->dtmp);
+    sum_parts(m, x, m->dtmp);
     norm_bwd(m, x, weight(m, NS_P_MLP_NORM, l), b->h1, b->rstd2, m->dtmp, m->dh, m->dh);
 
     dy = m->dh;
@@ -238,6 +250,7 @@ void ns_block_backward(ns_model *m, ns_exec *x, int l, int slot)
     x->ops->attn_bwd(x, &t);
     rope(m, x, m->dqkv, 1);
     linear_bwd(m, x, qkv, bias, b->n1, m->dqkv, m->dtmp);
+    sum_parts(m, x, m->dtmp);
     norm_bwd(m, x, weight(m, NS_P_ATTN_NORM, l), b->h0, b->rstd1, m->dtmp, m->dh, m->dh);
 }
 
@@ -257,24 +270,58 @@ void ns_model_forward(ns_model *m, ns_exec *x, int slot)
 {
     ns_embed_args e = embed_args(m);
     x->ops->embed_fwd(x, &e);
+    sum_parts(m, x, m->x0);
     for (int l = 0; l < m->arch.L; l++) ns_block_forward(m, x, l, slot);
     norm(m, x, weight(m, NS_P_FINAL_NORM, -1), m->acts[slot * m->arch.L + m->arch.L - 1].h1, m->delta, m->hL, m->nL,
          m->rstdL);
 }
 
+/* stats of all tensor-parallel ranks -> stats of the whole vocabulary, in rank order on every rank. */
+static void combine_stats(ns_model *m, ns_exec *x)
+{
+    const int64_t n = 2 * m->T;
+    float *all = m->stats + 2 * m->opt.T_cap;
+    if (!m->tp || x->err.code != NS_OK) return;
+    for (int r = 0; r <= m->tp->size; r++) m->tp->cut[r] = r * n;
+    memcpy(all + m->tp->rank * n, m->stats, (size_t)n * sizeof *all);
+    if (ns_comm_all_gather(m->tp, all, m->tp->cut, sizeof *all, &x->err) != NS_OK) return;
+    for (int64_t t = 0; t < m->T; t++) {
+        float top = -INFINITY, label = -INFINITY;
+        double sum = 0;
+        if (m->batch.weight[t] == 0) continue;
+        for (int r = 0; r < m->tp->size; r++) {
+            top = fmaxf(top, all[r * n + 2 * t]);
+            label = fmaxf(label, all[r * n + 2 * t + 1]);
+        }
+        for (int r = 0; r < m->tp->size; r++) sum += exp((double)all[r * n + 2 * t] - (double)top);
+        m->stats[2 * t] = (float)((double)top + log(sum));
+        m->stats[2 * t + 1] = label;
+    }
+}
+
 void ns_model_loss(ns_model *m, ns_exec *x, float *logp, int with_grad)
 {
-    x->ops->head(x, &(ns_head_args){.T = m->T,
-                                    .C = m->arch.C,
-                                    .V = m->arch.vocab,
-                                    .dt = m->opt.dt,
-                                    .softcap = m->arch.head_softcap,
-                                    .w = head_weight(m),
-                                    .x = m->nL,
-                                    .label = m->batch.label,
-                                    .weight = m->batch.weight,
-                                    .logp = logp,
-                                    .dx = with_grad ? m->dtmp : NULL});
+    ns_head_args a = {.T = m->T,
+                      .C = m->arch.C,
+                      .V = m->arch.vocab,
+                      .dt = m->opt.dt,
+                      .softcap = m->arch.head_softcap,
+                      .w = head_weight(m),
+                      .x = m->nL,
+                      .label = m->batch.label,
+                      .weight = m->batch.weight,
+                      .v0 = m->opt.vocab_first,
+                      .stats = m->stats};
+    if (m->opt.tp_size > 1) {
+        a.phase = NS_HEAD_STATS;
+        x->ops->head(x, &a);
+        combine_stats(m, x);
+        a.phase = NS_HEAD_GIVEN;
+    }
+    a.logp = logp;
+    a.dx = with_grad ? m->dtmp : NULL;
+    x->ops->head(x, &a);
+    if (with_grad) sum_parts(m, x, m->dtmp);
 }
 
 void ns_model_backward(ns_model *m, ns_exec *x, int slot)
@@ -299,7 +346,8 @@ void ns_model_zero_grad(ns_model *m, ns_exec *x)
 
 void ns_model_grad_sumsq(ns_model *m, ns_exec *x)
 {
-    x->ops->grad_sumsq(x, &(ns_opt_args){m->items, m->n_items});
+    /* what every tensor-parallel rank has is counted by the first */
+    x->ops->grad_sumsq(x, &(ns_opt_args){m->items, m->opt.tp_rank == 0 ? m->n_items : m->n_split_items});
 }
 
 void ns_model_update(ns_model *m, ns_exec *x)

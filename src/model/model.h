@@ -12,6 +12,7 @@
 #define NS_MODEL_MODEL_H
 
 #include "arch/params.h"
+#include "dist/comm.h"
 #include "ops/ops.h"
 #include "ops/space.h"
 #include "tensor/batch.h"
@@ -28,6 +29,8 @@ typedef struct ns_model_options {
     float hidden_dropout, ffn_dropout; /* attention dropout: refused until the op has it */
     ns_threads *pool;                  /* decides the scratch of CPU back-ends; NULL: one thread */
     int64_t kv_rows;                   /* inference: rows of the key/value cache of each layer; 0 = no cache */
+    int tp_rank, tp_size;              /* tensor parallel: this model is a part (arch/part.h); size 0 or 1: all of it */
+    int64_t vocab_first;               /* word of the first row of embedding and head */
     int dp_rank, dp_size;              /* ranks that share the optimiser state (ZeRO-1); size 0 or 1: one has all */
 } ns_model_options;
 
@@ -71,10 +74,13 @@ typedef struct ns_model {
     int64_t token0; /* number of the micro-batch's first token within the step: dropout masks follow tokens */
     ns_batch batch; /* device copy of the batch arrays */
     ns_step *step;
-    void *work; /* scratch for ns_exec.work */
+    ns_comm *tp;  /* where partial sums are added; NULL: not split, or planning */
+    float *stats; /* [T,2] of the head, [tp_size,T,2] of all ranks behind it; NULL when not split */
+    void *work;   /* scratch for ns_exec.work */
     int64_t work_bytes;
     ns_opt_item *items;
-    int64_t n_items;
+    int64_t n_items,
+        n_split_items; /* tensor parallel: those that are split come first; the rest is equal on all ranks */
     ns_arena arena;
 } ns_model;
 

@@ -62,7 +62,7 @@ typedef struct ns_exec {
     ns_error err;         /* first failure */
 } ns_exec;
 
-/* x[t,:] = table[ids[t],:] */
+/* x[t,:] = table[ids[t],:]; a negative id (a word that another rank has) gives zeros and no gradient */
 typedef struct ns_embed_args {
     int64_t T, C, V;
     ns_dtype dt;
@@ -159,6 +159,13 @@ typedef struct ns_act_args {
     void *dx;       /* bwd out, like x */
 } ns_act_args;
 
+/* A vocabulary split over ranks needs the head twice: STATS, then what the ranks have to say is combined, then GIVEN. */
+typedef enum ns_head_phase {
+    NS_HEAD_WHOLE, /* all in one pass */
+    NS_HEAD_STATS, /* only stats: [T,2] log-sum-exp over these rows; logit of the label, -inf where it is not among them */
+    NS_HEAD_GIVEN /* loss and gradients with stats of the whole vocabulary; dx is this rank's share of it */
+} ns_head_phase;
+
 /* Linear cross-entropy head: logits = x W^T (softcap), CE_t = lse_t - logit_t[label], chunked so that [T,V] never exists.
  * Vocabulary rows >= V (padding rows of W) are outside the softmax. step->loss_sum += sum_t weight_t CE_t (token order).
  * With dx: dlogit = weight_t / step->weight_sum * (softmax - onehot); dx assigned, W.grad added (NULL grad: skipped). */
@@ -172,6 +179,9 @@ typedef struct ns_head_args {
     const float *weight;  /* [T] */
     float *logp;          /* [T] out: -CE_t where weight != 0, else 0; may be NULL */
     void *dx;             /* [T,C] or NULL: loss only */
+    ns_head_phase phase;
+    int64_t v0;   /* word of W's first row: labels are words. 0 in one pass. V may be 0 in two */
+    float *stats; /* [T,2]; STATS writes, GIVEN reads. Not with softcap */
 } ns_head_args;
 
 /* y = x * keep/(1-p), keep from Philox(key; step, layer, op, token, element): the same call is its own backward. */

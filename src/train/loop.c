@@ -41,9 +41,10 @@ static int32_t balanced_cap(const ns_sft *t, const ns_examples *ex, int64_t n_ro
 static ns_status sum_over_ranks(ns_sft *t, double *mean, ns_error *err)
 {
     ns_step *s = t->engine.model.step;
-    double x[4] = {s->loss_sum, s->grad_sumsq, *mean, s->nonfinite};
-    if (t->ranks.dp.size == 1) return NS_OK;
-    NS_TRY(ns_comm_scalars(&t->ranks.dp, x, 4, NS_COMM_SUM, err), "%s", "loss and gradient norm");
+    int counts = ns_ranks_tp_rank(&t->ranks) == 0; /* tensor-parallel ranks have the same loss */
+    double x[4] = {counts ? s->loss_sum : 0, s->grad_sumsq, counts ? *mean : 0, s->nonfinite};
+    if (t->ranks.all.size == 1) return NS_OK;
+    NS_TRY(ns_comm_scalars(&t->ranks.all, x, 4, NS_COMM_SUM, err), "%s", "loss and gradient norm");
     s->loss_sum = x[0];
     s->grad_sumsq = x[1];
     *mean = x[2];
@@ -185,7 +186,7 @@ static ns_status run_steps(ns_sft *t, ns_progress *p, ns_stop_reason *stopped, n
         live_line(t, p, loss, norm, lr, seconds, tokens);
 
         double stop = ns_stop_check(); /* whoever is told to stop: all stop at the same step */
-        NS_TRY(ns_comm_scalars(&t->ranks.dp, &stop, 1, NS_COMM_MAX, err), "%s", "stop");
+        NS_TRY(ns_comm_scalars(&t->ranks.all, &stop, 1, NS_COMM_MAX, err), "%s", "stop");
         *stopped = (ns_stop_reason)stop;
         int last = t->state.step == t->max_steps, due = t->save_interval > 0 && t->state.step % t->save_interval == 0;
         int save = t->save_interval > 0 && (last || due || *stopped);
@@ -212,6 +213,8 @@ static ns_status train(ns_sft *t, const char *config_yaml, int argc, char *const
 {
     ns_status st = ns_ranks_first(&t->ranks) ? ns_sft_lock(t, err) : NS_OK;
     NS_TRY(ns_ranks_vote(&t->ranks, st, err), "%s", "output folder");
+    t->engine.tp = &t->ranks.tp;
+    t->engine.dp = &t->ranks.dp;
     NS_TRY(ns_engine_start(&t->engine, err), "start");
     NS_TRY(ns_sft_load_weights(t, err), "weights");
     if (t->state.step >= t->max_steps) {
@@ -227,7 +230,7 @@ static ns_status train(ns_sft *t, const char *config_yaml, int argc, char *const
     st = run_steps(t, p, stopped, err);
     ns_progress_end(&p, NULL);
     NS_TRY(st, "%s", "sft");
-    NS_TRY(ns_comm_barrier(&t->ranks.dp, err), "%s", "end"); /* nobody leaves while another still needs it */
+    NS_TRY(ns_comm_barrier(&t->ranks.all, err), "%s", "end"); /* nobody leaves while another still needs it */
     NS_FAIL_IF(*stopped, NS_ERR_STOPPED, "stopped by %s after step %" PRId64 " of %" PRId64 "%s%s",
                ns_stop_check() ? ns_stop_name() : "another rank", t->state.step, t->max_steps,
                t->save_interval > 0 ? "; saved " : "; nothing saved (save_interval <= 0)",

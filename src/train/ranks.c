@@ -22,10 +22,10 @@ ns_status ns_ranks_layout(ns_ranks *r, int64_t devices, int64_t nodes, int64_t t
                r->env_size, r->who.started_by, devices, nodes, asked);
     r->who.size = (int)asked;
     NS_TRY(ns_topology_make(&r->topology, (int)asked, r->who.rank, (int)tp, (int)cp, (int)pp, err), "%s", "ranks");
-    NS_FAIL_IF(tp * cp * pp > 1, NS_ERR_UNSUPPORTED,
-               "tensor %" PRId64 " x context %" PRId64 " x pipeline %" PRId64
-               ": this build splits data over ranks (trainer.devices), not the model: set them to 1",
-               tp, cp, pp);
+    NS_FAIL_IF(cp * pp > 1, NS_ERR_UNSUPPORTED,
+               "context %" PRId64 " x pipeline %" PRId64
+               ": this build splits data (trainer.devices) and layers by tensor_model_parallel_size: set these to 1",
+               cp, pp);
     return NS_OK;
 }
 
@@ -40,16 +40,24 @@ ns_status ns_ranks_join(ns_ranks *r, const char *identity, void (*on_abort)(cons
     r->who.join_s = 600; /* reading the rows may take one rank longer than another */
     NS_TRY(ns_world_open(&r->world, &r->who, err), "%s", "ranks");
     r->who.identity = NULL;
-    int n = ns_topology_group_size(&r->topology, 1u << NS_AXIS_DP);
-    ns_topology_group(&r->topology, 1u << NS_AXIS_DP, ranks);
-    NS_TRY(ns_comm_open(&r->dp, r->world, ranks, n, err), "%s", "data parallel group");
-    NS_TRY(ns_alloc((void **)&r->cut, ((size_t)n + 1) * sizeof *r->cut, "ranks", err), "%s", "ranks");
-    return ns_alloc((void **)&r->seconds, (size_t)n * sizeof *r->seconds, "ranks", err);
+    const struct {
+        ns_comm *c;
+        unsigned axes;
+    } groups[] = {{&r->tp, 1u << NS_AXIS_TP}, {&r->dp, 1u << NS_AXIS_DP}, {&r->all, (1u << NS_N_AXES) - 1}};
+    for (size_t g = 0; g < sizeof groups / sizeof *groups; g++) {
+        ns_topology_group(&r->topology, groups[g].axes, ranks);
+        NS_TRY(ns_comm_open(groups[g].c, r->world, ranks, ns_topology_group_size(&r->topology, groups[g].axes), err),
+               "%s", "groups of ranks");
+    }
+    NS_TRY(ns_alloc((void **)&r->cut, ((size_t)r->dp.size + 1) * sizeof *r->cut, "ranks", err), "%s", "ranks");
+    return ns_alloc((void **)&r->seconds, (size_t)r->all.size * sizeof *r->seconds, "ranks", err);
 }
 
 void ns_ranks_close(ns_ranks *r)
 {
+    ns_comm_close(&r->tp);
     ns_comm_close(&r->dp);
+    ns_comm_close(&r->all);
     ns_world_close(&r->world);
     ns_free(r->cut);
     ns_free(r->seconds);
@@ -67,6 +75,21 @@ int ns_ranks_dp_rank(const ns_ranks *r)
     return r->topology.index[NS_AXIS_DP];
 }
 
+int ns_ranks_world(const ns_ranks *r)
+{
+    return r->topology.world;
+}
+
+int ns_ranks_tp(const ns_ranks *r)
+{
+    return r->topology.size[NS_AXIS_TP];
+}
+
+int ns_ranks_tp_rank(const ns_ranks *r)
+{
+    return r->topology.index[NS_AXIS_TP];
+}
+
 int ns_ranks_first(const ns_ranks *r)
 {
     return r->topology.rank == 0;
@@ -76,7 +99,7 @@ ns_status ns_ranks_reduce(ns_ranks *r, ns_engine *e, ns_error *err)
 {
     for (int i = 0; r->dp.size > 1 && i < e->table.n_params; i++) {
         if (!e->model.w[i].grad) continue;
-        ns_model_cut(&e->table, i, r->dp.size, r->cut);
+        ns_model_cut(&e->part, i, r->dp.size, r->cut);
         NS_TRY(ns_comm_reduce_scatter(&r->dp, e->model.w[i].grad, r->cut, err), "gradient of %s",
                e->table.params[i].name);
     }
@@ -87,7 +110,7 @@ ns_status ns_ranks_gather(ns_ranks *r, ns_engine *e, ns_error *err)
 {
     for (int i = 0; r->dp.size > 1 && i < e->table.n_params; i++) {
         if (!e->model.w[i].grad) continue;
-        ns_model_cut(&e->table, i, r->dp.size, r->cut);
+        ns_model_cut(&e->part, i, r->dp.size, r->cut);
         NS_TRY(ns_comm_all_gather(&r->dp, e->model.w[i].data, r->cut, (int)ns_dtype_size(e->opt.dt), err),
                "weights of %s", e->table.params[i].name);
     }
@@ -97,13 +120,11 @@ ns_status ns_ranks_gather(ns_ranks *r, ns_engine *e, ns_error *err)
 ns_status ns_ranks_vote(void *ranks, ns_status mine, ns_error *err)
 {
     ns_ranks *r = ranks;
-    double bad[2] = {mine != NS_OK, mine != NS_OK ? -r->topology.rank : -NS_MAX_DP};
-    if (r->dp.size == 1) return mine;
-    ns_status st = ns_comm_scalars(&r->dp, bad, 2, NS_COMM_MAX, err);
-    if (mine != NS_OK) return mine;
-    if (st != NS_OK) return st;
-    NS_FAIL_IF(bad[0] > 0, NS_ERR_DEVICE, "rank %d failed; its own message says why", (int)-bad[1]);
-    return NS_OK;
+    if (mine != NS_OK) {
+        if (err) ns_world_fail(r->world, err); /* the others, in whatever exchange, learn why */
+        return mine;
+    }
+    return ns_comm_barrier(&r->all, err);
 }
 
 static int by_value(const void *a, const void *b)
@@ -114,15 +135,15 @@ static int by_value(const void *a, const void *b)
 
 ns_status ns_ranks_watch(ns_ranks *r, double seconds, int64_t step, ns_error *err)
 {
-    if (r->dp.size == 1) return NS_OK;
-    NS_TRY(ns_comm_gather_scalar(&r->dp, seconds, r->seconds, err), "%s", "times of all ranks");
+    if (r->all.size == 1) return NS_OK;
+    NS_TRY(ns_comm_gather_scalar(&r->all, seconds, r->seconds, err), "%s", "times of all ranks");
     if (!ns_ranks_first(r)) return NS_OK;
     int slowest = 0;
-    for (int i = 1; i < r->dp.size; i++)
+    for (int i = 1; i < r->all.size; i++)
         if (r->seconds[i] > r->seconds[slowest]) slowest = i;
     double worst = r->seconds[slowest];
-    qsort(r->seconds, (size_t)r->dp.size, sizeof *r->seconds, by_value);
-    double median = r->seconds[(r->dp.size - 1) / 2];
+    qsort(r->seconds, (size_t)r->all.size, sizeof *r->seconds, by_value);
+    double median = r->seconds[(r->all.size - 1) / 2];
     int slow = worst > 1.5 * median && worst - median > 0.05;
     r->slow_steps = slow && slowest == r->slowest ? r->slow_steps + 1 : slow;
     r->slowest = slow ? slowest : -1;

@@ -3,6 +3,8 @@
  *
  *     micro-batch k of the step belongs to data-parallel rank k mod dp
  *     gradients:  reduce_scatter by the pieces of ns_model_cut      norm: sum over ranks      weights: all_gather
+ * Tensor-parallel ranks of one dp number work on the same micro-batch, each on its part of every layer (arch/part.h); what
+ * they add up within a layer is in model.c.
  *
  * All sums are made in rank order: a layout repeats itself bitwise. */
 #ifndef NS_TRAIN_RANKS_H
@@ -17,9 +19,9 @@ typedef struct ns_ranks {
     int env_size;         /* ranks that really are there */
     ns_topology topology;
     ns_world *world;
-    ns_comm dp;
+    ns_comm all, dp, tp;
     int64_t *cut;    /* [dp+1] */
-    double *seconds; /* [dp] of the last step, before the first wait: who is slow */
+    double *seconds; /* [world] of the last step, before the first wait: who is slow */
     int slow_steps;  /* in a row, with the same slowest rank */
     int slowest;
 } ns_ranks;
@@ -35,6 +37,10 @@ void ns_ranks_close(ns_ranks *r);
 int ns_ranks_dp(const ns_ranks *r);      /* data-parallel ranks */
 int ns_ranks_dp_rank(const ns_ranks *r); /* mine */
 int ns_ranks_first(const ns_ranks *r);   /* 1 on the rank that writes, prints and records */
+
+int ns_ranks_world(const ns_ranks *r);
+int ns_ranks_tp(const ns_ranks *r);
+int ns_ranks_tp_rank(const ns_ranks *r);
 
 NS_MUST_USE ns_status ns_ranks_reduce(ns_ranks *r, ns_engine *e, ns_error *err); /* gradients -> own pieces */
 NS_MUST_USE ns_status ns_ranks_gather(ns_ranks *r, ns_engine *e, ns_error *err); /* updated weights -> all */

@@ -60,7 +60,7 @@ ns_status ns_sft_load_weights(ns_sft *t, ns_error *err)
     else if (t->o->resume) { /* rank 0 looks (and cleans up); all take what it found */
         ns_status st = ns_ranks_first(&t->ranks) ? ns_ckpt_find_last(path, sizeof path, t->ckpt_dir, err) : NS_OK;
         NS_TRY(ns_ranks_vote(&t->ranks, st, err), "look for a checkpoint");
-        NS_TRY(ns_comm_broadcast(&t->ranks.dp, path, sizeof path, 0, err), "look for a checkpoint");
+        NS_TRY(ns_comm_broadcast(&t->ranks.all, path, sizeof path, 0, err), "look for a checkpoint");
     }
     if (!path[0]) {
         NS_FAIL_IF(t->o->resume && !t->o->resume_ignore_missing, NS_ERR_CONFIG, "%s: no checkpoint to resume from",
@@ -117,8 +117,9 @@ ns_status ns_sft_save(ns_sft *t, int forced, ns_error *err)
                                .get_model = ns_engine_get,
                                .get_opt = ns_engine_get_opt,
                                .user = &t->engine,
-                               .rank = ns_ranks_dp_rank(&t->ranks),
-                               .n_ranks = ns_ranks_dp(&t->ranks),
+                               .rank = t->ranks.topology.rank,
+                               .n_ranks = ns_ranks_world(&t->ranks),
+                               .collective = ns_engine_split(&t->engine),
                                .cut = ns_engine_cut,
                                .vote = ns_ranks_vote,
                                .vote_user = &t->ranks,

@@ -144,12 +144,14 @@ static ns_status plan_memory(ns_sft *t, ns_error *err)
                           .recompute = o->recompute && !strcmp(o->recompute, "full"),
                           .hidden_dropout = (float)o->hidden_dropout,
                           .ffn_dropout = (float)o->ffn_dropout,
+                          .tp_rank = ns_ranks_tp_rank(&t->ranks),
+                          .tp_size = ns_ranks_tp(&t->ranks),
                           .dp_rank = ns_ranks_dp_rank(&t->ranks),
                           .dp_size = dp};
     NS_TRY(ns_engine_plan(&t->engine, &t->arch, &m, o->isa, n_threads(t), err), "plan");
     if (!o->norm_decay)
-        for (int i = 0; i < t->engine.table.n_params; i++) {
-            ns_param *p = &t->engine.table.params[i];
+        for (int i = 0; i < t->engine.part.n_params; i++) {
+            ns_param *p = &t->engine.part.params[i];
             if (p->cols == 1) p->decays = 0;
         }
     NS_TRY(ns_split_new(&t->split, gbs, err), "batches");
@@ -203,10 +205,10 @@ int64_t ns_sft_bytes_sent(const ns_sft *t)
 {
     int64_t cut[NS_MAX_DP + 1], n = 0, es = (int64_t)ns_dtype_size(t->engine.opt.dt);
     int dp = ns_ranks_dp(&t->ranks), me = ns_ranks_dp_rank(&t->ranks);
-    for (int i = 0; dp > 1 && i < t->engine.table.n_params; i++) {
-        ns_model_cut(&t->engine.table, i, dp, cut);
+    for (int i = 0; dp > 1 && i < t->engine.part.n_params; i++) {
+        ns_model_cut(&t->engine.part, i, dp, cut);
         int64_t own = cut[me + 1] - cut[me];
-        if (t->engine.table.params[i].trainable) n += (cut[dp] - own) * 4 + own * es * (dp - 1);
+        if (t->engine.part.params[i].trainable) n += (cut[dp] - own) * 4 + own * es * (dp - 1);
     }
     return n;
 }

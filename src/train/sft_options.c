@@ -233,7 +233,7 @@ const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS] = {
     COMPAT("exp_manager.checkpoint_callback_params.model_parallel_size", "1", "", "any layout reads any checkpoint"),
     COMPAT("model.dist_ckpt_format", "zarr", "", "checkpoints are safetensors"),
     COMPAT("model.virtual_pipeline_model_parallel_size", "null", "", "not used"),
-    COMPAT("model.sequence_parallel", "false", "", "has no effect with one tensor rank"),
+    COMPAT("model.sequence_parallel", "false", "", "activations are whole on every tensor rank; the results are the same"),
     COMPAT("model.save_nemo_on_validation_end", "true", "", "no effect, as in the original"),
     COMPAT("model.sync_batch_comm", "false", "", "no effect"),
     COMPAT("model.megatron_amp_O2", "true", "", "main weights are always kept to fp32"),

@@ -2,6 +2,7 @@
  * data often half of them), and a chunk's logits [TC, V] are the only ones that exist. CE is summed in token order. */
 #include "ops/cpu/cpu.h"
 
+#include <math.h>
 #include <string.h>
 
 /* Rows of a chunk: about 4 MB of f32 logits. */
@@ -66,6 +67,31 @@ static void scatter(void *arg, int t, int worker)
         memcpy((char *)j->a->dx + j->live[i] * row, j->dx + i * row, (size_t)row);
 }
 
+/* A row of a vocabulary split over ranks: what this rank knows of it, then its gradient from what all know. */
+static void stats_row(const job *j, int64_t i, int64_t r)
+{
+    const ns_head_args *a = j->a;
+    float *z = j->logits + i * a->V, *out = a->stats + 2 * r, top = a->V ? j->v->score_max(z, a->V, 1, 0) : 0;
+    int64_t label = a->label[r] - a->v0;
+    out[1] = label >= 0 && label < a->V ? z[label] : -INFINITY;
+    out[0] = a->V ? top + logf(j->v->exp_sum(z, a->V, top)) : -INFINITY;
+}
+
+static double given_row(const job *j, int64_t i, int64_t r, float scale)
+{
+    const ns_head_args *a = j->a;
+    float *z = j->logits + i * a->V;
+    uint16_t *d = (uint16_t *)(void *)j->dlogits + i * a->V;
+    int64_t label = a->label[r] - a->v0;
+    if (scale != 0 && a->V) {
+        (void)j->v->exp_sum(z, a->V, a->stats[2 * r]); /* z becomes the softmax over the whole vocabulary */
+        if (label >= 0 && label < a->V) z[label] -= 1.0f;
+        for (int64_t v = 0; v < a->V; v++) z[v] *= scale;
+        for (int64_t v = 0; j->dlogit == NS_DTYPE_BF16 && v < a->V; v++) d[v] = ns_f32_to_bf16(z[v]);
+    }
+    return (double)a->stats[2 * r] - (double)a->stats[2 * r + 1];
+}
+
 static void loss_rows(void *arg, int t, int worker)
 {
     const job *j = arg;
@@ -73,10 +99,16 @@ static void loss_rows(void *arg, int t, int worker)
     (void)worker;
     for (int64_t i = t * ROWS; i < ns_cpu_min(j->m, (t + 1) * ROWS); i++) {
         int64_t r = j->live[i];
-        NS_ASSERT(a->label[r] >= 0 && a->label[r] < a->V);
+        NS_ASSERT(a->label[r] >= 0 && (a->phase != NS_HEAD_WHOLE || a->label[r] < a->V));
+        if (a->phase == NS_HEAD_STATS) {
+            stats_row(j, i, r);
+            continue;
+        }
         float scale = a->dx ? (float)((double)a->weight[r] / j->weight_sum) : 0;
         void *d = j->dlogit == NS_DTYPE_F32 ? (void *)(j->logits + i * a->V) : j->dlogits + i * a->V * 2;
-        j->ce[i] = j->v->head_row(j->logits + i * a->V, a->V, a->label[r], scale, a->softcap, d, j->dlogit);
+        j->ce[i] = a->phase == NS_HEAD_GIVEN
+                       ? given_row(j, i, r, scale)
+                       : j->v->head_row(j->logits + i * a->V, a->V, a->label[r], scale, a->softcap, d, j->dlogit);
         if (a->logp) a->logp[r] = (float)-j->ce[i];
     }
 }
@@ -89,6 +121,7 @@ static int64_t find_live(const ns_head_args *a, int32_t *live)
             live[n++] = (int32_t)t;
             continue;
         }
+        if (a->phase == NS_HEAD_STATS) continue;
         if (a->logp) a->logp[t] = 0;
         if (a->dx) memset((char *)a->dx + t * row, 0, (size_t)row);
     }
@@ -99,7 +132,7 @@ void ns_cpu_head(ns_exec *x, const ns_head_args *a, const ns_cpu_head_gemms *g, 
 {
     ns_cpu_scratch s;
     layout l = make_layout(a->T, a->C, a->V);
-    NS_ASSERT(a->V <= a->w->rows);
+    NS_ASSERT(a->V <= a->w->rows && (a->phase == NS_HEAD_WHOLE || (a->stats && a->softcap == 0)));
     if (!ns_cpu_get_scratch(&s, x, l.end, 0, "head")) return;
     char *m = s.shared;
     job j = {.a = a,
@@ -118,14 +151,18 @@ void ns_cpu_head(ns_exec *x, const ns_head_args *a, const ns_cpu_head_gemms *g, 
         j.m = ns_cpu_min(l.rows, n - i0);
         int tasks = (int)((j.m + ROWS - 1) / ROWS);
         ns_parallel_for(x->pool, tasks, gather, &j);
-        g->fwd(x, v, l.end, a, j.m, j.x, j.logits);
+        if (a->V) g->fwd(x, v, l.end, a, j.m, j.x, j.logits);
         ns_parallel_for(x->pool, tasks, loss_rows, &j);
+        if (a->phase == NS_HEAD_STATS) continue;
         for (int64_t i = 0; i < j.m; i++) loss += (double)a->weight[j.live[i]] * j.ce[i];
         if (!a->dx) continue;
         const void *d = g->dlogit == NS_DTYPE_F32 ? (void *)j.logits : j.dlogits;
-        g->dgrad(x, v, l.end, a, j.m, d, j.dx);
+        if (a->V)
+            g->dgrad(x, v, l.end, a, j.m, d, j.dx);
+        else
+            memset(j.dx, 0, (size_t)(j.m * a->C) * ns_dtype_size(a->dt));
         ns_parallel_for(x->pool, tasks, scatter, &j);
-        if (a->w->grad) g->wgrad(x, v, l.end, a, j.m, d, j.x);
+        if (a->w->grad && a->V) g->wgrad(x, v, l.end, a, j.m, d, j.x);
     }
     x->step->loss_sum += loss;
 }

@@ -158,9 +158,12 @@ static void embed_tile(void *arg, int i, int worker)
     int64_t t0 = i * rows_of(a->C), t1 = ns_cpu_min(t0 + rows_of(a->C), a->T), size = (int64_t)ns_dtype_size(a->dt);
     (void)worker;
     for (int64_t t = t0; t < t1; t++) {
-        NS_ASSERT(a->ids[t] >= 0 && a->ids[t] < a->V);
-        memcpy((char *)a->x + t * a->C * size, (const char *)a->table->data + a->ids[t] * a->C * size,
-               (size_t)(a->C * size));
+        NS_ASSERT(a->ids[t] < a->V);
+        char *out = (char *)a->x + t * a->C * size;
+        if (a->ids[t] < 0)
+            memset(out, 0, (size_t)(a->C * size));
+        else
+            memcpy(out, (const char *)a->table->data + a->ids[t] * a->C * size, (size_t)(a->C * size));
     }
 }
 void ns_cpu_embed_fwd(ns_exec *x, const ns_embed_args *a)
@@ -179,8 +182,8 @@ static void embed_bwd_tile(void *arg, int i, int worker)
     const ns_embed_args *a = arg;
     (void)worker;
     for (int64_t t = 0; t < a->T; t++) {
-        if (a->ids[t] % EMBED_OWNERS != i) continue;
-        NS_ASSERT(a->ids[t] >= 0 && a->ids[t] < a->V);
+        if (a->ids[t] < 0 || a->ids[t] % EMBED_OWNERS != i) continue;
+        NS_ASSERT(a->ids[t] < a->V);
         float *g = a->table->grad + a->ids[t] * a->C;
         if (a->dt == NS_DTYPE_BF16) {
             const uint16_t *d = (const uint16_t *)a->dx + t * a->C;

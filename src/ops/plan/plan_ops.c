@@ -166,7 +166,8 @@ static void head(ns_exec *x, const ns_head_args *a)
     if (a->dx) flops *= a->w->grad ? 3 : 2;
     use g = a->dx ? grad(a->w) : (use){0};
     RECORD(x, "head", flops, arr(a->x, a->T * a->C, es(a->dt)), data(a->w), g, arr(a->label, a->T, 4),
-           arr(a->weight, a->T, 4), arr(a->logp, a->T, 4), arr(a->dx, a->T * a->C, es(a->dt)));
+           arr(a->weight, a->T, 4), arr(a->logp, a->T, 4), arr(a->dx, a->T * a->C, es(a->dt)),
+           arr(a->stats, 2 * a->T, 4));
     touch(x, a->w->panels_fwd);
     if (a->dx) touch(x, a->w->panels_dx);
 }

@@ -8,9 +8,10 @@ void ns_ref_embed_fwd(ns_exec *x, const ns_embed_args *a)
 {
     (void)x;
     for (int64_t t = 0; t < a->T; t++) {
-        NS_ASSERT(a->ids[t] >= 0 && a->ids[t] < a->V);
+        NS_ASSERT(a->ids[t] < a->V);
         for (int64_t c = 0; c < a->C; c++)
-            ns_ref_store(a->x, a->dt, t * a->C + c, ns_ref_load(a->table->data, a->table->dt, a->ids[t] * a->C + c));
+            ns_ref_store(a->x, a->dt, t * a->C + c,
+                         a->ids[t] < 0 ? 0 : ns_ref_load(a->table->data, a->table->dt, a->ids[t] * a->C + c));
     }
 }
 
@@ -19,8 +20,8 @@ void ns_ref_embed_bwd(ns_exec *x, const ns_embed_args *a)
     (void)x;
     if (!a->table->grad) return;
     for (int64_t t = 0; t < a->T; t++) {
-        NS_ASSERT(a->ids[t] >= 0 && a->ids[t] < a->V);
-        for (int64_t c = 0; c < a->C; c++)
+        NS_ASSERT(a->ids[t] < a->V);
+        for (int64_t c = 0; a->ids[t] >= 0 && c < a->C; c++)
             a->table->grad[a->ids[t] * a->C + c] += ns_ref_load(a->dx, a->dt, t * a->C + c);
     }
 }
