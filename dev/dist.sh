@@ -37,6 +37,7 @@ cmake --install "$build" --prefix "$tree" --strip >/dev/null
 mkdir -p "$tree/lib" "$tree/licenses"
 for binary in "$tree"/bin/* "$tree"/lib/*.so*; do
     [ -f "$binary" ] || continue
+    [ "$(basename "$binary")" = libns_mpi.so ] && continue # uses the MPI of the site, or is not opened
     ldd "$binary" | grep 'not found' && fail "$binary: a library is not found (above)"
     ldd "$binary" | sed -n 's/^[[:space:]]*\([^ ]*\) => \(\/[^ ]*\) .*/\1 \2/p'
 done | sort -u | while read -r soname path; do
@@ -47,7 +48,8 @@ done | sort -u | while read -r soname path; do
     cp "$(readlink -f "$path")" "$tree/lib/$soname"
     chmod 644 "$tree/lib/$soname"
     strip --strip-unneeded "$tree/lib/$soname"
-    package=$(dpkg-query -S "$(readlink -f "$path")" 2>/dev/null | head -n 1 | cut -d: -f1 || true)
+    real=$(readlink -f "$path") # the package may know it by /lib or by /usr/lib
+    package=$(dpkg-query -S "$real" "${real#/usr}" 2>/dev/null | head -n 1 | cut -d: -f1 || true)
     if [ -f "/usr/share/doc/$package/copyright" ]; then
         cp -L "/usr/share/doc/$package/copyright" "$tree/licenses/$soname.txt"
     else

@@ -490,8 +490,17 @@ static void head_fwd(prob *p)
 {
     const cas *c = p->c;
     p->step.loss_sum = 0;
-    p->x.ops->head(&p->x, &(ns_head_args){c->T, c->C, c->V, c->dt, c->softcap, &p->w, ptr(p, "x"), ptr(p, "label"),
-                                          ptr(p, "weight"), ptr(p, "logp"), ptr(p, "dx")});
+    p->x.ops->head(&p->x, &(ns_head_args){.T = c->T,
+                                          .C = c->C,
+                                          .V = c->V,
+                                          .dt = c->dt,
+                                          .softcap = c->softcap,
+                                          .w = &p->w,
+                                          .x = ptr(p, "x"),
+                                          .label = ptr(p, "label"),
+                                          .weight = ptr(p, "weight"),
+                                          .logp = ptr(p, "logp"),
+                                          .dx = ptr(p, "dx")});
     *(double *)ptr(p, "loss") = p->step.loss_sum;
 }
 static void head_bwd(prob *p)

@@ -294,8 +294,17 @@ static void head(const char *g, int64_t rows)
     ns_weight w = param(g, "w", rows);
     float *logp = zeros(T), *dx = zeros(T * C);
     step.weight_sum = (double)scalar(g, "norm");
-    x.ops->head(&x, &(ns_head_args){T, C, V, NS_DTYPE_F32, scalar(g, "softcap"), &w, want(g, "h"),
-                                    (int32_t *)want(g, "labels"), want(g, "weights"), logp, dx});
+    x.ops->head(&x, &(ns_head_args){.T = T,
+                                    .C = C,
+                                    .V = V,
+                                    .dt = NS_DTYPE_F32,
+                                    .softcap = scalar(g, "softcap"),
+                                    .w = &w,
+                                    .x = want(g, "h"),
+                                    .label = (int32_t *)want(g, "labels"),
+                                    .weight = want(g, "weights"),
+                                    .logp = logp,
+                                    .dx = dx});
     float loss = (float)(step.loss_sum / step.weight_sum);
     same(g, "loss", &loss, 2e-6), same(g, "logp", logp, 3e-6), same(g, "dh", dx, 1e-5), same(g, "dw", w.grad, 1e-5);
     finish();
