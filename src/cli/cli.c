@@ -1,8 +1,13 @@
 /* The verb list, and how failures are printed. */
 #include "cli/cli.h"
 
+#include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+#include "base/json.h"
 
 #define NS_VERB(name) extern const ns_verb ns_verb_##name __attribute__((weak));
 #include "cli/verbs.h"
@@ -49,11 +54,34 @@ const char *ns_cli_version(void)
 #endif
 }
 
+int ns_cli_result_fd(void)
+{
+    const char *text = getenv("NS_RESULT_FD");
+    int fd = text && *text ? atoi(text) : -1;
+    return fd > 2 && fcntl(fd, F_SETFD, FD_CLOEXEC) == 0 ? fd : -1;
+}
+
+static void report_error(const char *text)
+{
+    ns_buf b = {0};
+    ns_error ignored = NS_ERROR_INIT;
+    int fd = ns_cli_result_fd();
+    const char *at = strstr(text, "missing: --");
+    if (fd < 0) return;
+    int n = at ? (int)strspn(at + 11, "abcdefghijklmnopqrstuvwxyz_") : 0;
+    ns_status st = ns_buf_printf(&b, &ignored, "{\"missing\": \"%.*s\", \"error\": ", n, at ? at + 11 : "");
+    if (st == NS_OK) st = ns_json_write_str(&b, (ns_str){text, strlen(text)}, NS_JSON_ASCII, &ignored);
+    if (st == NS_OK) st = ns_buf_adds(&b, "}", &ignored);
+    if (st == NS_OK && write(fd, b.data, b.len) < 0) ns_buf_clear(&b); /* nobody listens any more */
+    ns_buf_free(&b);
+}
+
 int ns_cli_fail(const char *verb, const ns_error *err)
 {
     char text[NS_ERROR_CTX_MAX * 122 + sizeof err->msg];
     fflush(stdout);
     fprintf(stderr, "ns%s%s: %s\n", verb && *verb ? " " : "", verb ? verb : "", ns_error_text(err, text, sizeof text));
+    report_error(text);
     if (err->code == NS_ERR_CONFIG && verb && *verb && !strstr(text, "--help`"))
         fprintf(stderr, "  `ns %s --help` lists every setting with its default and range.\n", verb);
     if (err->code == NS_ERR_INTERNAL)

@@ -20,6 +20,9 @@
 /* Prints "ns <verb>: outer: inner: leaf" to stderr, and a hint line where one helps; returns the exit code of the status. */
 int ns_cli_fail(const char *verb, const ns_error *err);
 
+/* Where a calling program wants the result as one JSON object ($NS_RESULT_FD), else -1. Errors go there by themselves. */
+int ns_cli_result_fd(void);
+
 /* All verbs in this program, in help order; *n of them. */
 const ns_verb *const *ns_cli_verbs(size_t *n);
 /* The verb of that name (dashes count as underscores), or NULL. */

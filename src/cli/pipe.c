@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/json.h"
 #include "train/sft.h"
@@ -49,12 +50,29 @@ void ns_cli_say_result(const char *verb, const ns_pipe_result *r, int json, int 
     fflush(stdout);
 }
 
+/* A caller that is a program (the Python interface) gets the result on the descriptor that it names; errors: ns_cli_fail. */
+static void report(const ns_pipe_result *r)
+{
+    int fd = ns_cli_result_fd();
+    ns_buf b = {0};
+    ns_error ignored = NS_ERROR_INIT;
+    if (fd < 0) return;
+    ns_status st = ns_buf_printf(&b, &ignored, "{\"id\": \"%s\", \"tasks\": %d, \"failed\": %d, \"dir\": ", r->id,
+                                 r->n_tasks, r->failed);
+    if (st == NS_OK) st = ns_json_write_str(&b, (ns_str){r->dir, strlen(r->dir)}, NS_JSON_ASCII, &ignored);
+    if (st == NS_OK) st = ns_buf_adds(&b, "}", &ignored);
+    if (st == NS_OK && write(fd, b.data, b.len) < 0) ns_buf_clear(&b); /* nobody listens any more */
+    ns_buf_free(&b);
+}
+
 int ns_cli_pipe(const ns_pipe *pipe, void *options, ns_parsed *p)
 {
     ns_error err = NS_ERROR_INIT;
     ns_pipe_result r;
+    (void)ns_cli_result_fd(); /* marked: not for the jobs */
     ns_submission_set_check(ns_cli_check_words);
     if (ns_pipe_run(pipe, options, p, &r, &err) != NS_OK) return ns_cli_fail(pipe->name, &err);
+    report(&r);
     ns_cli_say_result(pipe->name, &r, p->json, p->quiet);
     int failed = r.failed;
     if (failed)
