@@ -14,6 +14,7 @@
 typedef struct ns_added {
     int32_t id;
     ns_str content; /* as written; owner: the tokenizer's arena */
+    ns_str shown;   /* what it decodes to, before the steps of the decoder */
     uint8_t single_word, lstrip, rstrip, normalized, special;
     uint8_t unseen; /* never found in text (SentencePiece control pieces) */
 } ns_added;

@@ -98,9 +98,9 @@ static ns_status add_id(ns_tok_stream *s, ns_buf *out, int32_t id, size_t positi
     if (a) {
         if (s->skip_special && a->special) return NS_OK;
         if (t->by_char && !t->sp)
-            NS_TRY(add_token_text(s, out, a->content.p, a->content.n, err), "decode");
+            NS_TRY(add_token_text(s, out, a->shown.p, a->shown.n, err), "decode");
         else
-            NS_TRY(ns_buf_add(out, a->content.p, a->content.n, err), "decode");
+            NS_TRY(ns_buf_add(out, a->shown.p, a->shown.n, err), "decode");
     } else {
         NS_FAIL_IF(
             id < 0 || id >= t->n_ids || (size_t)id >= t->bpe.n_ids || t->bpe.span[id].len == UINT32_MAX, NS_ERR_INPUT,

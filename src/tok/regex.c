@@ -1,6 +1,6 @@
 /* Oniguruma patterns on PCRE2. Translation keeps meanings that the two libraries give different names:
  *   \s  the 25 White_Space characters (PCRE2 adds U+180E)      .   [^\n]
- *   \w  Alphabetic, marks, numbers, Pc                          \p{Han}  the script (PCRE2 10.40 takes script extensions)
+ *   \w  Alphabetic, marks, Nd, Pc, and of Latin-1 all numbers   \p{Han}  the script (PCRE2 10.40 takes script extensions)
  *   \d  \p{Nd}                                                  {,n}     {0,n}
  * and refuses what differs without a translation: ^ $ \b (lines), {n,m}+ (not possessive in Ruby), nested classes, &&,
  * POSIX classes, back references, named groups, inline flags after the start.
@@ -23,7 +23,7 @@ typedef struct scan {
 
 #define WHITE \
     "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
-#define WORD "\\p{Alphabetic}\\p{M}\\p{N}\\p{Pc}"
+#define WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
 
 #define REFUSE(s, at, what)                                                                           \
     NS_FAIL(NS_ERR_UNSUPPORTED, "pattern byte %zu: %s is not supported, in %.*s", (size_t)(at), what, \

@@ -328,12 +328,35 @@ static ns_status read_config(loader *l, const ns_json *cfg, const char *where, i
 }
 
 /* ---- all together ---- */
+/* What added tokens decode to. In SentencePiece style one that is found in normalised text is decoded as it is found there
+ * ("<s>" found as U+2581 "<s>" comes back with its blank), as the reference does. */
+static ns_status show_added(ns_tok *t, ns_error *err)
+{
+    ns_buf b = {0};
+    ns_status st = NS_OK;
+    for (size_t i = 0; i < t->added.n; i++) {
+        ns_added *a = &t->added.v[i];
+        a->shown = a->content;
+        if (!a->normalized || !t->by_char || !t->norm.n) continue;
+        ns_buf_clear(&b);
+        NS_CHECK(st, ns_norm_apply(&t->norm, &b, NULL, (const uint8_t *)a->content.p, a->content.n, err),
+                 "added token");
+        a->shown = (ns_str){ns_arena_strndup(&t->arena, b.data, b.len, err), b.len};
+        if (!a->shown.p) st = NS_ERR_MEMORY;
+        if (st != NS_OK) break;
+    }
+done:
+    ns_buf_free(&b);
+    return st;
+}
+
 static ns_status finish(loader *l, ns_error *err)
 {
     ns_tok *t = l->t;
     for (size_t i = 0; t->sp && i < t->added.n; i++)
         t->added.v[i].normalized = 0; /* all are looked for in the raw text */
     NS_TRY(ns_added_seal(&t->added, &t->norm, err), "%s", "");
+    NS_TRY(show_added(t, err), "%s", "");
     t->n_ids = t->sp ? t->sp->n : (int64_t)t->bpe.n_ids;
     if (t->added.n && t->added.v[t->added.n - 1].id >= t->n_ids) t->n_ids = t->added.v[t->added.n - 1].id + 1;
     for (int side = 0; side < 2; side++) {
