@@ -67,6 +67,7 @@ ns_status ns_engine_start(ns_engine *e, ns_error *err)
     NS_TRY(lay_out(e, err), "lay out");
     ns_model_start(&e->model);
     e->model.tp = ns_engine_split(e) ? e->tp : NULL;
+    e->model.cp = e->opt.cp_size > 1 ? e->cp : NULL;
     e->exec = (ns_exec){.ops = &e->ops,
                         .pool = e->pool,
                         .work = e->model.work,
@@ -147,8 +148,8 @@ static ns_status whole_state(ns_engine *e, int param, int state, ns_error *err)
 {
     const ns_piece own = e->model.own[param];
     if (own.len > 0) own_state(&e->model, param, state, own.off, own.len, e->piece + own.off);
-    ns_model_cut(&e->part, param, e->dp->size, e->dp->cut);
-    NS_TRY(ns_comm_all_gather(e->dp, e->piece, e->dp->cut, sizeof *e->piece, err), "pieces of %s",
+    ns_model_cut(&e->part, param, e->grads->size, e->grads->cut);
+    NS_TRY(ns_comm_all_gather(e->grads, e->piece, e->grads->cut, sizeof *e->piece, err), "pieces of %s",
            e->table.params[param].name);
     return join_parts(e, param, e->whole, err);
 }

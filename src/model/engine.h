@@ -18,8 +18,9 @@ typedef struct ns_engine {
     ns_param_table table; /* of the whole model: the parameter numbers of everything below are the same in both */
     ns_arch part_arch;    /* what this rank holds: the whole on one rank, else arch/part.h */
     ns_param_table part;
-    ns_comm *tp, *dp;     /* set before ns_engine_start when there are several ranks: tensor, data parallel */
-    float *whole, *piece; /* tensor parallel: one parameter of the whole model; the parts of all ranks */
+    ns_comm *tp, *cp, *grads; /* set before ns_engine_start when there are several ranks: tensor parallel, context
+                               * parallel, those that add up gradients and share the optimiser state */
+    float *whole, *piece;     /* tensor parallel: one parameter of the whole model; the parts of all ranks */
     ns_ops ops;
     ns_model_options opt;
     ns_space *space;

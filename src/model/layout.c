@@ -24,6 +24,8 @@ static ns_status check_supported(const ns_arch *a, const ns_model_options *o, ns
                "ffn_dropout=%g with tensor_model_parallel_size=%d: its masks do not know the split yet; use "
                "hidden_dropout, or 0",
                (double)o->ffn_dropout, o->tp_size);
+    NS_FAIL_IF(o->cp_size > 1 && (o->ffn_dropout > 0 || o->hidden_dropout > 0), NS_ERR_UNSUPPORTED, "%s",
+               "dropout with context_parallel_size > 1: its masks do not know the split yet; use 0");
     NS_FAIL_IF(o->tp_size > 1 && a->head_softcap > 0, NS_ERR_UNSUPPORTED, "%s",
                "tensor parallel with soft-capped logits is not supported");
     NS_FAIL_IF(o->dp_size > NS_MAX_DP, NS_ERR_UNSUPPORTED, "%d ranks share the optimiser state: at most %d", o->dp_size,
@@ -180,6 +182,22 @@ static ns_status layout_acts(ns_model *m, ns_space *s, ns_error *err)
     return NS_OK;
 }
 
+static void layout_context(ns_model *m, ns_space *s)
+{
+    const ns_model_options *o = &m->opt;
+    if (o->cp_size <= 1) return;
+    int64_t row = 2 * m->arch.n_kv * m->arch.head_dim * (int64_t)ns_dtype_size(o->dt);
+    m->kv_raw = take(s, "acts", "kv_raw", o->cp_size * o->T_cap * row, NS_LIFE_STEP);
+    m->kv_all = take(s, "acts", "kv_all", o->T_whole * row, NS_LIFE_STEP);
+    for (int k = 0; k < 2; k++) m->dkv[k] = take(s, "acts", "dkv", o->train ? o->T_whole * row : 0, NS_LIFE_STEP);
+    m->kv_start = take(s, "batch", "kv_start", o->S_cap * 4, NS_LIFE_RUN);
+    m->kv_len = take(s, "batch", "kv_len", o->S_cap * 4, NS_LIFE_RUN);
+    m->cp_row = take(s, "batch", "cp_row", o->cp_size * o->T_cap * 4, NS_LIFE_RUN);
+    m->own_row = take(s, "batch", "own_row", o->T_whole * 4, NS_LIFE_RUN);
+    m->cp_rows = o->T_cap;
+    m->n_whole = o->T_whole;
+}
+
 static ns_status layout_cache(ns_model *m, ns_space *s, ns_error *err)
 {
     const ns_arch *a = &m->arch;
@@ -222,6 +240,7 @@ ns_status ns_model_layout(ns_model *m, const ns_arch *a, const ns_param_table *t
     layout_batch(m, s);
     NS_TRY(layout_params(m, s, ops, err), "model parameters");
     NS_TRY(layout_acts(m, s, err), "model activations");
+    layout_context(m, s);
     NS_TRY(layout_cache(m, s, err), "model cache");
     ns_exec x = {.ops = ops, .pool = o->pool};
     m->work_bytes = ops->work_bytes(&x, o->T_cap, o->max_len, a->C, a->F, a->vocab_rows, a->n_heads, a->head_dim);
@@ -299,5 +318,20 @@ void ns_model_set_batch(ns_model *m, const ns_batch *b)
     d->weight_sum = b->weight_sum;
     /* no work on the dead tail: rows are rounded up to whole tiles only */
     m->T = b->n_tok < 1 ? 1 : (b->n_tok + 31) / 32 * 32;
+    if (m->T > m->opt.T_cap) m->T = m->opt.T_cap;
+}
+
+void ns_model_set_part(ns_model *m, const ns_batch_part *p)
+{
+    NS_ASSERT(p->T_whole == m->opt.T_whole && p->batch.S_cap == m->opt.S_cap);
+    ns_model_set_batch(m, &p->batch);
+    const size_t S = (size_t)m->opt.S_cap, sent = (size_t)m->opt.cp_size * (size_t)p->rows;
+    memcpy(m->kv_start, p->kv_start, S * 4);
+    memcpy(m->kv_len, p->kv_len, S * 4);
+    memcpy(m->cp_row, p->kv_row, sent * 4);
+    memcpy(m->own_row, p->own_row, (size_t)p->T_whole * 4);
+    m->cp_rows = p->rows;
+    m->n_whole = p->n_whole;
+    m->T = (p->rows + 31) / 32 * 32; /* the same on all ranks */
     if (m->T > m->opt.T_cap) m->T = m->opt.T_cap;
 }

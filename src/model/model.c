@@ -172,6 +172,98 @@ static void attend_cache(ns_model *m, ns_exec *x, int l, ns_block_acts *b)
     x->ops->attn_fwd(x, &t);
 }
 
+/* ---- context parallel: queries are mine, keys and values are everybody's ---- */
+
+static int64_t kv_width(const ns_model *m)
+{
+    return 2 * m->arch.n_kv * m->arch.head_dim; /* k and v of a token lie side by side in qkv */
+}
+
+/* k and v of all ranks into m->kv_all, in the order of the whole batch. */
+static void gather_kv(ns_model *m, ns_exec *x, void *qkv)
+{
+    const ns_attn_args t = attn_args(m, qkv);
+    const int64_t w = kv_width(m), rows = m->cp_rows, ranks = m->opt.cp_size;
+    x->ops->scatter_rows(x, &(ns_scatter_args){.T = rows,
+                                               .cols = w,
+                                               .dt = m->opt.dt,
+                                               .src = t.k,
+                                               .src_stride = t.k_stride,
+                                               .dst = at(m->kv_raw, m->opt.cp_rank * rows * w, m->opt.dt),
+                                               .dst_rows = rows});
+    if (m->cp && x->err.code == NS_OK) {
+        for (int r = 0; r <= ranks; r++) m->cp->cut[r] = r * rows;
+        if (ns_comm_all_gather(m->cp, m->kv_raw, m->cp->cut, (int)(w * (int64_t)ns_dtype_size(m->opt.dt)), &x->err) !=
+            NS_OK)
+            ns_error_frame(&x->err, __FILE__, __LINE__, "keys and values of all ranks");
+    }
+    x->ops->scatter_rows(x, &(ns_scatter_args){.T = ranks * rows,
+                                               .cols = w,
+                                               .dt = m->opt.dt,
+                                               .src = m->kv_raw,
+                                               .src_stride = w,
+                                               .dst = m->kv_all,
+                                               .dst_rows = m->opt.T_whole,
+                                               .row = m->cp_row});
+}
+
+/* Attention arguments with keys from m->kv_all; segments [first, first + n) of the part. */
+static ns_attn_args context_args(ns_model *m, void *qkv, int64_t first, int64_t n)
+{
+    ns_attn_args t = attn_args(m, qkv);
+    t.n_seg = n;
+    t.cu_q += first;
+    t.kv_start = m->kv_start + first;
+    t.kv_len = m->kv_len + first;
+    t.k = m->kv_all;
+    t.v = at(m->kv_all, kv_width(m) / 2, m->opt.dt);
+    t.k_stride = t.v_stride = kv_width(m);
+    return t;
+}
+
+static void attend_context(ns_model *m, ns_exec *x, ns_block_acts *b)
+{
+    gather_kv(m, x, b->qkv);
+    ns_attn_args t = context_args(m, b->qkv, 0, m->opt.S_cap);
+    t.out = b->att;
+    t.lse = b->lse;
+    x->ops->attn_fwd(x, &t);
+}
+
+/* The two pieces of a segment see the same keys: one call for the first pieces, one for the second ones, then the sum over both
+ * and over all ranks; each rank takes the rows of its own tokens. */
+static void attend_context_bwd(ns_model *m, ns_exec *x, ns_block_acts *b)
+{
+    const int64_t w = kv_width(m), S = m->opt.S_cap / 2, es = (int64_t)ns_dtype_size(m->opt.dt);
+    const ns_attn_args d = attn_args(m, m->dqkv);
+    gather_kv(m, x, b->qkv);
+    x->ops->zero(x, &(ns_fill_args){m->dqkv, m->T * d.q_stride * es});
+    for (int half = 0; half < 2; half++) {
+        ns_attn_args t = context_args(m, b->qkv, half * S, S);
+        x->ops->zero(x, &(ns_fill_args){m->dkv[half], m->n_whole * w * es});
+        t.out = b->att;
+        t.lse = b->lse;
+        t.dout = m->datt;
+        t.dq = (void *)(uintptr_t)d.q;
+        t.dk = m->dkv[half];
+        t.dv = at(m->dkv[half], w / 2, m->opt.dt);
+        x->ops->attn_bwd(x, &t);
+    }
+    x->ops->add(x, &(ns_add_args){m->n_whole * w, m->opt.dt, m->dkv[0], m->dkv[1], m->dkv[0]});
+    if (m->cp && x->err.code == NS_OK &&
+        ns_comm_all_reduce(m->cp, m->dkv[0], m->opt.dt, m->n_whole * w, &x->err) != NS_OK)
+        ns_error_frame(&x->err, __FILE__, __LINE__, "gradients of keys and values");
+    x->ops->scatter_rows(x, &(ns_scatter_args){.T = m->n_whole,
+                                               .cols = w,
+                                               .dt = m->opt.dt,
+                                               .src = m->dkv[0],
+                                               .src_stride = w,
+                                               .dst = (void *)(uintptr_t)d.k,
+                                               .dst_rows = m->T,
+                                               .row = m->own_row,
+                                               .dst_stride = d.k_stride});
+}
+
 /* From h0 to the end of the block; leaves the mlp output in m->delta. */
 static void block_from_h0(ns_model *m, ns_exec *x, int l, ns_block_acts *b)
 {
@@ -179,6 +271,8 @@ static void block_from_h0(ns_model *m, ns_exec *x, int l, ns_block_acts *b)
     rope(m, x, b->qkv, 0);
     if (m->k_cache) {
         attend_cache(m, x, l, b);
+    } else if (m->opt.cp_size > 1) {
+        attend_context(m, x, b);
     } else {
         ns_attn_args t = attn_args(m, b->qkv);
         t.out = b->att;
@@ -240,14 +334,18 @@ void ns_block_backward(ns_model *m, ns_exec *x, int l, int slot)
     if (m->opt.hidden_dropout > 0)
         dropout(m, x, m->opt.hidden_dropout, l, DROP_ATTN_OUT, m->arch.C, m->dh, m->delta), dy = m->delta;
     linear_bwd(m, x, weight(m, NS_P_O, l), NULL, b->att, dy, m->datt);
-    ns_attn_args t = attn_args(m, b->qkv), d = attn_args(m, m->dqkv);
-    t.out = b->att;
-    t.lse = b->lse;
-    t.dout = m->datt;
-    t.dq = (void *)d.q;
-    t.dk = (void *)d.k;
-    t.dv = (void *)d.v;
-    x->ops->attn_bwd(x, &t);
+    if (m->opt.cp_size > 1) {
+        attend_context_bwd(m, x, b);
+    } else {
+        ns_attn_args t = attn_args(m, b->qkv), d = attn_args(m, m->dqkv);
+        t.out = b->att;
+        t.lse = b->lse;
+        t.dout = m->datt;
+        t.dq = (void *)d.q;
+        t.dk = (void *)d.k;
+        t.dv = (void *)d.v;
+        x->ops->attn_bwd(x, &t);
+    }
     rope(m, x, m->dqkv, 1);
     linear_bwd(m, x, qkv, bias, b->n1, m->dqkv, m->dtmp);
     sum_parts(m, x, m->dtmp);

@@ -31,6 +31,8 @@ typedef struct ns_model_options {
     int64_t kv_rows;                   /* inference: rows of the key/value cache of each layer; 0 = no cache */
     int tp_rank, tp_size;              /* tensor parallel: this model is a part (arch/part.h); size 0 or 1: all of it */
     int64_t vocab_first;               /* word of the first row of embedding and head */
+    int cp_rank, cp_size;              /* context parallel: batches are parts (ns_batch_part); size 0 or 1: whole */
+    int64_t T_whole;                   /* capacity of the whole micro-batch then; T_cap and S_cap are the part's */
     int dp_rank, dp_size;              /* ranks that share the optimiser state (ZeRO-1); size 0 or 1: one has all */
 } ns_model_options;
 
@@ -74,9 +76,14 @@ typedef struct ns_model {
     int64_t token0; /* number of the micro-batch's first token within the step: dropout masks follow tokens */
     ns_batch batch; /* device copy of the batch arrays */
     ns_step *step;
-    ns_comm *tp;  /* where partial sums are added; NULL: not split, or planning */
-    float *stats; /* [T,2] of the head, [tp_size,T,2] of all ranks behind it; NULL when not split */
-    void *work;   /* scratch for ns_exec.work */
+    ns_comm *tp;               /* where partial sums are added; NULL: not split, or planning */
+    float *stats;              /* [T,2] of the head, [tp_size,T,2] of all ranks behind it; NULL when not split */
+    ns_comm *cp;               /* context-parallel ranks; NULL: not split, or planning */
+    void *kv_raw, *kv_all;     /* [cp_size*T_cap, 2 kv] as ranks send them; [T_whole, 2 kv] in order */
+    void *dkv[2];              /* [T_whole, 2 kv] gradients from the first and second pieces of all segments */
+    int32_t *cp_row, *own_row; /* ns_batch_part.kv_row, .own_row */
+    int64_t cp_rows, n_whole;
+    void *work; /* scratch for ns_exec.work */
     int64_t work_bytes;
     ns_opt_item *items;
     int64_t n_items,
@@ -105,7 +112,8 @@ void ns_model_get_main(const ns_model *m, int param, int64_t off, int64_t len, f
 
 /* Copies a batch into the model's arrays (device upload). */
 void ns_model_set_batch(ns_model *m, const ns_batch *b);
-void ns_model_forward(ns_model *m, ns_exec *x, int slot); /* embedding .. final norm */
+void ns_model_set_part(ns_model *m, const ns_batch_part *p); /* with cp_size > 1, instead of ns_model_set_batch */
+void ns_model_forward(ns_model *m, ns_exec *x, int slot);    /* embedding .. final norm */
 void ns_model_loss(ns_model *m, ns_exec *x, float *logp,
                    int with_grad);                         /* tail: step->loss_sum, and d(final norm out) */
 void ns_model_backward(ns_model *m, ns_exec *x, int slot); /* after ns_model_loss(with_grad) */

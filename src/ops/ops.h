@@ -217,7 +217,7 @@ typedef struct ns_opt_args {
     int64_t n_items;
 } ns_opt_args;
 
-/* dst[row[t], 0:cols] = src[t, 0:cols] for rows with row[t] >= 0: keys and values into their cache. dst row stride is cols. */
+/* dst[row[t], 0:cols] = src[t, 0:cols] for rows with row[t] >= 0: keys and values into their cache, or into order. */
 typedef struct ns_scatter_args {
     int64_t T, cols;
     ns_dtype dt;
@@ -225,7 +225,8 @@ typedef struct ns_scatter_args {
     int64_t src_stride;
     void *dst;
     int64_t dst_rows;   /* bound of row[t] */
-    const int32_t *row; /* [T] */
+    const int32_t *row; /* [T]; NULL: row[t] = t */
+    int64_t dst_stride; /* elements between rows of dst; 0: cols */
 } ns_scatter_args;
 
 typedef struct ns_fill_args {

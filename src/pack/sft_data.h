@@ -34,6 +34,12 @@ void ns_batch_free(ns_batch *b);
 NS_MUST_USE ns_status ns_batch_fill(ns_batch *b, const ns_examples *ex, const int64_t *rows, int64_t n_rows,
                                     ns_error *err);
 /* Sum of target weights of those rows (counted before the first forward). */
+/* Context parallel (cut.c). p was made for the capacities of b and the same size. */
+int32_t ns_batch_part_rows(int32_t T_cap, int32_t S_cap, int size); /* capacity of a part: T_cap / size and rounding */
+NS_MUST_USE ns_status ns_batch_part_new(ns_batch_part *p, int32_t T_cap, int32_t S_cap, int size, ns_error *err);
+void ns_batch_part_free(ns_batch_part *p);
+void ns_batch_cut(ns_batch_part *p, const ns_batch *b, int rank, int size);
+
 double ns_examples_targets(const ns_examples *ex, const int64_t *rows, int64_t n_rows);
 /* Smallest T_cap (multiple of `mult`) that holds every run of `mbs` rows of any order (mbs * longest), and S_cap = mbs. */
 void ns_batch_capacity(const ns_examples *ex, int64_t mbs, int64_t mult, int32_t *T_cap, int32_t *S_cap);

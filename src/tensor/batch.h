@@ -27,4 +27,17 @@ typedef struct ns_batch {
     double weight_sum; /* sum of weight[] (targets when weights are 0/1) */
 } ns_batch;
 
+/* What one of several context-parallel ranks has of a batch. Its segments are pieces of the whole's: [0, S_cap/2) the first
+ * pieces of all segments, then the second ones; unused ones are empty. Keys and values come from all ranks:
+ * every rank sends `rows` rows, row i of all that arrives is token kv_row[i] of the whole batch. */
+typedef struct ns_batch_part {
+    ns_batch batch;
+    int32_t T_whole, n_whole; /* capacity and live tokens of the whole batch */
+    int32_t rows;             /* the most live tokens of any rank; 1 if there are none */
+    int32_t *kv_start; /* [S_cap] per segment: its keys are tokens [kv_start, kv_start+kv_len) of the whole batch */
+    int32_t *kv_len;   /* [S_cap] */
+    int32_t *kv_row;   /* [size * T_cap], the first size * rows are used; -1: filler */
+    int32_t *own_row;  /* [T_whole] my row of a token of the whole batch, -1: another rank's */
+} ns_batch_part;
+
 #endif

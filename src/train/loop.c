@@ -10,6 +10,17 @@
 #include "train/sft.h"
 #include "train/stop.h"
 
+/* The micro-batch in t->batch, or this rank's tokens of it. */
+static void give_batch(ns_sft *t)
+{
+    if (ns_ranks_cp(&t->ranks) == 1) {
+        ns_model_set_batch(&t->engine.model, &t->batch);
+        return;
+    }
+    ns_batch_cut(&t->part, &t->batch, ns_ranks_cp_rank(&t->ranks), ns_ranks_cp(&t->ranks));
+    ns_model_set_part(&t->engine.model, &t->part);
+}
+
 /* Tokens of a micro-batch that another rank computes: masks of dropout follow tokens in the order of one rank. */
 static int64_t tokens_of(const ns_sft *t, int64_t k)
 {
@@ -93,7 +104,7 @@ static ns_status train_step(ns_sft *t, double *loss, double *grad_norm, int64_t 
         if (t->batch.weight_sum <= 0) continue; /* all masked: contributes nothing (0/0 in the original) */
         double before = s->loss_sum;
         if (by_rows) s->weight_sum = t->batch.weight_sum * (double)t->split.n_micro;
-        ns_model_set_batch(m, &t->batch);
+        give_batch(t);
         m->token0 = *tokens;
         ns_model_forward(m, x, 0);
         ns_model_loss(m, x, NULL, 1);
@@ -143,17 +154,17 @@ static ns_status validate(ns_sft *t, ns_error *err)
             NS_TRY(ns_batch_fill(&t->batch, rows, t->split.rows + t->split.start[k],
                                  t->split.start[k + 1] - t->split.start[k], err),
                    "validation");
-            ns_model_set_batch(m, &t->batch);
+            give_batch(t);
             ns_model_forward(m, x, 0);
             ns_model_loss(m, x, NULL, 0);
-            targets += t->batch.weight_sum;
+            if (ns_ranks_cp_rank(&t->ranks) == 0) targets += t->batch.weight_sum; /* all of one micro-batch have it */
         }
     }
     m->opt.hidden_dropout = hidden;
     m->opt.ffn_dropout = ffn;
     NS_FAIL_IF(x->err.code != NS_OK, x->err.code, "validation: %s", x->err.msg);
     double sums[2] = {m->step->loss_sum, targets};
-    NS_TRY(ns_comm_scalars(&t->ranks.dp, sums, 2, NS_COMM_SUM, err), "%s", "validation loss");
+    NS_TRY(ns_comm_scalars(&t->ranks.grads, sums, 2, NS_COMM_SUM, err), "%s", "validation loss");
     t->state.val_loss = sums[1] > 0 ? sums[0] / sums[1] : NAN;
     return ns_sft_record_val(t, t->state.val_loss, ns_time_now() - start, err);
 }
@@ -163,8 +174,9 @@ static void live_line(const ns_sft *t, ns_progress *p, double loss, double grad_
 {
     char note[256];
     double rate = (double)tokens / seconds;
-    int n = snprintf(note, sizeof note, "loss %.4f  lr %.2e  %.0f tok/s  %.0f GFLOP/s  %.0f MB", loss, lr, rate,
-                     t->engine.step_flops / (double)t->T_cap * rate / 1e9, (double)t->engine.total_bytes / 1e6);
+    int n =
+        snprintf(note, sizeof note, "loss %.4f  lr %.2e  %.0f tok/s  %.0f GFLOP/s  %.0f MB", loss, lr, rate,
+                 t->engine.step_flops / (double)t->engine.opt.T_cap * rate / 1e9, (double)t->engine.total_bytes / 1e6);
     if (t->o->clip > 0 && n > 0 && n < (int)sizeof note)
         snprintf(note + n, sizeof note - (size_t)n, "  norm %.3f", grad_norm);
     ns_progress_set(p, (double)t->state.step, note);
@@ -214,7 +226,8 @@ static ns_status train(ns_sft *t, const char *config_yaml, int argc, char *const
     ns_status st = ns_ranks_first(&t->ranks) ? ns_sft_lock(t, err) : NS_OK;
     NS_TRY(ns_ranks_vote(&t->ranks, st, err), "%s", "output folder");
     t->engine.tp = &t->ranks.tp;
-    t->engine.dp = &t->ranks.dp;
+    t->engine.cp = &t->ranks.cp;
+    t->engine.grads = &t->ranks.grads;
     NS_TRY(ns_engine_start(&t->engine, err), "start");
     NS_TRY(ns_sft_load_weights(t, err), "weights");
     if (t->state.step >= t->max_steps) {
@@ -238,7 +251,7 @@ static ns_status train(ns_sft *t, const char *config_yaml, int argc, char *const
     double seconds = ns_time_now() - t->started;
     NS_INFO("trained %" PRId64 " steps in %.1f s: %.0f tokens/s, %.1f GFLOP/s", t->max_steps, seconds,
             (double)t->tokens_done / seconds,
-            t->engine.step_flops / (double)t->T_cap * (double)t->tokens_done / seconds / 1e9);
+            t->engine.step_flops / (double)t->engine.opt.T_cap * (double)t->tokens_done / seconds / 1e9);
     return NS_OK;
 }
 

@@ -22,10 +22,10 @@ ns_status ns_ranks_layout(ns_ranks *r, int64_t devices, int64_t nodes, int64_t t
                r->env_size, r->who.started_by, devices, nodes, asked);
     r->who.size = (int)asked;
     NS_TRY(ns_topology_make(&r->topology, (int)asked, r->who.rank, (int)tp, (int)cp, (int)pp, err), "%s", "ranks");
-    NS_FAIL_IF(cp * pp > 1, NS_ERR_UNSUPPORTED,
-               "context %" PRId64 " x pipeline %" PRId64
-               ": this build splits data (trainer.devices) and layers by tensor_model_parallel_size: set these to 1",
-               cp, pp);
+    NS_FAIL_IF(pp > 1, NS_ERR_UNSUPPORTED,
+               "pipeline_model_parallel_size=%" PRId64 ": not available yet; tensor_model_parallel_size and "
+               "context_parallel_size are",
+               pp);
     return NS_OK;
 }
 
@@ -43,20 +43,24 @@ ns_status ns_ranks_join(ns_ranks *r, const char *identity, void (*on_abort)(cons
     const struct {
         ns_comm *c;
         unsigned axes;
-    } groups[] = {{&r->tp, 1u << NS_AXIS_TP}, {&r->dp, 1u << NS_AXIS_DP}, {&r->all, (1u << NS_N_AXES) - 1}};
+    } groups[] = {{&r->tp, 1u << NS_AXIS_TP},
+                  {&r->cp, 1u << NS_AXIS_CP},
+                  {&r->grads, 1u << NS_AXIS_CP | 1u << NS_AXIS_DP},
+                  {&r->all, (1u << NS_N_AXES) - 1}};
     for (size_t g = 0; g < sizeof groups / sizeof *groups; g++) {
         ns_topology_group(&r->topology, groups[g].axes, ranks);
         NS_TRY(ns_comm_open(groups[g].c, r->world, ranks, ns_topology_group_size(&r->topology, groups[g].axes), err),
                "%s", "groups of ranks");
     }
-    NS_TRY(ns_alloc((void **)&r->cut, ((size_t)r->dp.size + 1) * sizeof *r->cut, "ranks", err), "%s", "ranks");
+    NS_TRY(ns_alloc((void **)&r->cut, ((size_t)r->grads.size + 1) * sizeof *r->cut, "ranks", err), "%s", "ranks");
     return ns_alloc((void **)&r->seconds, (size_t)r->all.size * sizeof *r->seconds, "ranks", err);
 }
 
 void ns_ranks_close(ns_ranks *r)
 {
     ns_comm_close(&r->tp);
-    ns_comm_close(&r->dp);
+    ns_comm_close(&r->cp);
+    ns_comm_close(&r->grads);
     ns_comm_close(&r->all);
     ns_world_close(&r->world);
     ns_free(r->cut);
@@ -90,6 +94,26 @@ int ns_ranks_tp_rank(const ns_ranks *r)
     return r->topology.index[NS_AXIS_TP];
 }
 
+int ns_ranks_cp(const ns_ranks *r)
+{
+    return r->topology.size[NS_AXIS_CP];
+}
+
+int ns_ranks_cp_rank(const ns_ranks *r)
+{
+    return r->topology.index[NS_AXIS_CP];
+}
+
+int ns_ranks_grads(const ns_ranks *r)
+{
+    return ns_ranks_cp(r) * ns_ranks_dp(r);
+}
+
+int ns_ranks_grads_rank(const ns_ranks *r)
+{
+    return ns_ranks_cp_rank(r) + ns_ranks_cp(r) * ns_ranks_dp_rank(r);
+}
+
 int ns_ranks_first(const ns_ranks *r)
 {
     return r->topology.rank == 0;
@@ -97,10 +121,10 @@ int ns_ranks_first(const ns_ranks *r)
 
 ns_status ns_ranks_reduce(ns_ranks *r, ns_engine *e, ns_error *err)
 {
-    for (int i = 0; r->dp.size > 1 && i < e->table.n_params; i++) {
+    for (int i = 0; r->grads.size > 1 && i < e->table.n_params; i++) {
         if (!e->model.w[i].grad) continue;
-        ns_model_cut(&e->part, i, r->dp.size, r->cut);
-        NS_TRY(ns_comm_reduce_scatter(&r->dp, e->model.w[i].grad, r->cut, err), "gradient of %s",
+        ns_model_cut(&e->part, i, r->grads.size, r->cut);
+        NS_TRY(ns_comm_reduce_scatter(&r->grads, e->model.w[i].grad, r->cut, err), "gradient of %s",
                e->table.params[i].name);
     }
     return NS_OK;
@@ -108,10 +132,10 @@ ns_status ns_ranks_reduce(ns_ranks *r, ns_engine *e, ns_error *err)
 
 ns_status ns_ranks_gather(ns_ranks *r, ns_engine *e, ns_error *err)
 {
-    for (int i = 0; r->dp.size > 1 && i < e->table.n_params; i++) {
+    for (int i = 0; r->grads.size > 1 && i < e->table.n_params; i++) {
         if (!e->model.w[i].grad) continue;
-        ns_model_cut(&e->part, i, r->dp.size, r->cut);
-        NS_TRY(ns_comm_all_gather(&r->dp, e->model.w[i].data, r->cut, (int)ns_dtype_size(e->opt.dt), err),
+        ns_model_cut(&e->part, i, r->grads.size, r->cut);
+        NS_TRY(ns_comm_all_gather(&r->grads, e->model.w[i].data, r->cut, (int)ns_dtype_size(e->opt.dt), err),
                "weights of %s", e->table.params[i].name);
     }
     return NS_OK;

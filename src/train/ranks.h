@@ -3,6 +3,7 @@
  *
  *     micro-batch k of the step belongs to data-parallel rank k mod dp
  *     gradients:  reduce_scatter by the pieces of ns_model_cut      norm: sum over ranks      weights: all_gather
+ * Context-parallel ranks of one dp number work on the same micro-batch, each on its tokens (ns_batch_part).
  * Tensor-parallel ranks of one dp number work on the same micro-batch, each on its part of every layer (arch/part.h); what
  * they add up within a layer is in model.c.
  *
@@ -19,8 +20,9 @@ typedef struct ns_ranks {
     int env_size;         /* ranks that really are there */
     ns_topology topology;
     ns_world *world;
-    ns_comm all, dp, tp;
-    int64_t *cut;    /* [dp+1] */
+    ns_comm all, tp, cp;
+    ns_comm grads;   /* cp x dp: gradients are added, the optimiser state is shared */
+    int64_t *cut;    /* [grads.size+1] */
     double *seconds; /* [world] of the last step, before the first wait: who is slow */
     int slow_steps;  /* in a row, with the same slowest rank */
     int slowest;
@@ -41,6 +43,11 @@ int ns_ranks_first(const ns_ranks *r);   /* 1 on the rank that writes, prints an
 int ns_ranks_world(const ns_ranks *r);
 int ns_ranks_tp(const ns_ranks *r);
 int ns_ranks_tp_rank(const ns_ranks *r);
+
+int ns_ranks_cp(const ns_ranks *r);
+int ns_ranks_cp_rank(const ns_ranks *r);
+int ns_ranks_grads(const ns_ranks *r); /* cp x dp: pieces of the optimiser state */
+int ns_ranks_grads_rank(const ns_ranks *r);
 
 NS_MUST_USE ns_status ns_ranks_reduce(ns_ranks *r, ns_engine *e, ns_error *err); /* gradients -> own pieces */
 NS_MUST_USE ns_status ns_ranks_gather(ns_ranks *r, ns_engine *e, ns_error *err); /* updated weights -> all */

@@ -132,12 +132,15 @@ static ns_status plan_memory(ns_sft *t, ns_error *err)
                "micro_batch_size=%" PRId64 " x longest row %" PRId64 " tokens is too large: lower micro_batch_size",
                mbs, longest);
     t->T_cap = (int32_t)T;
-    int dp = ns_ranks_dp(&t->ranks);
+    int cp = ns_ranks_cp(&t->ranks);
     t->S_cap = (int32_t)(gbs < 1024 ? gbs : 1024);
     if (t->S_cap < mbs) t->S_cap = (int32_t)mbs;
     ns_model_options m = {.dt = !strcmp(o->precision, "32") ? NS_DTYPE_F32 : NS_DTYPE_BF16,
-                          .T_cap = t->T_cap,
-                          .S_cap = t->S_cap,
+                          .T_cap = ns_batch_part_rows(t->T_cap, t->S_cap, cp),
+                          .S_cap = cp > 1 ? 2 * t->S_cap : t->S_cap,
+                          .T_whole = t->T_cap,
+                          .cp_rank = ns_ranks_cp_rank(&t->ranks),
+                          .cp_size = cp,
                           .max_len = longest,
                           .n_slots = 1,
                           .train = 1,
@@ -146,8 +149,8 @@ static ns_status plan_memory(ns_sft *t, ns_error *err)
                           .ffn_dropout = (float)o->ffn_dropout,
                           .tp_rank = ns_ranks_tp_rank(&t->ranks),
                           .tp_size = ns_ranks_tp(&t->ranks),
-                          .dp_rank = ns_ranks_dp_rank(&t->ranks),
-                          .dp_size = dp};
+                          .dp_rank = ns_ranks_grads_rank(&t->ranks),
+                          .dp_size = ns_ranks_grads(&t->ranks)};
     NS_TRY(ns_engine_plan(&t->engine, &t->arch, &m, o->isa, n_threads(t), err), "plan");
     if (!o->norm_decay)
         for (int i = 0; i < t->engine.part.n_params; i++) {
@@ -156,6 +159,7 @@ static ns_status plan_memory(ns_sft *t, ns_error *err)
         }
     NS_TRY(ns_split_new(&t->split, gbs, err), "batches");
     NS_TRY(ns_batch_new(&t->batch, t->T_cap, t->S_cap, err), "batches");
+    if (cp > 1) NS_TRY(ns_batch_part_new(&t->part, t->T_cap, t->S_cap, cp, err), "batches");
     return ns_alloc((void **)&t->index, (size_t)gbs * sizeof *t->index, "sft.index", err);
 }
 
@@ -204,7 +208,7 @@ int64_t ns_sft_checkpoint_bytes(const ns_sft *t)
 int64_t ns_sft_bytes_sent(const ns_sft *t)
 {
     int64_t cut[NS_MAX_DP + 1], n = 0, es = (int64_t)ns_dtype_size(t->engine.opt.dt);
-    int dp = ns_ranks_dp(&t->ranks), me = ns_ranks_dp_rank(&t->ranks);
+    int dp = ns_ranks_grads(&t->ranks), me = ns_ranks_grads_rank(&t->ranks);
     for (int i = 0; dp > 1 && i < t->engine.part.n_params; i++) {
         ns_model_cut(&t->engine.part, i, dp, cut);
         int64_t own = cut[me + 1] - cut[me];
@@ -234,8 +238,8 @@ ns_status ns_sft_report(const ns_sft *t, ns_buf *out, int json, ns_error *err)
             disk = saves ? kept * model + (o->keep_optimizer + 1) * (one - model) + model : 0;
     uint64_t free_bytes = 0;
     NS_TRY(ns_disk_free(&free_bytes, t->train_dir, err), "disk");
-    double flops = t->engine.step_flops * (double)t->rows.start[t->rows.n] / (double)t->T_cap * (double)t->max_steps *
-                   (double)o->train.gbs / (double)t->rows.n;
+    double flops = t->engine.step_flops * (double)t->rows.start[t->rows.n] / (double)t->engine.opt.T_cap *
+                   (double)t->max_steps * (double)o->train.gbs / (double)t->rows.n;
     if (json) {
         NS_TRY(ns_buf_printf(out, err,
                              "{\"rows\": %" PRId64 ", \"tokens\": %" PRId64 ", \"target_tokens\": %" PRId64
@@ -272,13 +276,15 @@ ns_status ns_sft_report(const ns_sft *t, ns_buf *out, int json, ns_error *err)
                          saves, (double)one / 1e6, (double)disk / 1e6, (double)free_bytes / 1e9),
            "report");
     NS_TRY(ns_buf_printf(out, err, "work       %.3g TFLOP for the whole run\n", flops / 1e12), "report");
-    if (ns_ranks_dp(&t->ranks) > 1)
-        NS_TRY(
-            ns_buf_printf(out, err,
-                          "ranks      %d data-parallel; each sums gradients and gathers weights: %.1f MB sent a step\n",
-                          ns_ranks_dp(&t->ranks), (double)ns_sft_bytes_sent(t) / 1e6),
-            "report");
-    NS_TRY(ns_buf_adds(out, ns_ranks_dp(&t->ranks) > 1 ? "memory plan of rank 0\n" : "memory plan\n", err), "report");
+    if (ns_ranks_world(&t->ranks) > 1)
+        NS_TRY(ns_buf_printf(
+                   out, err,
+                   "ranks      %d = tensor %d x context %d x data %d; gradients and weights: %.1f MB sent a step\n",
+                   ns_ranks_world(&t->ranks), ns_ranks_tp(&t->ranks), ns_ranks_cp(&t->ranks), ns_ranks_dp(&t->ranks),
+                   (double)ns_sft_bytes_sent(t) / 1e6),
+               "report");
+    NS_TRY(ns_buf_adds(out, ns_ranks_world(&t->ranks) > 1 ? "memory plan of rank 0\n" : "memory plan\n", err),
+           "report");
     NS_TRY(ns_plan_table(ns_space_plan(t->engine.space), out, 0, err), "report");
     if (t->max_steps < 20 || o->train.gbs * 10 > t->rows.n) {
         int64_t good = t->rows.n / 20 > 0 ? t->rows.n / 20 / o->train.mbs * o->train.mbs : o->train.mbs;
@@ -317,6 +323,7 @@ void ns_sft_close(ns_sft *t)
     ns_sampler_free(&t->val_sampler);
     ns_split_free(&t->split);
     ns_batch_free(&t->batch);
+    ns_batch_part_free(&t->part);
     ns_free(t->index);
     memset(t, 0, sizeof *t);
     t->lock_fd = -1;

@@ -33,6 +33,7 @@ typedef struct ns_sft {
     ns_sampler sampler, val_sampler;
     ns_mb_split split;
     ns_batch batch;
+    ns_batch_part part; /* with several context-parallel ranks */
     ns_engine engine;
     ns_ranks ranks;
     void (*on_abort)(const char *why, void *user); /* set before ns_sft_run: a lost rank, see dist/world.h */

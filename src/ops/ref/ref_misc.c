@@ -122,11 +122,13 @@ void ns_ref_scatter_rows(ns_exec *x, const ns_scatter_args *a)
 {
     (void)x;
     size_t es = ns_dtype_size(a->dt);
+    const int64_t stride = a->dst_stride ? a->dst_stride : a->cols;
     for (int64_t t = 0; t < a->T; t++) {
-        if (a->row[t] < 0) continue;
-        NS_ASSERT(a->row[t] < a->dst_rows);
-        memcpy((char *)a->dst + (size_t)(a->row[t] * a->cols) * es,
-               (const char *)a->src + (size_t)(t * a->src_stride) * es, (size_t)a->cols * es);
+        int64_t row = a->row ? a->row[t] : t;
+        if (row < 0) continue;
+        NS_ASSERT(row < a->dst_rows);
+        memcpy((char *)a->dst + (size_t)(row * stride) * es, (const char *)a->src + (size_t)(t * a->src_stride) * es,
+               (size_t)a->cols * es);
     }
 }
 
