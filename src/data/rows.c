@@ -14,7 +14,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
-#include "data/rows_internal.h"
+#include "data/chat_internal.h"
 
 enum { TILE_ROWS = 256, TILES_A_ROUND = 64, MAX_ROW_IDS = 1 << 28 };
 
@@ -25,6 +25,7 @@ typedef struct tile_out {
     uint8_t *flags;  /* NS_ROW_* of each row */
     uint64_t *key;   /* [2 per row] content hash */
     int64_t n_truncated, n_empty, n_short_field, n_double_bos;
+    int64_t n_note[NS_CHAT_N_NOTES], n_form[NS_CHAT_N_FORMS];
     ns_error err;
 } tile_out;
 
@@ -33,8 +34,8 @@ typedef struct loader {
     const ns_tok *tok;
     ns_rows_options o;
     ns_rows_template tmpl;
-    const ns_chat_layout *layout; /* NULL: template rows */
-    ns_chat_form form;
+    const ns_chat_layout *layout; /* shipped layout of chat rows, NULL: chat template or template rows */
+    int chat, form, standard;     /* chat rows; form that row_form names, else -2: each row's own */
     ns_map map;
     const char **line; /* [n+1] starts of lines; line[i+1] - 1 is the newline */
     size_t *line_len, line_cap, line_len_cap;
@@ -145,6 +146,27 @@ static int is_alpaca(const ns_json *row)
     return what.n == 0 || !in.n || !memmem(in.p, in.n, what.p, what.n);
 }
 
+const char *const ns_chat_form_name[NS_CHAT_N_FORMS] = {"messages", "sharegpt", "alpaca", "prompt/completion"};
+
+int ns_chat_form_of(const ns_json *row, int standard)
+{
+    if (standard && is_alpaca(row)) return NS_CHAT_ALPACA;
+    if (is_list(row, "messages")) return NS_CHAT_MESSAGES;
+    if (is_list(row, "conversations")) /* from and value, or role and content under another name */
+        return NS_CHAT_SHAREGPT;
+    return is_list(row, "prompt") && is_list(row, "completion") ? NS_CHAT_PROMPT_COMPLETION : -1;
+}
+
+/* The form that row_form names; -1: template rows, -2: none is named. */
+static int forced_form(const ns_rows_options *o)
+{
+    static const char *const names[NS_CHAT_N_FORMS] = {"messages", "sharegpt", "alpaca", "prompt_completion"};
+    if (!o->chat || !o->chat->form) return -2;
+    for (int i = 0; i < NS_CHAT_N_FORMS; i++)
+        if (!strcmp(o->chat->form, names[i])) return i;
+    return -1;
+}
+
 static ns_status detect(loader *l, ns_examples *out, ns_error *err)
 {
     ns_arena a = NS_ARENA_INIT("rows.first");
@@ -155,19 +177,17 @@ static ns_status detect(loader *l, ns_examples *out, ns_error *err)
     int standard = !strcmp(l->o.prompt_template, "{input}{output}");
     NS_CHECK(st, ns_rows_template_init(&l->tmpl, &l->o, ns_tok_space_sensitive(l->tok), err), "prompt template");
     NS_CHECK(st, parse_row(l, &row, &a, 0, where, sizeof where, err), "first row");
-    int chat = 1;
-    if (standard && is_alpaca(row))
-        name = "alpaca", l->form = NS_CHAT_ALPACA;
+    int forced = forced_form(&l->o), form = forced != -2 ? forced : ns_chat_form_of(row, standard);
+    l->form = forced;
+    l->standard = standard;
+    if (form == NS_CHAT_ALPACA || forced >= 0)
+        name = ns_chat_form_name[form], l->chat = 1;
     else if (ns_rows_template_fits(&l->tmpl, row))
-        name = standard ? "input/output" : "template", chat = 0;
-    else if (is_list(row, "messages"))
-        name = "messages", l->form = NS_CHAT_MESSAGES;
-    else if (is_list(row, "conversations"))
-        name = "sharegpt", l->form = NS_CHAT_SHAREGPT;
-    else if (is_list(row, "prompt") && is_list(row, "completion"))
-        name = "prompt/completion", l->form = NS_CHAT_PROMPT_COMPLETION;
+        name = standard ? "input/output" : "template";
+    else if (form >= 0)
+        name = ns_chat_form_name[form], l->chat = 1;
     else if (is_text(row, "prompt") && is_text(row, "completion")) {
-        name = "prompt/completion", chat = 0;
+        name = "prompt/completion";
         l->o.prompt_template = "{prompt}{completion}";
         l->o.label_key = "completion";
         l->o.truncation_field = "prompt";
@@ -179,8 +199,15 @@ static ns_status detect(loader *l, ns_examples *out, ns_error *err)
                "and output (alpaca), conversations (sharegpt) or messages: set prompt_template and label_key (for "
                "example '{question}{answer}' and answer), or run ns prepare first",
                where, ns_rows_keys(row, keys, sizeof keys), l->o.prompt_template);
-    if (chat) NS_CHECK(st, ns_chat_layout_find(&l->layout, l->tok, l->form, err), "%s", where);
+    const char *file = ns_chat_template_file(l->o.chat);
+    const ns_json *nemo = form == NS_CHAT_SHAREGPT ? ns_json_get(row, "mask") : NULL;
+    int own = nemo && nemo->type == NS_JSON_STRING;
+    if (l->chat && (!file || own))
+        NS_CHECK(st, ns_chat_layout_find(&l->layout, l->tok, (ns_chat_form)form, err), "%s", where);
     snprintf(out->format, sizeof out->format, "%s", name);
+    if (l->chat)
+        snprintf(out->layout, sizeof out->layout, "%s%s", l->layout ? l->layout->name : file,
+                 own && file ? " (rows of prepare's chat formats)" : "");
 done:
     ns_arena_free(&a);
     return st;
@@ -226,12 +253,22 @@ static ns_status row_to_ids(loader *l, tile_out *t, ns_arena *a, int64_t i, int6
     ns_json *row;
     char where[4200];
     size_t begin = t->row.ids.n;
-    NS_TRY(parse_row(l, &row, a, i, where, sizeof where, err), "format %s", l->layout ? "chat" : "template");
+    NS_TRY(parse_row(l, &row, a, i, where, sizeof where, err), "format %s", l->chat ? "chat" : "template");
     t->row.truncated = t->row.empty = t->row.short_field = 0;
     t->row.n_span = 0;
-    if (l->layout)
-        NS_TRY(ns_rows_chat(&t->row, l->form, l->layout, &l->o, l->tok, row, where, err), "row");
-    else
+    t->row.notes = 0;
+    if (l->chat) {
+        int form = l->form >= 0 ? l->form : ns_chat_form_of(row, l->standard);
+        char keys[256];
+        NS_FAIL_IF(form < 0, NS_ERR_INPUT,
+                   "%s: the row has %s and no conversation (messages, conversations, instruction and output, prompt "
+                   "and completion); "
+                   "the file began with one",
+                   where, ns_rows_keys(row, keys, sizeof keys));
+        NS_TRY(ns_rows_chat(&t->row, (ns_chat_form)form, l->layout, &l->o, l->tok, row, a, where, err), "row");
+        t->n_form[form]++;
+        for (int q = 0; q < NS_CHAT_N_NOTES; q++) t->n_note[q] += t->row.notes >> q & 1;
+    } else
         NS_TRY(ns_rows_text(&t->row, &l->tmpl, &l->o, l->tok, row, where, err), "row");
     size_t n = t->row.ids.n - begin;
     NS_FAIL_IF(n > MAX_ROW_IDS, NS_ERR_INPUT, "%s: the row has %zu tokens, more than %d", where, n, MAX_ROW_IDS);
@@ -245,7 +282,7 @@ static ns_status row_to_ids(loader *l, tile_out *t, ns_arena *a, int64_t i, int6
     t->n_short_field += t->row.short_field;
     int32_t bos = l->o.bos_id >= 0 ? l->o.bos_id : ns_tok_bos(l->tok);
     t->n_double_bos += n > 1 && bos >= 0 && ids[0] == bos && ids[1] == bos;
-    const uint8_t *mask = l->layout ? t->row.mask + begin : NULL;
+    const uint8_t *mask = l->chat ? t->row.mask + begin : NULL;
     NS_TRY(ns_row_span_add(&t->row, (ns_str){"other", 5}, INT64_MAX / 2, err), "%s", where);
     int64_t whole = t->row.n_span > 1 ? t->row.span[t->row.n_span - 2].end : 0;
     count_parts(&t->row, mask, (int64_t)n, l->o.truncate_left && whole > (int64_t)n ? whole - (int64_t)n : 0);
@@ -301,7 +338,7 @@ static void free_tile(tile_out *t)
 typedef struct joined {
     size_t ids_cap, mask_cap;
     uint64_t *key; /* [2n] */
-    int64_t n, n_short_field, n_double_bos;
+    int64_t n, n_short_field, n_double_bos, n_note[NS_CHAT_N_NOTES], n_form[NS_CHAT_N_FORMS];
 } joined;
 
 static ns_status join_tile(joined *j, ns_examples *out, const loader *l, const tile_out *t, int64_t rows, ns_error *err)
@@ -309,7 +346,7 @@ static ns_status join_tile(joined *j, ns_examples *out, const loader *l, const t
     size_t at = (size_t)out->start[j->n], n = t->row.ids.n;
     NS_TRY(ns_grow((void **)&out->ids, &j->ids_cap, at + n, sizeof *out->ids, "rows.ids", err), "ids");
     if (n) memcpy(out->ids + at, t->row.ids.v, n * sizeof *out->ids);
-    if (l->layout) {
+    if (l->chat) {
         NS_TRY(ns_grow((void **)&out->mask, &j->mask_cap, at + n, 1, "rows.mask", err), "mask");
         if (n) memcpy(out->mask + at, t->row.mask, n);
     }
@@ -321,7 +358,7 @@ static ns_status join_tile(joined *j, ns_examples *out, const loader *l, const t
         memcpy(j->key + 2 * e, t->key + 2 * k, 2 * sizeof *j->key);
         if (len > out->longest) out->longest = len;
         int64_t targets = 0;
-        if (l->layout)
+        if (l->chat)
             for (int64_t q = 1; q < len; q++) targets += out->mask[out->start[e] + q];
         else if (len > 1)
             targets = len - (t->answer[k] > 1 ? t->answer[k] : 1);
@@ -340,6 +377,8 @@ static ns_status join_tile(joined *j, ns_examples *out, const loader *l, const t
     out->n_empty += t->n_empty;
     j->n_short_field += t->n_short_field;
     j->n_double_bos += t->n_double_bos;
+    for (int i = 0; i < NS_CHAT_N_NOTES; i++) j->n_note[i] += t->n_note[i];
+    for (int i = 0; i < NS_CHAT_N_FORMS; i++) j->n_form[i] += t->n_form[i];
     return NS_OK;
 }
 
@@ -413,18 +452,44 @@ static ns_status check_options(ns_rows_options *o, const ns_tok *tok, ns_error *
     return NS_OK;
 }
 
+/* "messages 90, sharegpt 10" when the file mixes forms. */
+static void name_forms(ns_examples *out, const joined *j)
+{
+    size_t at = 0, kinds = 0;
+    for (int i = 0; i < NS_CHAT_N_FORMS; i++) kinds += j->n_form[i] > 0;
+    for (int i = 0; kinds > 1 && i < NS_CHAT_N_FORMS; i++)
+        if (j->n_form[i] && at < sizeof out->format)
+            at += (size_t)snprintf(out->format + at, sizeof out->format - at, "%s%s %" PRId64, at ? ", " : "",
+                                   ns_chat_form_name[i], j->n_form[i]);
+}
+
+static void report_notes(const loader *l, const joined *j)
+{
+    static const char *const texts[NS_CHAT_N_NOTES] = {
+        "have a trained turn that the chat template writes differently once others follow it (thoughts are dropped): "
+        "it is trained "
+        "as the whole row shows it",
+        "have a trained turn without the thought (<think>) that the generation prompt opens: at inference the model is "
+        "asked to think",
+        "would have a token across the beginning of a trained turn: it is cut there, as the prompt is at inference",
+        "hold special tokens in their text, which are read as the tokens (allow_special_text=true)",
+        "have a trained turn without an end token (allow_missing_end=true)"};
+    for (int i = 0; i < NS_CHAT_N_NOTES; i++)
+        if (j->n_note[i]) NS_WARN("%s: %" PRId64 " rows %s", l->path, j->n_note[i], texts[i]);
+}
+
 static void report(const ns_examples *out, const loader *l, const joined *j)
 {
     NS_INFO("%s: %" PRId64 " rows, format %s%s%s, %" PRId64 " tokens, %" PRId64 " targets, longest row %" PRId64,
-            l->path, out->n, out->format, l->layout ? ", layout " : "", l->layout ? l->layout->name : "",
-            out->start[out->n], out->n_targets, out->longest);
+            l->path, out->n, out->format, l->chat ? ", layout " : "", out->layout, out->start[out->n], out->n_targets,
+            out->longest);
     if (out->n_truncated)
         NS_WARN("%s: %" PRId64 " of %" PRId64 " rows are longer than max_seq_length %" PRId64 " and were cut (%s)",
                 l->path, out->n_truncated, out->n, l->o.max_seq_length,
-                l->layout ? (l->o.truncate_left ? "their beginning" : "their end")
-                          : (l->o.truncate_left ? "the beginning of the truncation field, then of the row"
-                                                : "the end of the truncation field, assistant header included, then of "
-                                                  "the row"));
+                l->chat ? (l->o.truncate_left ? "their beginning" : "their end")
+                        : (l->o.truncate_left ? "the beginning of the truncation field, then of the row"
+                                              : "the end of the truncation field, assistant header included, then of "
+                                                "the row"));
     if (j->n_short_field)
         NS_WARN("%s: in %" PRId64 " of them %s is not long enough to truncate", l->path, j->n_short_field,
                 l->o.truncation_field);
@@ -436,6 +501,7 @@ static void report(const ns_examples *out, const loader *l, const joined *j)
     if (j->n_double_bos)
         NS_WARN("%s: %" PRId64 " rows begin with two BOS tokens: the text has one, set add_bos=false", l->path,
                 j->n_double_bos);
+    report_notes(l, j);
 }
 
 static void hash_all(ns_examples *out, const uint64_t *key)
@@ -459,6 +525,7 @@ ns_status ns_rows_load(ns_examples *out, const char *path, const ns_tok *tok, co
     NS_CHECK(st, tokenise_all(&l, out, pool, &j, err), "training data");
     NS_CHECK(st, count_duplicates(out, j.key, err), "training data");
     hash_all(out, j.key);
+    name_forms(out, &j);
     report(out, &l, &j);
 done:
     if (st != NS_OK) ns_examples_free(out);

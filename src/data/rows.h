@@ -1,5 +1,5 @@
 /* SFT rows: JSONL in any usual form -> ns_examples, which pack/ turns into micro-batches.
- * Forms, detected from the first row and named in the log: input/output, prompt/completion, alpaca (instruction, input,
+ * Forms, detected and named in the log (chat forms may be mixed, and are counted): input/output, prompt/completion, alpaca (instruction, input,
  * output), sharegpt (conversations: from/value), messages (role/content). Rules: data.md §4.3-4.4. */
 #ifndef NS_DATA_ROWS_H
 #define NS_DATA_ROWS_H
@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/threads.h"
+#include "data/chat.h"
 #include "tok/tok.h"
 
 enum { /* of one row */
@@ -35,7 +36,9 @@ typedef struct ns_examples { /* tokenised data set, in file order */
     int n_parts;
     ns_rows_part part[NS_ROWS_MAX_PARTS]; /* in order of appearance; their tokens add up to all tokens */
     int64_t longest;                      /* tokens (ids) of the longest row after truncation */
-    char format[32]; /* detected row format: "input/output", "prompt/completion", "alpaca", "sharegpt", "messages" */
+    /* detected row format: "input/output", "prompt/completion", "alpaca", "sharegpt", "messages"; of several: with counts */
+    char format[96];
+    char layout[256]; /* chat rows: the template's file, or the name of the shipped layout */
     char hash[17];
 } ns_examples;
 void ns_examples_free(ns_examples *ex);
@@ -48,10 +51,11 @@ typedef struct ns_rows_options {
     int64_t max_seq_length;       /* 4096 */
     int add_bos, add_eos, add_sep;
     int32_t sep_id, eos_id, bos_id;
+    const ns_chat *chat; /* chat template and what is trained; NULL: shipped layouts, all assistant turns */
 } ns_rows_options;
-#define NS_ROWS_OPTIONS_DEFAULT                                           \
-    {                                                                     \
-        "{input}{output}", "output", "input", 0, 4096, 0, 0, 0, 0, -1, -1 \
+#define NS_ROWS_OPTIONS_DEFAULT                                                 \
+    {                                                                           \
+        "{input}{output}", "output", "input", 0, 4096, 0, 0, 0, 0, -1, -1, NULL \
     }
 
 NS_MUST_USE ns_status ns_rows_load(ns_examples *out, const char *path, const ns_tok *tok, const ns_rows_options *o,

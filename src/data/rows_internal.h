@@ -15,6 +15,7 @@ typedef struct ns_row_out {
     size_t row_begin;     /* chat rows: where the row in hand begins in ids */
     int32_t answer_start; /* of the row in hand */
     int truncated, empty; /* of the row in hand: cut; no answer text */
+    unsigned notes;       /* of the row in hand: NS_CHAT_NOTE_* */
     int short_field;      /* the truncation field was shorter than its share */
     ns_ids *piece;        /* scratch, one per template piece */
     /* which part of the template or which role the ids of the row in hand belong to: span i ends at id end (of the row,
@@ -53,6 +54,14 @@ NS_MUST_USE ns_status ns_rows_text(ns_row_out *out, const ns_rows_template *t, c
                                    const ns_tok *tok, const ns_json *row, const char *where, ns_error *err);
 
 /* ---- chat rows ---- */
+enum {                            /* what a chat template did with a row */
+       NS_CHAT_NOTE_CHANGED = 1,  /* a trained turn is written differently because others follow it */
+       NS_CHAT_NOTE_THINK = 2,    /* the generation prompt opens a thought that the turn does not have */
+       NS_CHAT_NOTE_STRADDLE = 4, /* a token would lie across the beginning of a trained turn */
+       NS_CHAT_NOTE_SPECIAL = 8,  /* special tokens in what people wrote (allowed) */
+       NS_CHAT_NOTE_NO_END = 16,  /* a trained turn has no end token (allowed) */
+       NS_CHAT_N_NOTES = 5
+};
 typedef enum ns_chat_form {
     NS_CHAT_MESSAGES,          /* messages: role, content */
     NS_CHAT_SHAREGPT,          /* conversations: from, value; optional system and mask */
@@ -69,8 +78,12 @@ typedef struct ns_chat_layout {
 NS_MUST_USE ns_status ns_chat_layout_find(const ns_chat_layout **out, const ns_tok *tok, ns_chat_form form,
                                           ns_error *err);
 NS_MUST_USE ns_status ns_rows_chat(ns_row_out *out, ns_chat_form form, const ns_chat_layout *layout,
-                                   const ns_rows_options *o, const ns_tok *tok, const ns_json *row, const char *where,
-                                   ns_error *err);
+                                   const ns_rows_options *o, const ns_tok *tok, const ns_json *row, ns_arena *a,
+                                   const char *where, ns_error *err);
+enum { NS_CHAT_N_FORMS = 4 };
+extern const char *const ns_chat_form_name[NS_CHAT_N_FORMS];
+/* The chat form of a row, or -1. `standard`: prompt_template is the default, so that instruction and output mean alpaca. */
+int ns_chat_form_of(const ns_json *row, int standard);
 
 /* Names the row's keys in buf: "question, answer". */
 const char *ns_rows_keys(const ns_json *row, char *buf, size_t n);

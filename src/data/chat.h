@@ -1,0 +1,40 @@
+/* How conversations become training rows: which template, which turns are trained, what is refused.
+ *
+ *     ns_chat_options o = NS_CHAT_OPTIONS_DEFAULT;
+ *     ns_chat *c;
+ *     NS_TRY(ns_chat_open(&c, "model", &o, err), "chat");
+ *     rows_options.chat = c;                       // NULL: the shipped layouts, all assistant turns
+ *     ...                                          // c outlives the loading of rows
+ *     ns_chat_free(&c);
+ *
+ * Const after open. */
+#ifndef NS_DATA_CHAT_H
+#define NS_DATA_CHAT_H
+
+#include "base/error.h"
+
+typedef struct ns_chat ns_chat;
+
+typedef struct ns_chat_options {
+    const char
+        *tmpl; /* auto: the folder's chat template, else a shipped layout; shipped: always the latter; the name of
+                              one of the folder's templates; a template file */
+    const char *kwargs;    /* JSON object of further template variables, NULL: none */
+    const char *form;      /* auto, messages, sharegpt, alpaca, prompt_completion, template */
+    const char *roles;     /* comma list of the roles that are trained */
+    const char *tools_key; /* field of a row with its tools */
+    const char *date;      /* YYYY-MM-DD for templates that write today's date; NULL: today */
+    int last_turn_only;    /* of the trained turns only the last one of a row */
+    int allow_double_bos, allow_missing_end, allow_special_text;
+} ns_chat_options;
+#define NS_CHAT_OPTIONS_DEFAULT                                      \
+    {                                                                \
+        "auto", NULL, "auto", "assistant", "tools", NULL, 0, 0, 0, 0 \
+    }
+
+/* tokenizer: folder, or a file in it. Err: NS_ERR_CONFIG, NS_ERR_INPUT naming the setting or the template's line. */
+NS_MUST_USE ns_status ns_chat_open(ns_chat **out, const char *tokenizer, const ns_chat_options *o, ns_error *err);
+const char *ns_chat_template_file(const ns_chat *c); /* for logs; NULL: shipped layouts */
+void ns_chat_free(ns_chat **c);
+
+#endif
