@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/threads.h"
+#include "cli/chat_flags.h"
 #include "cli/cli.h"
 #include "data/inspect.h"
 
@@ -16,6 +17,7 @@ typedef struct inspect_options {
     const char *tokenizer, *rows, *html, *prompt_template, *label_key, *truncation_field, *truncation_method;
     int64_t row, max_seq_length;
     int add_bos, add_eos;
+    chat_flags chat;
 } inspect_options;
 
 #define AT(f) offsetof(inspect_options, f)
@@ -68,6 +70,7 @@ static const ns_option opts[] = {
      .help = "as model.data.train_ds.truncation_method: the side that is cut"},
     BOOL("add-bos", add_bos, "as model.data.train_ds.add_bos"),
     BOOL("add-eos", add_eos, "as model.data.train_ds.add_eos"),
+    CHAT_FLAGS(inspect_options, chat),
 };
 
 enum { PAGE_ROWS = 50 };
@@ -131,6 +134,7 @@ static ns_status inspect(const char *path, const inspect_options *o, int json, n
 {
     ns_rows_options r = NS_ROWS_OPTIONS_DEFAULT;
     ns_tok *tok = NULL;
+    ns_chat *chat = NULL;
     ns_threads *pool = NULL;
     ns_examples ex = {0};
     ns_inspect in;
@@ -148,6 +152,8 @@ static ns_status inspect(const char *path, const inspect_options *o, int json, n
     if (o->rows) NS_CHECK(st, parse_rows(&from, &to, o->rows, err), "rows"); /* before the long work */
     if (!getenv("NS_LOG")) ns_log_set_level(NS_LOG_ERROR);                   /* the summary says what the log would */
     NS_CHECK(st, ns_tok_load(&tok, o->tokenizer, err), "tokenizer");
+    NS_CHECK(st, chat_flags_open(&chat, o->tokenizer, &o->chat, err), "chat rows");
+    r.chat = chat;
     NS_CHECK(st, ns_threads_new(&pool, 0, err), "threads");
     NS_CHECK(st, ns_rows_load(&ex, path, tok, &r, pool, err), "rows");
     NS_CHECK(st, ns_inspect_rows(&in, &ex, tok, path, &r, err), "inspect");
@@ -157,6 +163,7 @@ done:
     ns_buf_free(&out);
     ns_examples_free(&ex);
     ns_threads_free(&pool);
+    ns_chat_free(&chat);
     ns_tok_free(&tok);
     return st;
 }

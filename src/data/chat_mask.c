@@ -166,9 +166,9 @@ static ns_status end_token(masker *m, ns_buf *end, ns_error *err)
     while (n && is_blank(m->part.data[n - 1])) n--;
     from = n > 96 ? n - 96 : 0;
     while (from < n && ((unsigned char)m->part.data[from] & 0xc0) == 0x80) from++;
-    NS_CHECK(st, ns_tok_encode(m->tok, &ids, m->part.data + from, n - from, 0, err), "%s", m->where);
+    NS_CHECK(st, ns_tok_encode(m->tok, &ids, m->part.data + from, n - from, 0, err), "%s", "");
     if (ids.n && ns_tok_is_special(m->tok, ids.v[ids.n - 1]))
-        NS_CHECK(st, ns_tok_decode(m->tok, end, &ids.v[ids.n - 1], 1, 0, err), "%s", m->where);
+        NS_CHECK(st, ns_tok_decode(m->tok, end, &ids.v[ids.n - 1], 1, 0, err), "%s", "");
 done:
     ns_ids_free(&ids);
     return st;
@@ -179,11 +179,11 @@ static ns_status turn_span(masker *m, size_t i, ns_error *err)
     size_t from = 0;
     ns_buf end = {0};
     ns_status st = NS_OK;
-    NS_TRY(turn_begin(m, i, &from, err), "%s", m->where);
+    NS_TRY(turn_begin(m, i, &from, err), "%s", "");
     if (i + 1 == m->v->messages->n) return add_span(m, from, m->whole.len, err);
     NS_TRY(render(m, &m->part, i + 1, 0, NULL, err), "%s: the turns up to %zu", m->where, i);
     if (begins(&m->whole, &m->part)) return add_span(m, from, m->part.len, err);
-    NS_CHECK(st, end_token(m, &end, err), "%s", m->where);
+    NS_CHECK(st, end_token(m, &end, err), "%s", "");
     const char *hit = end.len ? memmem(m->whole.data + from, m->whole.len - from, end.data, end.len) : NULL;
     if (!hit) {
         st = differs(m, i + 1, err);
@@ -203,15 +203,15 @@ static ns_status find_spans(masker *m, ns_error *err)
     int marked = m->c->only_assistant && ns_chat_template_has_generation(m->c->tmpl, m->v->tools != NULL);
     st = render(m, &m->whole, m->v->messages->n, 0, marked ? &marks : NULL, err);
     if (st != NS_OK) {
-        ns_error_frame(err, __FILE__, __LINE__, "%s", m->where);
+        ns_error_frame(err, __FILE__, __LINE__, "%s", "");
         goto done;
     }
     if (marked) {
-        NS_CHECK(st, from_marks(m, &marks, err), "%s", m->where);
+        NS_CHECK(st, from_marks(m, &marks, err), "%s", "");
         goto done;
     }
     for (size_t i = 0; i < m->v->messages->n; i++)
-        if (m->v->train[i]) NS_CHECK(st, turn_span(m, i, err), "%s", m->where);
+        if (m->v->train[i]) NS_CHECK(st, turn_span(m, i, err), "%s", "");
 done:
     ns_free(marks.spans);
     return st;
@@ -225,7 +225,7 @@ static ns_status encode_cut(masker *m, ns_spans *spans, ns_error *err)
     int straddles = 0;
     out->ids.n = begin;
     spans->n = 0;
-    NS_TRY(ns_tok_encode_spans(m->tok, &out->ids, spans, m->whole.data, m->whole.len, 0, err), "%s", m->where);
+    NS_TRY(ns_tok_encode_spans(m->tok, &out->ids, spans, m->whole.data, m->whole.len, 0, err), "%s", "");
     for (size_t t = 0, s = 0; t < spans->n && s < m->n; t++) {
         while (s < m->n && m->span[s].from <= spans->v[t].from) s++;
         if (s < m->n && m->span[s].from < spans->v[t].to) straddles = 1;
@@ -237,7 +237,7 @@ static ns_status encode_cut(masker *m, ns_spans *spans, ns_error *err)
     spans->n = 0;
     for (size_t s = 0, at = 0; s <= m->n; s++) {
         size_t to = s < m->n ? m->span[s].from : m->whole.len, k = spans->n;
-        NS_TRY(ns_tok_encode_spans(m->tok, &out->ids, spans, m->whole.data + at, to - at, 0, err), "%s", m->where);
+        NS_TRY(ns_tok_encode_spans(m->tok, &out->ids, spans, m->whole.data + at, to - at, 0, err), "%s", "");
         for (; k < spans->n; k++) spans->v[k].from += at, spans->v[k].to += at;
         at = to;
     }
@@ -289,12 +289,12 @@ static ns_status check_special_text(masker *m, ns_error *err)
         if (!content || content->type != NS_JSON_STRING || !content->s.n) continue;
         if (!memchr(content->s.p, '<', content->s.n) && !memchr(content->s.p, '[', content->s.n)) continue;
         ids.n = 0;
-        NS_CHECK(st, ns_tok_encode(m->tok, &ids, content->s.p, content->s.n, 0, err), "%s", m->where);
+        NS_CHECK(st, ns_tok_encode(m->tok, &ids, content->s.p, content->s.n, 0, err), "%s", "");
         for (size_t k = 0; k < ids.n; k++) {
             if (!ns_tok_is_special(m->tok, ids.v[k])) continue;
             m->out->notes |= NS_CHAT_NOTE_SPECIAL;
             if (m->c->allow_special_text) continue;
-            NS_CHECK(st, ns_tok_decode(m->tok, &text, &ids.v[k], 1, 0, err), "%s", m->where);
+            NS_CHECK(st, ns_tok_decode(m->tok, &text, &ids.v[k], 1, 0, err), "%s", "");
             NS_BAIL_IF(st, 1, NS_ERR_INPUT,
                        "%s: the content of turn %zu holds the special token '%.60s', which would be read as the token: "
                        "take it out, "
@@ -329,9 +329,9 @@ static ns_status finish(masker *m, const ns_rows_options *o, size_t open, ns_err
     if (o->add_eos && (out->ids.n == out->row_begin || out->ids.v[out->ids.n - 1] != o->eos_id)) {
         int target = m->n && m->span[m->n - 1].to == m->whole.len;
         if (target && open == out->ids.n - out->row_begin) open = 0; /* this is the end token */
-        NS_TRY(put_id(out, o->eos_id, 0, target, err), "%s", m->where);
+        NS_TRY(put_id(out, o->eos_id, 0, target, err), "%s", "");
     }
-    if (o->add_bos) NS_TRY(put_id(out, o->bos_id, 1, 0, err), "%s", m->where);
+    if (o->add_bos) NS_TRY(put_id(out, o->bos_id, 1, 0, err), "%s", "");
     const int32_t *ids = out->ids.v + out->row_begin;
     NS_FAIL_IF(out->ids.n - out->row_begin > 1 && bos >= 0 && ids[0] == bos && ids[1] == bos && !m->c->allow_double_bos,
                NS_ERR_INPUT,
@@ -364,7 +364,7 @@ static ns_status add_parts(masker *m, ns_error *err)
            rest = {"prompt", 6};
     for (size_t i = 0; i < n; i++)
         if (i + 1 == n || mask[i + 1] != mask[i])
-            NS_TRY(ns_row_span_add(out, mask[i] ? trained : rest, (int64_t)i + 1, err), "%s", m->where);
+            NS_TRY(ns_row_span_add(out, mask[i] ? trained : rest, (int64_t)i + 1, err), "%s", "");
     return NS_OK;
 }
 
@@ -375,13 +375,13 @@ ns_status ns_chat_tokens(ns_row_out *out, const ns_chat *c, const ns_conversatio
     ns_spans spans = {0};
     ns_status st = NS_OK;
     size_t open = 0;
-    NS_CHECK(st, check_special_text(&m, err), "%s", where);
-    NS_CHECK(st, find_spans(&m, err), "%s", where);
-    NS_CHECK(st, encode_cut(&m, &spans, err), "%s", where);
+    NS_CHECK(st, check_special_text(&m, err), "%s", "");
+    NS_CHECK(st, find_spans(&m, err), "%s", "");
+    NS_CHECK(st, encode_cut(&m, &spans, err), "%s", "");
     NS_CHECK(st, ns_grow((void **)&out->mask, &out->mask_cap, out->ids.n + 1, 1, "rows.mask", err), "mask");
     set_mask(&m, &spans, out->mask + out->row_begin, &open);
-    NS_CHECK(st, finish(&m, o, open, err), "%s", where);
-    NS_CHECK(st, add_parts(&m, err), "%s", where);
+    NS_CHECK(st, finish(&m, o, open, err), "%s", "");
+    NS_CHECK(st, add_parts(&m, err), "%s", "");
     for (size_t i = 0; i < v->messages->n; i++) {
         const ns_json *content = ns_json_get(&v->messages->items[i], "content");
         if (v->train[i] &&

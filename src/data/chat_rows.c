@@ -92,8 +92,8 @@ static ns_status add_text(reader *r, const char *role, ns_str text, int train, n
 {
     ns_json *m = ns_json_new(r->a, NS_JSON_OBJECT, err);
     if (!m) return NS_ERR_MEMORY;
-    NS_TRY(set_text(m, r->a, "role", zs(role), err), "%s", r->where);
-    NS_TRY(set_text(m, r->a, "content", text, err), "%s", r->where);
+    NS_TRY(set_text(m, r->a, "role", zs(role), err), "%s", "");
+    NS_TRY(set_text(m, r->a, "content", text, err), "%s", "");
     return add(r, m, train && role_trained(r->c, zs(role)), err);
 }
 
@@ -153,7 +153,7 @@ static ns_status put_calls(reader *r, ns_json *m, const ns_json *calls, size_t i
                        "%s", r->where);
             }
         }
-        NS_TRY(ns_json_append(list, r->a, call ? call : &calls->items[k], err), "%s", r->where);
+        NS_TRY(ns_json_append(list, r->a, call ? call : &calls->items[k], err), "%s", "");
     }
     return ns_json_set(m, r->a, "tool_calls", list, err);
 }
@@ -200,19 +200,19 @@ static ns_status add_message(reader *r, ns_chat_form form, const ns_json *m, int
     int has_calls = calls && calls->type != NS_JSON_NULL && !(calls->type == NS_JSON_ARRAY && !calls->n);
     train =
         train && (r->mask ? !ns_in_list(r->mask->s, name->s) && !ns_str_eq(role, "system") : role_trained(r->c, role));
-    NS_TRY(wanted(r, &train, m, i, err), "%s", r->where);
+    NS_TRY(wanted(r, &train, m, i, err), "%s", "");
     ns_json *copy = ns_json_new(r->a, NS_JSON_OBJECT, err);
     if (!copy) return NS_ERR_MEMORY;
-    NS_TRY(set_text(copy, r->a, "role", role, err), "%s", r->where);
-    NS_TRY(put_content(r, copy, ns_json_get(m, text_key), has_calls, i, err), "%s", r->where);
+    NS_TRY(set_text(copy, r->a, "role", role, err), "%s", "");
+    NS_TRY(put_content(r, copy, ns_json_get(m, text_key), has_calls, i, err), "%s", "");
     for (size_t k = 0; k < m->n; k++) {
         size_t q = 0, n_own = sizeof own / sizeof *own;
         while (q < n_own && !ns_str_eq(m->keys[k], own[q])) q++;
         char *key = q < n_own ? NULL : ns_arena_strndup(r->a, m->keys[k].p, m->keys[k].n, err);
         if (q == n_own && !key) return NS_ERR_MEMORY;
-        if (key) NS_TRY(ns_json_set(copy, r->a, key, &m->items[k], err), "%s", r->where);
+        if (key) NS_TRY(ns_json_set(copy, r->a, key, &m->items[k], err), "%s", "");
     }
-    if (has_calls) NS_TRY(put_calls(r, copy, calls, i, err), "%s", r->where);
+    if (has_calls) NS_TRY(put_calls(r, copy, calls, i, err), "%s", "");
     return add(r, copy, train, err);
 }
 
@@ -300,17 +300,17 @@ ns_status ns_conversation_read(ns_conversation *out, ns_arena *a, ns_chat_form f
         out->nemo = r.mask != NULL;
         /* prepare's chat rows always open with a system turn, even an empty one */
         if (system && system->type == NS_JSON_STRING && (system->s.n || r.mask))
-            NS_TRY(add_text(&r, "system", system->s, !r.mask, err), "%s", where);
+            NS_TRY(add_text(&r, "system", system->s, !r.mask, err), "%s", "");
     }
     if (form == NS_CHAT_ALPACA)
-        NS_TRY(add_alpaca(&r, row, err), "%s", where);
+        NS_TRY(add_alpaca(&r, row, err), "%s", "");
     else if (form == NS_CHAT_PROMPT_COMPLETION) {
-        NS_TRY(add_list(&r, form, row, "prompt", 0, err), "%s", where);
-        NS_TRY(add_list(&r, form, row, "completion", 1, err), "%s", where);
+        NS_TRY(add_list(&r, form, row, "prompt", 0, err), "%s", "");
+        NS_TRY(add_list(&r, form, row, "completion", 1, err), "%s", "");
     } else
-        NS_TRY(add_list(&r, form, row, form == NS_CHAT_MESSAGES ? "messages" : "conversations", 1, err), "%s", where);
-    NS_TRY(side_list(&out->tools, &r, row, c ? c->tools_key : "tools", err), "%s", where);
-    NS_TRY(side_list(&out->documents, &r, row, "documents", err), "%s", where);
+        NS_TRY(add_list(&r, form, row, form == NS_CHAT_MESSAGES ? "messages" : "conversations", 1, err), "%s", "");
+    NS_TRY(side_list(&out->tools, &r, row, c ? c->tools_key : "tools", err), "%s", "");
+    NS_TRY(side_list(&out->documents, &r, row, "documents", err), "%s", "");
     if (c && c->last_turn_only) {
         size_t last = out->messages->n;
         while (last && !out->train[last - 1]) last--;

@@ -214,7 +214,8 @@ ns_status ns_inspect_text(ns_buf *out, const ns_inspect *in, ns_error *err)
 {
     const ns_examples *ex = in->ex;
     int any = 0;
-    PUT("%s: %" PRId64 " rows, format %s\n", in->path, ex->n, ex->format);
+    PUT("%s: %" PRId64 " rows, format %s%s%s\n", in->path, ex->n, ex->format, ex->layout[0] ? ", layout " : "",
+        ex->layout);
     PUT("tokens   %" PRId64 "\ntrained  %" PRId64 " (%.1f %%)\n", in->tokens, ex->n_targets,
         in->tokens ? 100.0 * (double)ex->n_targets / (double)in->tokens : 0.0);
     if (ex->n)

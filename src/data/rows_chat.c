@@ -147,14 +147,14 @@ static ns_status put_row(ns_row_out *out, ns_chat_form form, const ns_chat_layou
                          const ns_tok *tok, const ns_json *row, ns_arena *a, const char *where, ns_error *err)
 {
     ns_conversation v;
-    NS_TRY(ns_conversation_read(&v, a, form, o->chat, row, where, err), "%s", where);
+    NS_TRY(ns_conversation_read(&v, a, form, o->chat, row, where, err), "%s", "");
     if (o->chat && o->chat->tmpl && !v.nemo) return ns_chat_tokens(out, o->chat, &v, o, tok, where, err);
-    if (!l) NS_TRY(ns_chat_layout_find(&l, tok, form, err), "%s", where);
-    NS_TRY(put(out, tok, zs(l->begin), 0, 0, err), "%s", where);
+    if (!l) NS_TRY(ns_chat_layout_find(&l, tok, form, err), "%s", "");
+    NS_TRY(put(out, tok, zs(l->begin), 0, 0, err), "%s", "");
     if (!strcmp(l->name, "alpaca"))
-        NS_TRY(put_headings(out, tok, row, v.train[v.messages->n - 1], where, err), "%s", where);
+        NS_TRY(put_headings(out, tok, row, v.train[v.messages->n - 1], where, err), "%s", "");
     else
-        NS_TRY(put_turns(out, l, tok, &v, where, err), "%s", where);
+        NS_TRY(put_turns(out, l, tok, &v, where, err), "%s", "");
     if (o->add_eos && !l->after_turn[0]) { /* chat layouts end a turn by themselves */
         NS_TRY(ns_grow((void **)&out->ids.v, &out->ids.cap, out->ids.n + 1, sizeof *out->ids.v, "rows.ids", err),
                "ids");
@@ -171,7 +171,7 @@ ns_status ns_rows_chat(ns_row_out *out, ns_chat_form form, const ns_chat_layout 
     size_t begin = out->ids.n;
     out->empty = 1;
     out->row_begin = begin;
-    NS_TRY(put_row(out, form, l, o, tok, row, a, where, err), "%s", where);
+    NS_TRY(put_row(out, form, l, o, tok, row, a, where, err), "%s", "");
     size_t n = out->ids.n - begin, max = (size_t)o->max_seq_length;
     out->truncated = n > max;
     if (out->truncated) { /* right: the end goes; left: the beginning goes */

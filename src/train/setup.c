@@ -22,6 +22,7 @@ static ns_status load_rows(ns_sft *t, ns_examples *out, const ns_sft_data_option
     r.add_eos = d->add_eos;
     r.eos_id = ns_tok_eos(t->tok);
     r.bos_id = ns_tok_bos(t->tok);
+    r.chat = t->chat;
     NS_FAIL_IF(d->add_eos && r.eos_id < 0, NS_ERR_CONFIG, "add_eos=True, but the tokenizer names no EOS token");
     NS_FAIL_IF(d->add_bos && r.bos_id < 0, NS_ERR_CONFIG, "add_bos=True, but the tokenizer names no BOS token");
     NS_TRY(ns_rows_load(out, d->file_path, t->tok, &r, pool, err), "rows of %s", d->file_path);
@@ -177,6 +178,7 @@ ns_status ns_sft_open(ns_sft *t, ns_sft_options *o, ns_error *err)
     NS_TRY(ns_arch_read(&t->arch, path, err), "base model %s", o->restore_from);
     snprintf(t->tokenizer_dir, sizeof t->tokenizer_dir, "%s", o->tokenizer ? o->tokenizer : o->restore_from);
     NS_TRY(ns_tok_load(&t->tok, t->tokenizer_dir, err), "tokenizer %s", t->tokenizer_dir);
+    NS_TRY(ns_sft_open_chat(t, err), "chat rows");
     ns_threads *pool = NULL;
     NS_TRY(ns_threads_new(&pool, n_threads(t), err), "threads");
     ns_status st = load_rows(t, &t->rows, &o->train, pool, err);
@@ -260,8 +262,9 @@ ns_status ns_sft_report(const ns_sft *t, ns_buf *out, int json, ns_error *err)
                          t->engine.opt.dt == NS_DTYPE_BF16 ? "bf16 (main weights fp32)" : "fp32", t->engine.ops.name),
            "report");
     NS_TRY(ns_buf_printf(out, err,
-                         "rows       %" PRId64 " (%s), %" PRId64 " tokens, %" PRId64 " trained tokens (%.1f %%)\n",
-                         t->rows.n, t->rows.format, t->rows.start[t->rows.n], t->rows.n_targets,
+                         "rows       %" PRId64 " (%s%s%s), %" PRId64 " tokens, %" PRId64 " trained tokens (%.1f %%)\n",
+                         t->rows.n, t->rows.format, t->rows.layout[0] ? ", layout " : "", t->rows.layout,
+                         t->rows.start[t->rows.n], t->rows.n_targets,
                          100.0 * (double)t->rows.n_targets / (double)t->rows.start[t->rows.n]),
            "report");
     NS_TRY(ns_buf_printf(out, err,
@@ -317,6 +320,7 @@ void ns_sft_close(ns_sft *t)
     ns_ranks_close(&t->ranks);
     ns_engine_free(&t->engine);
     ns_tok_free(&t->tok);
+    ns_chat_free(&t->chat);
     ns_examples_free(&t->rows);
     ns_examples_free(&t->val_rows);
     ns_sampler_free(&t->sampler);

@@ -28,6 +28,7 @@ typedef struct ns_sft {
     char train_dir[2048], ckpt_dir[2048], tokenizer_dir[2048];
     ns_arch arch;
     ns_tok *tok;
+    ns_chat *chat;
     ns_examples rows, val_rows;
     int val_is_train; /* no validation file: the training rows serve both */
     ns_sampler sampler, val_sampler;
@@ -57,6 +58,8 @@ NS_MUST_USE ns_status ns_sft_run(ns_sft *t, const char *config_yaml, int argc, c
 void ns_sft_close(ns_sft *t);
 
 /* ---- between setup.c, loop.c, save.c, record.c ---- */
+/* Chat settings of the options; tokenizer_dir is set. (sft_chat.c) */
+ns_status ns_sft_open_chat(ns_sft *t, ns_error *err);
 ns_status ns_sft_lock(ns_sft *t, ns_error *err);
 ns_status ns_sft_load_weights(ns_sft *t, ns_error *err); /* base model, or the newest checkpoint */
 ns_status ns_sft_save(ns_sft *t, int forced, ns_error *err);

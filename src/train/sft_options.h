@@ -31,6 +31,12 @@ typedef struct ns_sft_options {
     const char *recompute;
     const char *peft;
     ns_sft_data_options train, val;
+    struct { /* data/chat.h */
+        const char *tmpl, *form, *tools_field, *date;
+        const ns_node *kwargs;
+        ns_opt_list roles;
+        int mask_history, allow_double_bos, allow_missing_end, allow_special_text;
+    } chat;
     const char *optim_name;
     double lr, weight_decay, eps;
     ns_opt_list betas;
@@ -50,7 +56,7 @@ typedef struct ns_sft_options {
     double beta1, beta2;
 } ns_sft_options;
 
-enum { NS_SFT_N_OPTIONS = 142 };
+enum { NS_SFT_N_OPTIONS = 152 };
 extern const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS];
 
 /* Combinations, before any work: sizes that do not divide, layouts this build cannot run, missing paths. */
