@@ -290,8 +290,8 @@ static ns_status submit(ns_graph *g, const char *mask, ns_error *err)
         if (rc == NS_OK) rc = ns_words_add(&sent, &g->arena, st[i].job, err);
     }
     ns_slurm_forget();
-    if (rc == NS_OK) return NS_OK;
-    ns_error ignored = NS_ERROR_INIT; /* half a chain is worse than none */
+    if (rc == NS_OK) return ns_store_sync(g->dir, err); /* job ids must not be lost */
+    ns_error ignored = NS_ERROR_INIT;                   /* half a chain is worse than none */
     if (sent.n && cancel_jobs(g, &sent, &ignored) != NS_OK) return rc;
     for (size_t i = 0; i < g->n_tasks; i++) {
         ns_task_status s = {.state = NS_TASK_CANCELLED, .attempt = 1, .why = "the submission failed"};

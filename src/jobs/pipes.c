@@ -25,7 +25,7 @@ ns_status ns_pipe_find(const ns_pipe **out, const char *name, ns_error *err)
 static ns_status finish(ns_submission *s, const ns_common_options *o, ns_pipe_result *r, ns_error *err)
 {
     ns_graph *g = &s->graph;
-    for (size_t i = 0; i < s->notes.n; i++) NS_INFO("%s", s->notes.v[i]);
+    for (size_t i = 0; i < s->notes.n && !ns_submission_is_silent(); i++) NS_INFO("%s", s->notes.v[i]);
     if (!g->n_tasks) return NS_OK; /* all is done already: a note has said so */
     r->n_tasks = (int)g->n_tasks;
     if (o->dry_run) return ns_submission_describe(s, &r->text, err);

@@ -78,12 +78,21 @@ static ns_status copy_tree(const char *from, const char *to, ns_error *err)
     return st;
 }
 
-/* The running program; the C interface runs in another one, which names it in NS_PROGRAM. */
+static char chosen[JOBS_PATH];
+
+ns_status ns_program_use(const char *path, ns_error *err)
+{
+    return jobs_path(chosen, err, "%s", path);
+}
+
+/* The running program, unless another was chosen: by ns_program_use or $NS_PROGRAM. */
 static ns_status own_program(char out[JOBS_PATH], ns_error *err)
 {
     const char *env = getenv("NS_PROGRAM");
-    ssize_t n = env && *env ? snprintf(out, JOBS_PATH, "%s", env) : readlink("/proc/self/exe", out, JOBS_PATH - 1);
-    NS_FAIL_IF(n <= 0 || n >= JOBS_PATH, NS_ERR_IO, "cannot find this program's own file");
+    if (chosen[0]) return jobs_path(out, err, "%s", chosen);
+    if (env && *env) return jobs_path(out, err, "%s", env);
+    ssize_t n = readlink("/proc/self/exe", out, JOBS_PATH - 1);
+    NS_FAIL_IF(n <= 0, NS_ERR_IO, "cannot find this program's own file");
     out[n] = 0;
     return NS_OK;
 }

@@ -67,6 +67,8 @@ NS_MUST_USE ns_status ns_store_list(ns_words *dirs, ns_arena *a, ns_error *err);
 NS_MUST_USE ns_status ns_store_hint(char *out, size_t n, const char *name, ns_error *err);
 
 NS_MUST_USE ns_status ns_store_read_status(ns_task_status *s, const ns_graph *g, int task, ns_error *err);
+/* Replaced whole, for readers; on the disk after ns_store_sync (a job's marks tell what it did even if this is lost). */
+NS_MUST_USE ns_status ns_store_sync(const char *folder, ns_error *err);
 NS_MUST_USE ns_status ns_store_write_status(const ns_graph *g, int task, const ns_task_status *s, ns_error *err);
 /* What the job itself has written since its attempt began: fills started, node, pid, rc, ended, stopped. 1: it has ended. */
 int ns_store_read_marks(ns_task_status *s, const ns_graph *g, int task);

@@ -187,11 +187,32 @@ static ns_status wait_for(ns_submission *s, ns_graph *other, ns_error *err)
     return NS_OK;
 }
 
+static const char *const *expected;
+static size_t n_expected;
+static int silent;
+
+void ns_submission_expect(const char *const *titles, size_t n, int quiet)
+{
+    expected = titles;
+    n_expected = n;
+    silent = quiet;
+}
+
+int ns_submission_is_silent(void)
+{
+    return silent;
+}
+
 ns_status ns_submission_after(ns_submission *s, const char *name, ns_error *err)
 {
     ns_graph other;
     int found;
     char hint[512];
+    for (size_t i = 0; i < n_expected; i++) {
+        if (strcmp(expected[i], name)) continue;
+        ns_graph later = {.id = name, .dir = ""};
+        return add_outer(s, &later, 0, err);
+    }
     NS_TRY(ns_store_open(&other, name, &found, err), "%s", name);
     if (!found) { /* as documented: not a failure of the submission */
         NS_TRY(ns_store_hint(hint, sizeof hint, name, err), "%s", name);

@@ -90,6 +90,11 @@ NS_MUST_USE ns_status ns_submission_command(ns_submission *s, int task, const ch
 /* run_after by name, id or path: the final tasks of the experiment, those that have not succeeded yet. */
 NS_MUST_USE ns_status ns_submission_after(ns_submission *s, const char *name, ns_error *err);
 
+/* Titles that will be submitted before this one (ns run): run_after may name them in a dry run. `silent`: only checking, notes and logs are
+ * for the real submission. */
+void ns_submission_expect(const char *const *titles, size_t n, int silent);
+int ns_submission_is_silent(void);
+
 /* Checks that the work verbs of all steps would accept their words; set by the program (the verbs live there). */
 typedef ns_status (*ns_check_words_fn)(const char *const *argv, size_t n, ns_error *err);
 void ns_submission_set_check(ns_check_words_fn fn);
@@ -104,6 +109,7 @@ NS_MUST_USE ns_status ns_script_group(ns_buf *out, const ns_submission *s, int t
 NS_MUST_USE ns_status ns_script_env(ns_buf *out, const ns_submission *s, ns_error *err);
 
 /* ---- program.c ---- */
+NS_MUST_USE ns_status ns_program_use(const char *path, ns_error *err); /* instead of the running program */
 /* Copies this program (and its libraries and shipped files) to <home>/bin/<version> if it is not there; *out = that folder. */
 NS_MUST_USE ns_status ns_program_copy(ns_arena *a, const char **out, ns_error *err);
 NS_MUST_USE ns_status ns_program_place(ns_arena *a, const char **out,

@@ -98,6 +98,43 @@ until_state slot1 0 cancelled 20 && until_state slot3 0 running 20 && ok "and th
 is "a time limit" 0 "" "$ns" run_cmd $here --time=00:00:25 --expname=limited sh -c 'trap "echo told; exit 3" TERM; while :; do sleep 0.1; done'
 is "an impossible limit" 2 "leaves no time before the margin" "$ns" run_cmd $here --time=00:00:15 true
 
+# ---- a pipeline from a file, from C ----
+cat >pipeline.yaml <<'Y'
+cluster: local
+steps:
+  - run_cmd: {expname: y-data, command: "cp /workspace/rows.jsonl /workspace/y.jsonl"}
+  - train:
+      expname: y-train
+      run_after: y-data
+      output_dir: /workspace/y
+      nemo_model: /workspace/base
+      training_data: /workspace/y.jsonl
+      num_gpus: 1
+      disable_wandb: true
+      args: [++trainer.sft.max_steps=4, ++trainer.sft.save_interval=2, ++model.data.train_ds.global_batch_size=16]
+  - run_cmd: {expname: y-list, run_after: y-train, command: [ls, /workspace/y/model-averaged-nemo, "it's $(x)"], wait: true}
+Y
+is "ns run --dry_run shows all steps" 0 "afterok y-train" "$ns" run --dry_run pipeline.yaml
+[ ! -e "$NS_HOME/experiments/y-data" ] && ok "and submits nothing" || not_ok "dry run submitted"
+sed -i 's/"it.s $(x)"/"--"/' pipeline.yaml
+is "ns run" 0 "experiment y-list_" "$ns" run pipeline.yaml
+"$ns" logs y-list | grep -q config.json && ok "ran in order" || not_ok "y-list: $("$ns" status y-list)"
+sed 's/max_steps=4/max_stepps=4/' pipeline.yaml >wrong.yaml
+sed -i 's/y-/z-/' wrong.yaml
+is "a mistake in a later step is found before the first runs" 2 "step 2" "$ns" run wrong.yaml
+[ ! -e "$NS_HOME/experiments/z-data" ] && ok "nothing of it was submitted" || not_ok "z-data was submitted"
+example=$(dirname "$ns")/examples/chain
+is "the C example chains jobs" 0 "done" env NS_PROGRAM="$ns" "$example" local /workspace/c /workspace/base /workspace/rows.jsonl ++trainer.sft.max_steps=4 ++trainer.sft.save_interval=2 ++model.data.train_ds.global_batch_size=16
+is "and tells what is wrong" 1 "is not mounted" env NS_PROGRAM="$ns" "$example" local /elsewhere /workspace/base /workspace/rows.jsonl
+
+# ---- ns setup ----
+printf '%s\n' "$dir/made" slurm mine "/a b:/data, /c:/d" 'A=1 2' '' acct main 'main:01:00:00,cpu:2-00:00:00' >answers
+is "ns setup writes a cluster file" 0 "mine.yaml is written" sh -c '"$1" setup <answers' sh "$ns"
+is "that works" 0 "--time=01:00:00 --signal" "$ns" run_cmd --cluster=mine --config_dir="$dir/made" --dry_run ls /data
+printf '%s\n' "$dir/made" local bad 'no-mount' '' >answers
+is "a wrong answer leaves no file" 2 "Invalid mount format" sh -c '"$1" setup <answers' sh "$ns"
+[ "$(ls "$dir/made")" = mine.yaml ] && ok "none is left" || not_ok "left: $(ls "$dir/made")"
+
 # ---- hostile names ----
 n=0
 for name in 'with blank' "quote'd" 'a"b' 'semi;touch pwned' '$(touch pwned)' '`touch pwned`' '../../up' '-rf' 'new
