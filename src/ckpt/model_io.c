@@ -107,7 +107,7 @@ done:
     return st;
 }
 
-static ns_status write_side_files(const char *dir, const ns_arch *a, const char *from, ns_error *err)
+ns_status ns_model_write_side_files(const char *dir, const ns_arch *a, const char *from, ns_error *err)
 {
     static const char *const files[] = {
         "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model", "vocab.json",
@@ -146,7 +146,7 @@ ns_status ns_model_write(const char *dir, const ns_param_table *t, ns_dtype dt, 
     a.dt = dt;
     NS_FAIL_IF(dt != NS_DTYPE_F32 && dt != NS_DTYPE_BF16 && dt != NS_DTYPE_F16, NS_ERR_UNSUPPORTED,
                "%s: cannot write model weights as %s (use F32, BF16 or F16)", dir, ns_dtype_name(dt));
-    NS_CHECK(st, write_side_files(dir, &a, tokenizer_dir, err), "write model");
+    NS_CHECK(st, ns_model_write_side_files(dir, &a, tokenizer_dir, err), "write model");
     NS_CHECK(st, ns_alloc((void **)&data, (size_t)ns_param_table_largest(t) * sizeof *data, "model.scratch", err),
              "write model");
     NS_CHECK(st, ns_st_writer_new(&w, dir, "model", max_shard_bytes, err), "write model");

@@ -13,13 +13,20 @@
 typedef ns_status (*ns_param_get_fn)(void *user, int param, float *data, ns_error *err);
 typedef ns_status (*ns_param_put_fn)(void *user, int param, const float *data, ns_error *err);
 
-/* Reads every parameter of `t` from the HF directory, in canonical order, calling put(user, i, values) for each. */
+/* Record of a model of any format: Hugging Face folder, NeMo folder or .nemo. */
+NS_MUST_USE ns_status ns_model_arch(ns_arch *a, const char *path, ns_error *err);
+/* Where the tokenizer of a model lies: its folder, or the folder "tokenizer" inside a NeMo one. */
+NS_MUST_USE ns_status ns_model_tokenizer_dir(char *out, size_t size, const char *path, ns_error *err);
+
+/* Reads every parameter of `t` from the model (any format), in canonical order, calling put(user, i, values) for each. */
 NS_MUST_USE ns_status ns_model_read(const char *dir, const ns_param_table *t, ns_param_put_fn put, void *user,
                                     ns_error *err);
 /* Writes config.json, model*.safetensors in dtype `dt`, generation_config.json and copies the tokenizer files of
  * `tokenizer_dir` (may be NULL) into the existing directory `dir` (normally a temporary one from ns_dir_begin). */
 NS_MUST_USE ns_status ns_model_write(const char *dir, const ns_param_table *t, ns_dtype dt, int64_t max_shard_bytes,
                                      const char *tokenizer_dir, ns_param_get_fn get, void *user, ns_error *err);
+/* Everything but the weights: config.json, generation_config.json, tokenizer files of `from` (may be NULL). */
+NS_MUST_USE ns_status ns_model_write_side_files(const char *dir, const ns_arch *a, const char *from, ns_error *err);
 /* Random initial values (ns init): normal(0, init_std) by Philox stream = param index, element = flat index in the param;
  * norms 1, biases 0; o and down scaled by 1/sqrt(2 L) as GPT-2 does. Deterministic for (arch, seed), any platform. */
 NS_MUST_USE ns_status ns_model_init_values(const ns_param_table *t, int param, uint64_t seed, float *data,

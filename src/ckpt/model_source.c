@@ -5,6 +5,16 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/file.h"
+#include "base/log.h"
+#include "ckpt/nemo.h"
+#include "ckpt/path.h"
+
+static const char *file_of(const ns_model_source *s, const ns_arc_tensor *t)
+{
+    return t->n_pieces && t->pieces[0].file && s->format == NS_FORMAT_HF ? t->pieces[0].file : s->path;
+}
+
 static const char *shape_text(const int64_t *shape, int nd, char out[160])
 {
     size_t n = (size_t)snprintf(out, 160, "[");
@@ -22,7 +32,7 @@ static void view_shape(const ns_param_table *t, const ns_view *v, int64_t shape[
 }
 
 /* Vocabulary rows may be padded in memory and not in the file. */
-static int shape_fits(const ns_param_table *t, const ns_view *v, const ns_st_tensor *f)
+static int shape_fits(const ns_param_table *t, const ns_view *v, const ns_arc_tensor *f)
 {
     ns_kind k = t->params[v->param].kind;
     int64_t want[2];
@@ -37,14 +47,14 @@ static ns_status match_views(ns_model_source *s, const char *dir, ns_error *err)
     char found[160], want_text[160];
     int missing = 0, first = -1;
     for (int v = 0; v < t->n_views; v++) {
-        s->tensor[v] = ns_st_find(s->st, t->views[v].name);
+        s->tensor[v] = ns_archive_find(&s->a, t->views[v].name);
         if (!s->tensor[v]) {
             missing++;
             if (first < 0) first = v;
         }
     }
     for (int v = 0; v < t->n_views; v++) {
-        const ns_st_tensor *f = s->tensor[v];
+        const ns_arc_tensor *f = s->tensor[v];
         int64_t want[2];
         view_shape(t, &t->views[v], want);
         const char *wt = shape_text(want, t->views[v].nd, want_text);
@@ -53,10 +63,10 @@ static ns_status match_views(ns_model_source *s, const char *dir, ns_error *err)
                    wt, missing, t->n_views);
         if (!f) continue;
         NS_FAIL_IF(!shape_fits(t, &t->views[v], f), NS_ERR_MISMATCH,
-                   "%s: tensor \"%s\" has shape %s, expected %s by config.json", f->file, f->name,
+                   "%s: tensor \"%s\" has shape %s, expected %s by config.json", file_of(s, f), f->name,
                    shape_text(f->shape, f->nd, found), wt);
         NS_FAIL_IF(f->dt != NS_DTYPE_F32 && f->dt != NS_DTYPE_BF16 && f->dt != NS_DTYPE_F16 && f->dt != NS_DTYPE_F64,
-                   NS_ERR_UNSUPPORTED, "%s: tensor \"%s\" has dtype %s, expected BF16, F16, F32 or F64", f->file,
+                   NS_ERR_UNSUPPORTED, "%s: tensor \"%s\" has dtype %s, expected BF16, F16, F32 or F64", file_of(s, f),
                    f->name, ns_dtype_name(f->dt));
     }
     return NS_OK;
@@ -70,97 +80,157 @@ static int is_derived(const char *name)
     return n >= k && strcmp(name + n - k, suffix) == 0;
 }
 
-/* n elements from `at` on as f32; the data of a safetensors file need not be aligned. */
-static void to_f32(const ns_st_tensor *f, int64_t at, int64_t n, float *out)
+static ns_status check_tied_head(ns_model_source *s, ns_arc_tensor *head, ns_error *err)
 {
-    size_t size = ns_dtype_size(f->dt);
-    const char *p = (const char *)f->data + (size_t)at * size;
-    if ((uintptr_t)p % size == 0) {
-        ns_to_f32(out, p, f->dt, (size_t)n);
-        return;
-    }
-    double chunk[256];
-    for (int64_t i = 0; i < n; i += 256) {
-        int64_t k = n - i < 256 ? n - i : 256;
-        memcpy(chunk, p + (size_t)i * size, (size_t)k * size);
-        ns_to_f32(out + i, chunk, f->dt, (size_t)k);
-    }
-}
-
-static ns_status check_tied_head(const ns_model_source *s, const ns_st_tensor *head, ns_error *err)
-{
-    const ns_st_tensor *e = s->tensor[0]; /* the embedding is the first view */
+    ns_arc_tensor *e = s->tensor[0]; /* the embedding is the first view */
     char a[160], b[160];
     NS_FAIL_IF(head->nd != e->nd || head->n != e->n || head->shape[0] != e->shape[0], NS_ERR_MISMATCH,
-               "%s: tensor \"%s\" has shape %s, expected %s: config.json ties it to the embedding", head->file,
+               "%s: tensor \"%s\" has shape %s, expected %s: config.json ties it to the embedding", file_of(s, head),
                head->name, shape_text(head->shape, head->nd, a), shape_text(e->shape, e->nd, b));
-    float x[1024], y[1024];
-    for (int64_t i = 0; i < e->n; i += 1024) {
-        int64_t n = e->n - i < 1024 ? e->n - i : 1024;
-        to_f32(head, i, n, x);
-        to_f32(e, i, n, y);
-        for (int64_t k = 0; k < n; k++) {
+    int64_t cols = e->nd == 2 ? e->shape[1] : 1;
+    float *x = ns_arena_alloc(&s->a.arena, (size_t)cols * sizeof *x, err);
+    float *y = ns_arena_alloc(&s->a.arena, (size_t)cols * sizeof *y, err);
+    if (!x || !y) return NS_ERR_MEMORY;
+    for (int64_t i = 0, r = 0; i < e->n; i += cols, r++) {
+        NS_TRY(ns_archive_rows(head, -1, r, 1, x, err), "%s", "");
+        NS_TRY(ns_archive_rows(e, -1, r, 1, y, err), "%s", "");
+        for (int64_t k = 0; k < cols; k++) {
             NS_FAIL_IF(
                 memcmp(&x[k], &y[k], sizeof x[k]) != 0, NS_ERR_MISMATCH,
                 "%s: tensor \"%s\" differs from the embedding at element %lld (found %g, expected %g), but config.json "
                 "says tie_word_embeddings: set it to false if the head is its own",
-                head->file, head->name, (long long)(i + k), (double)x[k], (double)y[k]);
+                file_of(s, head), head->name, (long long)(i + k), (double)x[k], (double)y[k]);
         }
     }
     return NS_OK;
 }
 
-static ns_status refuse_extra(const ns_model_source *s, ns_error *err)
+static ns_status refuse_extra(ns_model_source *s, ns_error *err)
 {
     char text[160];
-    for (int i = 0; i < ns_st_count(s->st); i++) {
-        const ns_st_tensor *f = ns_st_at(s->st, i);
+    for (size_t i = 0; i < s->a.n; i++) {
+        ns_arc_tensor *f = &s->a.t[i];
         if (is_derived(f->name) || ns_view_find(s->t, f->name) >= 0) continue;
         if (s->t->arch->tied && strcmp(f->name, "lm_head.weight") == 0) {
             NS_TRY(check_tied_head(s, f, err), "%s", "");
             continue;
         }
         NS_FAIL(NS_ERR_MISMATCH, "%s: tensor \"%s\" of shape %s has no place in the model that config.json describes",
-                f->file, f->name, shape_text(f->shape, f->nd, text));
+                file_of(s, f), f->name, shape_text(f->shape, f->nd, text));
     }
     return NS_OK;
 }
 
-ns_status ns_model_source_open(ns_model_source *s, const char *dir, const ns_param_table *t, ns_error *err)
+/* ---- formats ---- */
+ns_format ns_model_format(const char *path)
+{
+    char p[4096];
+    if (!ns_path_is_dir(path)) return ns_path_exists(path) ? NS_FORMAT_NEMO : NS_FORMAT_UNKNOWN;
+    if (ns_path(p, sizeof p, NULL, "%s/config.json", path) != NS_OK) return NS_FORMAT_UNKNOWN;
+    if (ns_path_exists(p)) return NS_FORMAT_HF;
+    if (ns_path(p, sizeof p, NULL, "%s/model_config.yaml", path) != NS_OK) return NS_FORMAT_UNKNOWN;
+    return ns_path_exists(p) ? NS_FORMAT_NEMO : NS_FORMAT_UNKNOWN;
+}
+
+const char *ns_format_name(ns_format f)
+{
+    static const char *const names[] = {"hf", "nemo", "unknown"};
+    return names[f];
+}
+
+ns_status ns_model_arch(ns_arch *a, const char *path, ns_error *err)
+{
+    char p[4096];
+    ns_tree *t = NULL;
+    if (ns_model_format(path) != NS_FORMAT_NEMO) {
+        NS_TRY(ns_path(p, sizeof p, err, "%s/config.json", path), "%s", "");
+        return ns_arch_read(a, p, err);
+    }
+    NS_TRY(ns_tree_open(&t, path, err), "read model");
+    ns_status st = ns_nemo_arch(a, t, err);
+    ns_tree_close(&t);
+    return st;
+}
+
+ns_status ns_model_tokenizer_dir(char *out, size_t size, const char *path, ns_error *err)
+{
+    NS_TRY(ns_path(out, size, err, "%s/tokenizer/tokenizer.json", path), "%s", "");
+    int inside = ns_model_format(path) == NS_FORMAT_NEMO && ns_path_exists(out);
+    return ns_path(out, size, err, inside ? "%s/tokenizer" : "%s", path);
+}
+
+static ns_status read_hf(ns_model_source *s, ns_error *err)
+{
+    NS_TRY(ns_st_open(&s->st, s->path, err), "read model");
+    for (int i = 0; i < ns_st_count(s->st); i++) {
+        const ns_st_tensor *f = ns_st_at(s->st, i);
+        ns_arc_tensor *t;
+        ns_box p = {.data = f->data, .file = f->file};
+        NS_TRY(ns_archive_add(&s->a, &t, f->name, f->dt, f->shape, f->nd, err), "%s", "");
+        memcpy(p.size, f->shape, sizeof p.size);
+        ns_box_dense(&p, f->nd);
+        NS_TRY(ns_arc_box_add(&s->a, t, &p, err), "%s", "");
+    }
+    return ns_archive_check(&s->a, err);
+}
+
+static ns_status read_nemo(ns_model_source *s, ns_error *err)
+{
+    NS_TRY(ns_tree_open(&s->tree, s->path, err), "read model");
+    NS_TRY(ns_nemo_read(&s->native, &s->a, s->tree, s->t, err), "read model");
+    if (s->native.n_zero_pieces)
+        NS_WARN("%s: %lld zarr chunks are absent and read as zeros", s->path, (long long)s->native.n_zero_pieces);
+    return NS_OK;
+}
+
+ns_status ns_model_source_open(ns_model_source *s, const char *path, const ns_param_table *t, ns_error *err)
 {
     ns_status st = NS_OK;
     memset(s, 0, sizeof *s);
     s->t = t;
-    NS_CHECK(st, ns_alloc((void **)&s->tensor, (size_t)t->n_views * sizeof *s->tensor, "model.views", err), "%s", dir);
+    s->path = path;
+    s->format = ns_model_format(path);
+    ns_archive_init(&s->native, path);
+    ns_archive_init(&s->a, path);
+    NS_CHECK(st, ns_alloc((void **)&s->tensor, (size_t)t->n_views * sizeof *s->tensor, "model.views", err), "%s", path);
     NS_CHECK(st,
              ns_alloc((void **)&s->first_view, ((size_t)t->n_params + 1) * sizeof *s->first_view, "model.views", err),
-             "%s", dir);
+             "%s", path);
     for (int v = t->n_views - 1; v >= 0; v--) s->first_view[t->views[v].param] = v;
     s->first_view[t->n_params] = t->n_views;
-    NS_CHECK(st, ns_st_open(&s->st, dir, err), "read model");
-    NS_CHECK(st, match_views(s, dir, err), "read model");
+    NS_CHECK(st, (s->format == NS_FORMAT_NEMO ? read_nemo : read_hf)(s, err), "%s", "");
+    NS_CHECK(st, match_views(s, path, err), "read model");
     NS_CHECK(st, refuse_extra(s, err), "read model");
 done:
     if (st != NS_OK) ns_model_source_close(s);
     return st;
 }
 
+ns_status ns_model_source_rows(const ns_model_source *s, int v, int64_t row0, int64_t n, float *data, ns_error *err)
+{
+    ns_arc_tensor *f = s->tensor[v];
+    int64_t cols = s->t->params[s->t->views[v].param].cols, have = f->shape[0] > row0 ? f->shape[0] - row0 : 0;
+    int64_t k = have < n ? have : n; /* rows of padding are in no file */
+    NS_TRY(ns_archive_rows(f, -1, row0, k, data, err), "read %s", s->path);
+    if (k < n) memset(data + k * cols, 0, (size_t)((n - k) * cols) * sizeof *data);
+    return NS_OK;
+}
+
 ns_status ns_model_source_read(const ns_model_source *s, int i, float *data, ns_error *err)
 {
-    (void)err; /* nothing can fail today; a reader of compressed formats can */
     int64_t cols = s->t->params[i].cols;
     for (int v = s->first_view[i]; v < s->first_view[i + 1]; v++) {
         const ns_view *w = &s->t->views[v];
-        const ns_st_tensor *f = s->tensor[v];
-        float *out = data + w->row0 * cols;
-        to_f32(f, 0, f->n, out);
-        if (f->n < w->rows * cols) memset(out + f->n, 0, (size_t)(w->rows * cols - f->n) * sizeof *out);
+        NS_TRY(ns_model_source_rows(s, v, 0, w->rows, data + w->row0 * cols, err), "%s", "");
     }
     return NS_OK;
 }
 
 void ns_model_source_close(ns_model_source *s)
 {
+    ns_archive_free(&s->a);
+    ns_archive_free(&s->native);
+    ns_tree_close(&s->tree);
     ns_st_close(&s->st);
     ns_free(s->tensor);
     ns_free(s->first_view);

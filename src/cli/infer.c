@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "ckpt/model_io.h"
 #include "cli/cli.h"
 #include "data/prompt.h"
 #include "infer/generate.h"
@@ -32,7 +33,7 @@ static const ns_option options[] = {
      .at = AT(model),
      .def = "???",
      .flags = NS_OPT_REQUIRED,
-     .help = "Hugging Face directory"},
+     .help = "Hugging Face folder, NeMo folder or .nemo file"},
     {.key = "input_file",
      .type = NS_OPT_STRING,
      .at = AT(input_file),
@@ -307,14 +308,12 @@ static ns_status generate(job *j, const ns_prompt *p, ns_error *err)
     ns_generator g;
     ns_generate_options go = NS_GENERATE_OPTIONS_DEFAULT;
     ns_arch arch;
-    char path[4096];
     const char **stops = NULL;
     int64_t longest;
     size_t n_template = p && p->has_template ? p->t.n_stop : 0;
     ns_status st;
     memset(&g, 0, sizeof g);
-    snprintf(path, sizeof path, "%s/config.json", o->model);
-    NS_CHECK(st, ns_arch_read(&arch, path, err), "model %s", o->model);
+    NS_CHECK(st, ns_model_arch(&arch, o->model, err), "model %s", o->model);
     NS_CHECK(st, longest_prompt(j, &longest, err), "prompts");
     NS_CHECK(st, ns_alloc((void **)&stops, (n_template + o->stops.n + 1) * sizeof *stops, "infer.stops", err), "stops");
     for (size_t i = 0; i < n_template; i++) stops[go.n_stops++] = p->t.stop_phrases[i];
@@ -385,7 +384,9 @@ static ns_status infer(job *j, ns_error *err)
         goto done;
     }
     NS_DEBUG("first prompt: %s", j->prompts[0].p);
-    NS_CHECK(st, ns_tok_load(&j->tok, o->model, err), "tokenizer");
+    char tok_dir[4096];
+    NS_CHECK(st, ns_model_tokenizer_dir(tok_dir, sizeof tok_dir, o->model, err), "tokenizer");
+    NS_CHECK(st, ns_tok_load(&j->tok, tok_dir, err), "tokenizer");
     NS_CHECK(st, ns_alloc((void **)&j->results, (size_t)j->n * sizeof *j->results, "infer.results", err), "results");
     NS_CHECK(st, ns_alloc((void **)&j->order, (size_t)j->n * sizeof *j->order, "infer.order", err), "results");
     if (o->skip_filled && ns_path_exists(o->output_file) && !ns_path_exists(part)) {

@@ -1,10 +1,12 @@
-/* `ns show`: what a model folder or safetensors file holds: names, types, shapes; for a checkpoint also where it stands. */
+/* `ns show`: what a model (Hugging Face, NeMo) or safetensors file holds: names, types, shapes; for a checkpoint also where it stands. */
 #include <stdio.h>
 #include <string.h>
 
 #include "base/file.h"
 #include "base/json.h"
 #include "ckpt/checkpoint.h"
+#include "ckpt/model_source.h"
+#include "ckpt/nemo.h"
 #include "cli/cli.h"
 
 typedef struct show_options {
@@ -17,10 +19,10 @@ static const ns_option opts[] = {
      .short_name = 'm',
      .type = NS_OPT_STRING,
      .at = offsetof(show_options, model),
-     .help = "model folder, checkpoint or .safetensors file"},
+     .help = "model folder (Hugging Face, NeMo), checkpoint, .nemo or .safetensors file"},
 };
 
-static ns_status add_shape(ns_buf *b, const ns_st_tensor *t, const char *comma, ns_error *err)
+static ns_status add_shape(ns_buf *b, const ns_arc_tensor *t, const char *comma, ns_error *err)
 {
     NS_TRY(ns_buf_addc(b, '[', err), "%s", "");
     for (int i = 0; i < t->nd; i++) {
@@ -29,7 +31,7 @@ static ns_status add_shape(ns_buf *b, const ns_st_tensor *t, const char *comma, 
     return ns_buf_addc(b, ']', err);
 }
 
-static ns_status as_json(ns_buf *b, const ns_st *st, int64_t n, int64_t bytes, const ns_ckpt_state *state,
+static ns_status as_json(ns_buf *b, const ns_archive *st, int64_t n, int64_t bytes, const ns_ckpt_state *state,
                          ns_error *err)
 {
     NS_TRY(ns_buf_printf(b, err, "{\"parameters\": %lld, \"bytes\": %lld", (long long)n, (long long)bytes), "%s", "");
@@ -39,8 +41,8 @@ static ns_status as_json(ns_buf *b, const ns_st *st, int64_t n, int64_t bytes, c
                "%s", "");
     }
     NS_TRY(ns_buf_adds(b, ", \"tensors\": [", err), "%s", "");
-    for (int i = 0; i < ns_st_count(st); i++) {
-        const ns_st_tensor *t = ns_st_at(st, i);
+    for (int i = 0; i < (int)st->n; i++) {
+        const ns_arc_tensor *t = (&st->t[i]);
         NS_TRY(ns_buf_adds(b, i ? ",\n  {\"name\": " : "\n  {\"name\": ", err), "%s", "");
         NS_TRY(ns_json_write_str(b, (ns_str){t->name, strlen(t->name)}, NS_JSON_UTF8, err), "%s", "");
         NS_TRY(ns_buf_printf(b, err, ", \"dtype\": \"%s\", \"shape\": ", ns_dtype_name(t->dt)), "%s", "");
@@ -50,16 +52,16 @@ static ns_status as_json(ns_buf *b, const ns_st *st, int64_t n, int64_t bytes, c
     return ns_buf_adds(b, "\n]}\n", err);
 }
 
-static ns_status as_text(ns_buf *b, const ns_st *st, int64_t n, int64_t bytes, const ns_ckpt_state *state,
+static ns_status as_text(ns_buf *b, const ns_archive *st, int64_t n, int64_t bytes, const ns_ckpt_state *state,
                          ns_error *err)
 {
     int width = 4;
-    for (int i = 0; i < ns_st_count(st); i++) {
-        int k = (int)strlen(ns_st_at(st, i)->name);
+    for (int i = 0; i < (int)st->n; i++) {
+        int k = (int)strlen((&st->t[i])->name);
         if (k > width && k <= 80) width = k;
     }
-    for (int i = 0; i < ns_st_count(st); i++) {
-        const ns_st_tensor *t = ns_st_at(st, i);
+    for (int i = 0; i < (int)st->n; i++) {
+        const ns_arc_tensor *t = (&st->t[i]);
         NS_TRY(ns_buf_printf(b, err, "%-*s  %-7s ", width, t->name, ns_dtype_name(t->dt)), "%s", "");
         NS_TRY(add_shape(b, t, ",", err), "%s", "");
         NS_TRY(ns_buf_addc(b, '\n', err), "%s", "");
@@ -69,26 +71,54 @@ static ns_status as_text(ns_buf *b, const ns_st *st, int64_t n, int64_t bytes, c
                              (long long)state->consumed_samples, (long long)state->epoch),
                "%s", "");
     }
-    return ns_buf_printf(b, err, "%d tensors, %lld parameters, %lld bytes\n", ns_st_count(st), (long long)n,
+    return ns_buf_printf(b, err, "%d tensors, %lld parameters, %lld bytes\n", (int)st->n, (long long)n,
                          (long long)bytes);
+}
+
+/* Names, types and shapes as the file has them. *kind: how the weights lie, "" for safetensors. */
+static ns_status list_tensors(ns_archive *a, const char **kind, const char *path, ns_error *err)
+{
+    ns_tree *tree = NULL;
+    ns_st *st = NULL;
+    ns_status s = NS_OK;
+    *kind = "";
+    size_t n = strlen(path);
+    int file = n > 12 && !strcmp(path + n - 12, ".safetensors");
+    if (!file && ns_model_format(path) == NS_FORMAT_NEMO) {
+        NS_CHECK(s, ns_tree_open(&tree, path, err), "%s", "");
+        NS_CHECK(s, ns_nemo_native(a, tree, kind, err), "%s", "");
+    } else {
+        NS_CHECK(s, ns_st_open(&st, path, err), "%s", "");
+        for (int i = 0; i < ns_st_count(st); i++) {
+            const ns_st_tensor *t = ns_st_at(st, i);
+            NS_CHECK(s, ns_archive_add(a, NULL, t->name, t->dt, t->shape, t->nd, err), "%s", "");
+        }
+    }
+done:
+    ns_st_close(&st);
+    ns_tree_close(&tree); /* only names and shapes are looked at from here on */
+    return s;
 }
 
 static ns_status show(ns_buf *b, const char *path, int json, ns_error *err)
 {
     char state_path[4096];
-    ns_st *st = NULL;
+    ns_archive a;
     ns_ckpt_state state;
+    const char *kind;
     int64_t n = 0, bytes = 0;
-    NS_TRY(ns_st_open(&st, path, err), "%s", "");
-    for (int i = 0; i < ns_st_count(st); i++) {
-        n += ns_st_at(st, i)->n;
-        bytes += ns_st_at(st, i)->n * (int64_t)ns_dtype_size(ns_st_at(st, i)->dt);
+    ns_archive_init(&a, path);
+    ns_status s = list_tensors(&a, &kind, path, err);
+    for (size_t i = 0; s == NS_OK && i < a.n; i++) {
+        n += a.t[i].n;
+        bytes += a.t[i].n * (int64_t)ns_dtype_size(a.t[i].dt);
     }
     int k = snprintf(state_path, sizeof state_path, "%s/state.json", path);
     int is_ckpt = k > 0 && k < (int)sizeof state_path && ns_path_exists(state_path);
-    ns_status s = is_ckpt ? ns_ckpt_read_state(&state, path, err) : NS_OK;
-    if (s == NS_OK) s = (json ? as_json : as_text)(b, st, n, bytes, is_ckpt ? &state : NULL, err);
-    ns_st_close(&st);
+    if (s == NS_OK && is_ckpt) s = ns_ckpt_read_state(&state, path, err);
+    if (s == NS_OK && kind[0] && !json) s = ns_buf_printf(b, err, "NeMo container, weights: %s\n", kind);
+    if (s == NS_OK) s = (json ? as_json : as_text)(b, &a, n, bytes, is_ckpt ? &state : NULL, err);
+    ns_archive_free(&a);
     return s;
 }
 

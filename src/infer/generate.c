@@ -24,9 +24,9 @@ ns_status ns_generator_open(ns_generator *g, const char *dir, const ns_generate_
     char path[4096];
     memset(g, 0, sizeof *g);
     g->opt = *o;
-    snprintf(path, sizeof path, "%s/config.json", dir);
-    NS_TRY(ns_arch_read(&g->arch, path, err), "model %s", dir);
-    NS_TRY(ns_tok_load(&g->tok, dir, err), "tokenizer of %s", dir);
+    NS_TRY(ns_model_arch(&g->arch, dir, err), "model %s", dir);
+    NS_TRY(ns_model_tokenizer_dir(path, sizeof path, dir, err), "model %s", dir);
+    NS_TRY(ns_tok_load(&g->tok, path, err), "tokenizer of %s", dir);
     NS_FAIL_IF(ns_tok_vocab_size(g->tok) > g->arch.vocab_rows, NS_ERR_MISMATCH,
                "%s: the tokenizer has %" PRId64 " tokens, the model %" PRId64 " rows", dir, ns_tok_vocab_size(g->tok),
                g->arch.vocab_rows);

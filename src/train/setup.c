@@ -173,10 +173,10 @@ ns_status ns_sft_open(ns_sft *t, ns_sft_options *o, ns_error *err)
     NS_TRY(ns_ranks_layout(&t->ranks, o->devices, o->num_nodes, o->tp, o->cp, o->pp, err), "settings");
     snprintf(t->train_dir, sizeof t->train_dir, "%s", o->log_dir);
     snprintf(t->ckpt_dir, sizeof t->ckpt_dir, "%s/checkpoints", o->log_dir);
-    char path[2100];
-    snprintf(path, sizeof path, "%s/config.json", o->restore_from);
-    NS_TRY(ns_arch_read(&t->arch, path, err), "base model %s", o->restore_from);
-    snprintf(t->tokenizer_dir, sizeof t->tokenizer_dir, "%s", o->tokenizer ? o->tokenizer : o->restore_from);
+    NS_TRY(ns_model_arch(&t->arch, o->restore_from, err), "base model %s", o->restore_from);
+    NS_TRY(ns_model_tokenizer_dir(t->tokenizer_dir, sizeof t->tokenizer_dir,
+                                  o->tokenizer ? o->tokenizer : o->restore_from, err),
+           "tokenizer of %s", o->restore_from);
     NS_TRY(ns_tok_load(&t->tok, t->tokenizer_dir, err), "tokenizer %s", t->tokenizer_dir);
     NS_TRY(ns_sft_open_chat(t, err), "chat rows");
     ns_threads *pool = NULL;

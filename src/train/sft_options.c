@@ -83,7 +83,7 @@ const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS] = {
      .at = AT(restore_from),
      .def = "???",
      .flags = NS_OPT_REQUIRED,
-     .help = "base model: Hugging Face directory"},
+     .help = "base model: Hugging Face folder, NeMo folder or .nemo file"},
     STR("model.tokenizer_path", tokenizer, NULL, "tokenizer.json or its folder (default: the base model's)"),
     INT("trainer.num_nodes", num_nodes, "1", 1, 1e6, "nodes"),
     INT("trainer.devices", devices, "1", 1, 1e6, "ranks a node"),

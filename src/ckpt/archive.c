@@ -1,0 +1,252 @@
+/* Pieces -> values. Every tensor is seen as [lead, rows, cols]; a read cuts the wanted rows with each piece and converts run by
+ * run. Checks come first: names once, each element covered by exactly one piece. */
+#include "ckpt/archive.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+void ns_archive_init(ns_archive *a, const char *where)
+{
+    memset(a, 0, sizeof *a);
+    a->arena.label = "archive";
+    a->where = where;
+}
+
+void ns_archive_free(ns_archive *a)
+{
+    for (size_t i = 0; i < a->n; i++) ns_free(a->t[i].pieces);
+    ns_free(a->t);
+    ns_arena_free(&a->arena);
+    memset(a, 0, sizeof *a);
+}
+
+ns_status ns_archive_add(ns_archive *a, ns_arc_tensor **out, const char *name, ns_dtype dt, const int64_t *shape,
+                         int nd, ns_error *err)
+{
+    NS_FAIL_IF(nd < 0 || nd > 8, NS_ERR_INPUT, "%s: tensor \"%.200s\" has %d axes, at most 8", a->where, name, nd);
+    NS_TRY(ns_grow((void **)&a->t, &a->cap, a->n + 1, sizeof *a->t, "archive", err), "%s", a->where);
+    ns_arc_tensor *t = &a->t[a->n];
+    memset(t, 0, sizeof *t);
+    t->name = ns_arena_strdup(&a->arena, name, err);
+    if (!t->name) return NS_ERR_MEMORY;
+    t->dt = dt;
+    t->nd = nd;
+    t->n = 1;
+    for (int i = 0; i < nd; i++) {
+        NS_FAIL_IF(shape[i] < 0 || (shape[i] && t->n > INT64_MAX / 16 / shape[i]), NS_ERR_INPUT,
+                   "%s: tensor \"%.200s\": size %lld of axis %d is out of range", a->where, name, (long long)shape[i],
+                   i);
+        t->shape[i] = shape[i];
+        t->n *= shape[i];
+    }
+    a->n++;
+    a->sorted = 0;
+    if (out) *out = t;
+    return NS_OK;
+}
+
+ns_status ns_arc_box_add(ns_archive *a, ns_arc_tensor *t, const ns_box *p, ns_error *err)
+{
+    for (int i = 0; i < t->nd; i++) {
+        NS_FAIL_IF(p->off[i] < 0 || p->size[i] < 0 || p->off[i] > t->shape[i] || p->size[i] > t->shape[i] - p->off[i],
+                   NS_ERR_INPUT, "%s: tensor \"%.200s\": a part at %lld of %lld along axis %d does not fit size %lld",
+                   p->file ? p->file : a->where, t->name, (long long)p->off[i], (long long)p->size[i], i,
+                   (long long)t->shape[i]);
+    }
+    NS_TRY(ns_grow((void **)&t->pieces, &t->cap_pieces, t->n_pieces + 1, sizeof *t->pieces, "archive", err), "%s",
+           a->where);
+    t->pieces[t->n_pieces++] = *p;
+    return NS_OK;
+}
+
+void ns_box_dense(ns_box *p, int nd)
+{
+    int64_t s = 1;
+    for (int i = nd; i-- > 0;) {
+        p->stride[i] = s;
+        s *= p->size[i];
+    }
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const ns_arc_tensor *)a)->name, ((const ns_arc_tensor *)b)->name);
+}
+
+static int overlap(const ns_box *a, const ns_box *b, int nd)
+{
+    for (int i = 0; i < nd; i++)
+        if (a->off[i] + a->size[i] <= b->off[i] || b->off[i] + b->size[i] <= a->off[i]) return 0;
+    return 1;
+}
+
+static ns_status check_tensor(const ns_archive *a, const ns_arc_tensor *t, ns_error *err)
+{
+    int64_t sum = 0;
+    for (size_t i = 0; i < t->n_pieces; i++) {
+        int64_t n = 1;
+        for (int k = 0; k < t->nd; k++) n *= t->pieces[i].size[k];
+        sum += n;
+        NS_FAIL_IF(sum > t->n, NS_ERR_INPUT, "%s: tensor \"%s\": its parts overlap", a->where, t->name);
+        if (!n) continue;
+        for (size_t j = i; j-- > 0 && t->n_pieces < 20000;)
+            NS_FAIL_IF(overlap(&t->pieces[i], &t->pieces[j], t->nd), NS_ERR_INPUT,
+                       "%s: tensor \"%s\": its parts overlap", a->where, t->name);
+    }
+    NS_FAIL_IF(sum != t->n, NS_ERR_INPUT, "%s: tensor \"%s\": %lld of %lld elements are in no file: a shard is missing",
+               a->where, t->name, (long long)(t->n - sum), (long long)t->n);
+    return NS_OK;
+}
+
+ns_status ns_archive_check(ns_archive *a, ns_error *err)
+{
+    if (a->n) qsort(a->t, a->n, sizeof *a->t, by_name);
+    a->sorted = 1;
+    for (size_t i = 0; i < a->n; i++) {
+        NS_FAIL_IF(i && !strcmp(a->t[i].name, a->t[i - 1].name), NS_ERR_INPUT, "%s: tensor \"%s\" is there twice",
+                   a->where, a->t[i].name);
+        NS_TRY(check_tensor(a, &a->t[i], err), "%s", "");
+    }
+    return NS_OK;
+}
+
+ns_arc_tensor *ns_archive_find(const ns_archive *a, const char *name)
+{
+    NS_ASSERT(a->sorted || !a->n);
+    ns_arc_tensor key = {.name = name};
+    return a->n ? bsearch(&key, a->t, a->n, sizeof *a->t, by_name) : NULL;
+}
+
+ns_status ns_archive_slice(ns_archive *a, ns_arc_tensor *dst, int64_t row0, const ns_arc_tensor *src, int64_t lead,
+                           int64_t src_row0, int64_t n, ns_error *err)
+{
+    int k = lead >= 0;
+    size_t size = ns_dtype_size(src->dt);
+    NS_ASSERT(src->nd == dst->nd + k && src->dt == dst->dt && src_row0 + n <= src->shape[k]);
+    for (size_t i = 0; i < src->n_pieces; i++) {
+        const ns_box *p = &src->pieces[i];
+        ns_box q = *p;
+        if (k && (lead < p->off[0] || lead >= p->off[0] + p->size[0])) continue;
+        int64_t r0 = p->off[k] > src_row0 ? p->off[k] : src_row0;
+        int64_t r1 = p->off[k] + p->size[k] < src_row0 + n ? p->off[k] + p->size[k] : src_row0 + n;
+        if (r0 >= r1) continue;
+        for (int d = 0; d < dst->nd; d++) {
+            q.off[d] = p->off[d + k];
+            q.size[d] = p->size[d + k];
+            q.stride[d] = p->stride[d + k];
+        }
+        q.off[0] = row0 + (r0 - src_row0);
+        q.size[0] = r1 - r0;
+        if (p->data)
+            q.data = p->data +
+                     (size_t)((k ? (lead - p->off[0]) * p->stride[0] : 0) + (r0 - p->off[k]) * p->stride[k]) * size;
+        NS_TRY(ns_arc_box_add(a, dst, &q, err), "%s", "");
+    }
+    return NS_OK;
+}
+
+/* ---- values ---- */
+
+/* Data of files need not be aligned. */
+static void run_to_f32(const unsigned char *p, ns_dtype dt, int64_t n, float *out)
+{
+    size_t size = ns_dtype_size(dt);
+    if ((uintptr_t)p % size == 0) {
+        ns_to_f32(out, p, dt, (size_t)n);
+        return;
+    }
+    double chunk[256];
+    for (int64_t i = 0; i < n; i += 256) {
+        int64_t k = n - i < 256 ? n - i : 256;
+        memcpy(chunk, p + (size_t)i * size, (size_t)k * size);
+        ns_to_f32(out + i, chunk, dt, (size_t)k);
+    }
+}
+
+static ns_status verify(const ns_arc_tensor *t, const ns_box *p, ns_error *err)
+{
+    if (!p->crc || p->crc->checked) return NS_OK;
+    uint32_t found = ns_crc32(p->crc->base, (size_t)p->crc->bytes);
+    NS_FAIL_IF(found != p->crc->want, NS_ERR_INPUT,
+               "%s: tensor \"%s\": checksum of its data is %08x, the file says %08x: damaged", p->file, t->name, found,
+               p->crc->want);
+    p->crc->checked = 1;
+    return NS_OK;
+}
+
+static void copy_row(const ns_box *p, const ns_arc_tensor *t, int64_t at, int64_t n, int64_t stride, float *out)
+{
+    size_t size = ns_dtype_size(t->dt);
+    if (!p->data) {
+        memset(out, 0, (size_t)n * sizeof *out);
+    } else if (stride == 1) {
+        run_to_f32(p->data + (size_t)at * size, t->dt, n, out);
+    } else {
+        for (int64_t i = 0; i < n; i++) run_to_f32(p->data + (size_t)(at + i * stride) * size, t->dt, 1, out + i);
+    }
+}
+
+ns_status ns_archive_rows(ns_arc_tensor *t, int64_t lead, int64_t row0, int64_t n, float *out, ns_error *err)
+{
+    int a = lead >= 0, has_cols = t->nd == a + 2;
+    NS_ASSERT(t->nd == a + 1 || has_cols);
+    int64_t cols = has_cols ? t->shape[a + 1] : 1, rows = t->shape[a];
+    NS_ASSERT(row0 >= 0 && n >= 0 && row0 + n <= rows && (!a || lead < t->shape[0]));
+    NS_FAIL_IF(t->dt != NS_DTYPE_F32 && t->dt != NS_DTYPE_BF16 && t->dt != NS_DTYPE_F16 && t->dt != NS_DTYPE_F64,
+               NS_ERR_UNSUPPORTED, "tensor \"%s\" has dtype %s, expected BF16, F16, F32 or F64", t->name,
+               ns_dtype_name(t->dt));
+    for (size_t i = 0; i < t->n_pieces; i++) {
+        const ns_box *p = &t->pieces[i];
+        if (a && (lead < p->off[0] || lead >= p->off[0] + p->size[0])) continue;
+        int64_t r0 = p->off[a] > row0 ? p->off[a] : row0;
+        int64_t r1 = p->off[a] + p->size[a] < row0 + n ? p->off[a] + p->size[a] : row0 + n;
+        int64_t c0 = has_cols ? p->off[a + 1] : 0, nc = has_cols ? p->size[a + 1] : 1;
+        int64_t rs = p->stride[a], cs = has_cols ? p->stride[a + 1] : 1;
+        if (r0 >= r1 || !nc) continue;
+        NS_TRY(verify(t, p, err), "%s", "");
+        int64_t base = (a ? (lead - p->off[0]) * p->stride[0] : 0) + (r0 - p->off[a]) * rs;
+        float *o = out + (r0 - row0) * cols + c0;
+        if (nc == cols && rs == nc && cs == 1) {
+            copy_row(p, t, base, (r1 - r0) * nc, 1, o);
+            continue;
+        }
+        for (int64_t r = r0; r < r1; r++, base += rs, o += cols) copy_row(p, t, base, nc, cs, o);
+    }
+    return NS_OK;
+}
+
+/* ---- CRC-32, eight bytes a step ---- */
+static uint32_t crc_table[8][256];
+
+static void make_table(void)
+{
+    for (uint32_t i = 0; i < 256; i++) {
+        uint32_t c = i;
+        for (int k = 0; k < 8; k++) c = c & 1 ? c >> 1 ^ 0xEDB88320u : c >> 1;
+        crc_table[0][i] = c;
+    }
+    for (int j = 1; j < 8; j++)
+        for (uint32_t i = 0; i < 256; i++)
+            crc_table[j][i] = crc_table[j - 1][i] >> 8 ^ crc_table[0][crc_table[j - 1][i] & 255];
+}
+
+uint32_t ns_crc32(const void *data, size_t n)
+{
+    return ns_crc32_more(0, data, n);
+}
+
+uint32_t ns_crc32_more(uint32_t crc, const void *data, size_t n)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    const unsigned char *p = data;
+    uint32_t c = ~crc;
+    pthread_once(&once, make_table);
+    for (; n >= 8; n -= 8, p += 8) {
+        c ^= (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+        c = crc_table[7][c & 255] ^ crc_table[6][c >> 8 & 255] ^ crc_table[5][c >> 16 & 255] ^ crc_table[4][c >> 24] ^
+            crc_table[3][p[4]] ^ crc_table[2][p[5]] ^ crc_table[1][p[6]] ^ crc_table[0][p[7]];
+    }
+    while (n--) c = c >> 8 ^ crc_table[0][(c ^ *p++) & 255];
+    return ~c;
+}
