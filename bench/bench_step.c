@@ -74,7 +74,7 @@ static void fill(ns_engine *e, int length)
             exit(bench_fail(&err));
         for (int64_t k = 0; k < w->rows * w->cols; k++)
             d[k] = w->cols == 1 ? 1.0f : 0.05f * ((float)((uint64_t)k * 2654435761u >> 9 & 1023) / 512 - 1);
-        ns_model_put_param(&e->model, i, d);
+        ns_model_put_param(&e->model, &e->exec, i, d);
         ns_free(d);
     }
     ns_engine_loaded(e);

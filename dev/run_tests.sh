@@ -54,8 +54,8 @@ fi
 
 build=$(cd "${1:-build}" && pwd) || exit 1
 filter=${2:-}
-: "${NS_THREADS:=2}" "${NS_TEST_TIMEOUT:=$([ -n "${NS_FULL:-}" ] && echo 3600 || echo 300)}" "${JOBS:=$(nproc)}"
-export NS_THREADS NS_TEST_TIMEOUT
+: "${NS_THREADS:=2}" "${NS_ACCELERATOR:=cpu}" "${NS_TEST_TIMEOUT:=$([ -n "${NS_FULL:-}" ] && echo 3600 || echo 300)}" "${JOBS:=$(nproc)}"
+export NS_THREADS NS_TEST_TIMEOUT NS_ACCELERATOR # what a test does not say runs on the CPU, also beside a GPU
 logs=$build/test-logs
 rm -rf "$logs"
 mkdir -p "$logs"

@@ -23,6 +23,7 @@
 #include "base/json.h"
 #include "cli/cli.h"
 #include "ops/cpu/cpu.h"
+#include "ops/cuda/cuda.h"
 #include "ops/ops.h"
 #include "tok/regex.h"
 
@@ -241,7 +242,12 @@ static void check_gpu(report *r)
 {
     void *lib = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
     if (!lib) {
+        char path[PATH_MAX];
         add(r, "libraries", "NVIDIA driver", "note", "not found: work runs on the processor", NULL);
+        add(r, "libraries", "GPU engine", "note",
+            ns_cuda_find(path, sizeof path) ? "plug-in present, no driver"
+                                            : "plug-in libns_cuda.so not built (needs nvcc)",
+            NULL);
         return;
     }
     int n = 0, rc = -1;
@@ -256,6 +262,21 @@ static void check_gpu(report *r)
         snprintf(text, sizeof text, "found, but it does not start (error %d)", rc);
     add(r, "libraries", "NVIDIA driver", rc == 0 ? "ok" : "note", text,
         rc == 0 ? NULL : "nvidia-smi shows what the driver says");
+    ns_ops ops;
+    void *device = NULL;
+    ns_cuda_info info;
+    ns_error bad = NS_ERROR_INIT;
+    char long_text[900];
+    if (ns_cuda_open(&ops, &device, &info, &bad) == NS_OK) {
+        snprintf(long_text, sizeof long_text, "%s (sm_%d), %.1f of %.1f GB free, %s, driver for CUDA %d.%d, plug-in %s",
+                 info.name, info.cc, (double)info.free_bytes / 1e9, (double)info.total_bytes / 1e9, info.blas,
+                 info.driver / 1000, info.driver % 1000 / 10, info.plugin);
+        add(r, "libraries", "GPU engine", "ok", long_text, NULL);
+        ns_cuda_close(&device);
+    } else {
+        add(r, "libraries", "GPU engine", rc == 0 && n > 0 ? "missing" : "note", bad.msg,
+            "training runs on the processor");
+    }
 }
 
 /* Calls fn for each entry of PATH. */

@@ -1,9 +1,11 @@
 /* Plan, print, allocate once. The planning run goes over the same straight lines as the real one, on ns_ops_plan. */
 #include "model/engine.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "arch/part.h"
+#include "base/log.h"
 
 /* What one step does, as recorded: two micro-batches (so that "accumulate" is seen), then the update. */
 static void record(ns_engine *e)
@@ -34,6 +36,27 @@ static ns_status lay_out(ns_engine *e, ns_error *err)
     return NS_OK;
 }
 
+/* A GPU when asked for, or with "auto" when one opens and nobody named a CPU level. */
+static ns_status choose_ops(ns_engine *e, const char *isa, ns_error *err)
+{
+    const char *want = e->opt.accelerator ? e->opt.accelerator : "cpu", *level = isa ? isa : "auto";
+    const char *env = getenv("NS_ACCELERATOR"), *env_isa = getenv("NS_ISA");
+    char path[4096];
+    if (!strcmp(want, "auto") && env && *env) want = env;
+    int gpu = !strcmp(want, "gpu"), automatic = !strcmp(want, "auto");
+    NS_FAIL_IF(!gpu && !automatic && strcmp(want, "cpu"), NS_ERR_CONFIG,
+               "accelerator '%s' is unknown: auto, cpu or gpu", want);
+    NS_FAIL_IF(gpu && !e->opt.train, NS_ERR_UNSUPPORTED, "inference runs on the processor only");
+    if (gpu) return ns_cuda_open(&e->ops, &e->device, &e->gpu, err);
+    if (automatic && e->opt.train && !strcmp(level, "auto") && !(env_isa && *env_isa) &&
+        ns_cuda_find(path, sizeof path)) {
+        ns_error why = NS_ERROR_INIT;
+        if (ns_cuda_open(&e->ops, &e->device, &e->gpu, &why) == NS_OK) return NS_OK;
+        NS_INFO("no GPU: %s", why.msg);
+    }
+    return ns_ops_cpu(&e->ops, level, err);
+}
+
 ns_status ns_engine_plan(ns_engine *e, const ns_arch *a, const ns_model_options *o, const char *isa, int n_threads,
                          ns_error *err)
 {
@@ -41,9 +64,11 @@ ns_status ns_engine_plan(ns_engine *e, const ns_arch *a, const ns_model_options 
     e->arch = *a;
     e->opt = *o;
     e->arena = (ns_arena)NS_ARENA_INIT("engine");
-    NS_TRY(ns_ops_cpu(&e->ops, isa ? isa : "auto", err), "choose CPU operations");
+    NS_TRY(choose_ops(e, isa, err), "%s", "choose where to run");
     NS_TRY(ns_threads_new(&e->pool, n_threads, err), "thread pool");
     e->opt.pool = e->pool;
+    e->opt.backend = e->device;
+    e->exec = (ns_exec){.ops = &e->ops, .pool = e->pool, .backend = e->device};
     int tp = o->tp_size > 1 ? o->tp_size : 1;
     int64_t words;
     NS_TRY(ns_param_table_build(&e->table, &e->arch, &e->arena, err), "parameter table");
@@ -62,18 +87,15 @@ ns_status ns_engine_plan(ns_engine *e, const ns_arch *a, const ns_model_options 
 
 ns_status ns_engine_start(ns_engine *e, ns_error *err)
 {
-    NS_TRY(ns_alloc(&e->memory, (size_t)e->total_bytes, "engine", err), "allocate the planned memory");
+    NS_TRY(e->ops.mem_new(&e->exec, &e->memory, e->total_bytes, err), "allocate the planned memory");
     ns_space_bind(e->space, e->memory);
     NS_TRY(lay_out(e, err), "lay out");
-    ns_model_start(&e->model);
     e->model.tp = ns_engine_split(e) ? e->tp : NULL;
     e->model.cp = e->opt.cp_size > 1 ? e->cp : NULL;
-    e->exec = (ns_exec){.ops = &e->ops,
-                        .pool = e->pool,
-                        .work = e->model.work,
-                        .work_bytes = e->model.work_bytes,
-                        .step = e->model.step};
-    return NS_OK;
+    e->exec.work = e->model.work;
+    e->exec.work_bytes = e->model.work_bytes;
+    e->exec.step = e->model.step;
+    return ns_model_start(&e->model, &e->exec, err);
 }
 
 void ns_engine_loaded(ns_engine *e)
@@ -86,7 +108,8 @@ void ns_engine_free(ns_engine *e)
     ns_model_free(&e->model);
     ns_space_free(&e->space);
     ns_threads_free(&e->pool);
-    ns_free(e->memory);
+    if (e->memory) e->ops.mem_free(&e->exec, e->memory);
+    ns_cuda_close(&e->device);
     ns_arena_free(&e->arena);
     memset(e, 0, sizeof *e);
 }
@@ -96,16 +119,22 @@ int ns_engine_split(const ns_engine *e)
     return e->opt.tp_size > 1;
 }
 
+/* A copy that failed (a device that went away) is the caller's error. */
+static ns_status copied(ns_engine *e, ns_error *err)
+{
+    NS_FAIL_IF(e->exec.err.code != NS_OK, e->exec.err.code, "%s", e->exec.err.msg);
+    return NS_OK;
+}
+
 ns_status ns_engine_put(void *engine, int param, const float *data, ns_error *err)
 {
     ns_engine *e = engine;
-    (void)err;
     if (ns_engine_split(e)) {
         ns_part_take(&e->table, param, e->opt.tp_rank, e->opt.tp_size, data, e->piece);
         data = e->piece;
     }
-    ns_model_put_param(&e->model, param, data);
-    return NS_OK;
+    ns_model_put_param(&e->model, &e->exec, param, data);
+    return copied(e, err);
 }
 
 /* Parts of all tensor-parallel ranks -> out[rows, cols] of the whole parameter. My part is e->piece[0..n). */
@@ -124,30 +153,31 @@ ns_status ns_engine_get(void *engine, int param, float *data, ns_error *err)
 {
     ns_engine *e = engine;
     if (!ns_engine_split(e)) {
-        ns_model_get_param(&e->model, param, data);
-        return NS_OK;
+        ns_model_get_param(&e->model, &e->exec, param, data);
+        return copied(e, err);
     }
-    ns_model_get_param(&e->model, param, e->piece);
+    ns_model_get_param(&e->model, &e->exec, param, e->piece);
     return join_parts(e, param, data, err);
 }
 
 enum { MAIN, MOMENT1, MOMENT2 };
 
 /* Elements [off, off+len) of the own piece of my part. */
-static void own_state(const ns_model *m, int param, int state, int64_t off, int64_t len, float *out)
+static void own_state(ns_engine *e, int param, int state, int64_t off, int64_t len, float *out)
 {
+    const ns_model *m = &e->model;
     const int64_t at = off - m->own[param].off;
     if (state == MAIN)
-        ns_model_get_main(m, param, off, len, out);
+        ns_model_get_main(m, &e->exec, param, off, len, out);
     else
-        memcpy(out, (state == MOMENT1 ? m->adam_m : m->adam_v)[param] + at, (size_t)len * sizeof *out);
+        e->ops.download(&e->exec, out, (state == MOMENT1 ? m->adam_m : m->adam_v)[param] + at, len * 4);
 }
 
 /* One state of the whole parameter: pieces of the data-parallel ranks, then parts of the tensor-parallel ones. */
 static ns_status whole_state(ns_engine *e, int param, int state, ns_error *err)
 {
     const ns_piece own = e->model.own[param];
-    if (own.len > 0) own_state(&e->model, param, state, own.off, own.len, e->piece + own.off);
+    if (own.len > 0) own_state(e, param, state, own.off, own.len, e->piece + own.off);
     ns_model_cut(&e->part, param, e->grads->size, e->grads->cut);
     NS_TRY(ns_comm_all_gather(e->grads, e->piece, e->grads->cut, sizeof *e->piece, err), "pieces of %s",
            e->table.params[param].name);
@@ -165,9 +195,9 @@ ns_status ns_engine_get_opt(void *engine, int param, int64_t off, int64_t len, f
             NS_TRY(whole_state(e, param, state, err), "%s", "optimiser state");
             memcpy(out[state], e->whole + off, (size_t)len * sizeof *e->whole);
         } else
-            own_state(&e->model, param, state, off, len, out[state]);
+            own_state(e, param, state, off, len, out[state]);
     }
-    return NS_OK;
+    return copied(e, err);
 }
 
 ns_status ns_engine_put_opt(void *engine, int param, const float *main, const float *m, const float *v, ns_error *err)
@@ -181,9 +211,9 @@ ns_status ns_engine_put_opt(void *engine, int param, const float *main, const fl
     for (int k = 0; k < 2; k++) {
         if (!in[k] || own.len == 0) continue;
         if (ns_engine_split(e)) ns_part_take(&e->table, param, e->opt.tp_rank, e->opt.tp_size, in[k], e->piece);
-        memcpy(to[k], (ns_engine_split(e) ? e->piece : in[k]) + own.off, (size_t)own.len * sizeof(float));
+        e->ops.upload(&e->exec, to[k], (ns_engine_split(e) ? e->piece : in[k]) + own.off, own.len * 4);
     }
-    return NS_OK;
+    return copied(e, err);
 }
 
 void ns_engine_cut(void *engine, int param, int64_t *cut)

@@ -12,6 +12,7 @@
 #define NS_MODEL_ENGINE_H
 
 #include "model/model.h"
+#include "ops/cuda/cuda.h"
 
 typedef struct ns_engine {
     ns_arch arch;         /* the whole model, as files have it */
@@ -27,7 +28,9 @@ typedef struct ns_engine {
     ns_model model;
     ns_exec exec;
     ns_threads *pool;
-    void *memory;
+    void *device;     /* GPU: ns_exec.backend; NULL on the processor */
+    ns_cuda_info gpu; /* what was opened, when device is set */
+    void *memory;     /* from ops.mem_new */
     int64_t total_bytes;
     ns_plan_totals
         totals; /* flops and bytes of one micro-batch forward+backward (or forward) and, in training, one update */
@@ -35,7 +38,7 @@ typedef struct ns_engine {
     ns_arena arena;
 } ns_engine;
 
-/* isa: NULL or "auto" picks by machine and NS_ISA. n_threads: 0 = all. The pool is made here: scratch depends on it. */
+/* Where: o->accelerator (auto: also NS_ACCELERATOR). isa, a CPU level: NULL or "auto" picks by machine and NS_ISA. n_threads: 0 = all. The pool is made here: scratch depends on it. */
 NS_MUST_USE ns_status ns_engine_plan(ns_engine *e, const ns_arch *a, const ns_model_options *o, const char *isa,
                                      int n_threads, ns_error *err);
 NS_MUST_USE ns_status ns_engine_start(ns_engine *e, ns_error *err);

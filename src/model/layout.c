@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/mem.h"
 #include "model/model.h"
 
 static void *take(ns_space *s, const char *group, const char *name, int64_t bytes, ns_life life)
@@ -237,20 +238,28 @@ ns_status ns_model_layout(ns_model *m, const ns_arch *a, const ns_param_table *t
     NS_TRY(check_supported(a, o, err), "model");
     *m = (ns_model){.arch = *a, .table = t, .opt = *o, .arena = NS_ARENA_INIT("model")};
     m->T = o->T_cap;
+    m->stage = ns_arena_alloc(&m->arena, NS_MODEL_STAGE, err);
+    if (!m->stage) return NS_ERR_MEMORY;
     layout_batch(m, s);
     NS_TRY(layout_params(m, s, ops, err), "model parameters");
     NS_TRY(layout_acts(m, s, err), "model activations");
     layout_context(m, s);
     NS_TRY(layout_cache(m, s, err), "model cache");
-    ns_exec x = {.ops = ops, .pool = o->pool};
+    ns_exec x = {.ops = ops, .pool = o->pool, .backend = o->backend};
     m->work_bytes = ops->work_bytes(&x, o->T_cap, o->max_len, a->C, a->F, a->vocab_rows, a->n_heads, a->head_dim);
     m->work = take(s, "work", "scratch", m->work_bytes, NS_LIFE_RUN);
     return NS_OK;
 }
 
-void ns_model_start(ns_model *m)
+ns_status ns_model_start(ns_model *m, ns_exec *x, ns_error *err)
 {
-    ns_arch_rope_table(&m->arch, m->rope, m->opt.max_len);
+    float *table = NULL;
+    int64_t bytes = m->opt.max_len * m->arch.head_dim * 4;
+    NS_TRY(ns_alloc((void **)&table, (size_t)bytes, "model.rope", err), "rope table");
+    ns_arch_rope_table(&m->arch, table, m->opt.max_len);
+    x->ops->upload(x, m->rope, table, bytes);
+    ns_free(table);
+    return NS_OK;
 }
 
 void ns_model_free(ns_model *m)
@@ -259,59 +268,85 @@ void ns_model_free(ns_model *m)
     memset(m, 0, sizeof *m);
 }
 
-void ns_model_put_param(ns_model *m, int i, const float *data)
-{
-    const ns_weight *w = &m->w[i];
-    size_t n = (size_t)(w->rows * w->cols);
-    if (w->dt == NS_DTYPE_F32) {
-        memcpy(w->data, data, n * sizeof *data);
-    } else if (w->grad) { /* trained: the weight is the main value rounded as ns_main_split does, on every rank */
-        const ns_piece own = m->own[i];
-        int16_t unused;
-        for (int64_t k = 0; k < (int64_t)n; k++) {
-            int mine = k >= own.off && k < own.off + own.len;
-            ns_main_split(data[k], &((uint16_t *)w->data)[k], mine ? &m->rem[i][k - own.off] : &unused);
-        }
-    } else {
-        ns_from_f32(w->data, NS_DTYPE_BF16, data, n);
-    }
-}
+/* Elements that fit the stage as two halves of 2 bytes. */
+enum { STAGE_ELEMENTS = NS_MODEL_STAGE / 4 };
 
-void ns_model_get_param(const ns_model *m, int i, float *data)
-{
-    const ns_weight *w = &m->w[i];
-    ns_to_f32(data, w->data, w->dt, (size_t)(w->rows * w->cols));
-}
-
-void ns_model_get_main(const ns_model *m, int i, int64_t off, int64_t len, float *data)
+void ns_model_put_param(ns_model *m, ns_exec *x, int i, const float *data)
 {
     const ns_weight *w = &m->w[i];
     const ns_piece own = m->own[i];
-    NS_ASSERT(off >= own.off && off + len <= own.off + own.len);
+    int64_t n = w->rows * w->cols;
+    uint16_t *hi = (uint16_t *)m->stage;
+    int16_t *lo = (int16_t *)(m->stage + NS_MODEL_STAGE / 2);
     if (w->dt == NS_DTYPE_F32) {
-        memcpy(data, (const float *)w->data + off, (size_t)len * sizeof *data);
+        x->ops->upload(x, w->data, data, n * 4);
         return;
     }
-    const uint16_t *high = (const uint16_t *)w->data + off;
-    const int16_t *rem = m->rem[i] + (off - own.off);
-    for (int64_t k = 0; k < len; k++) data[k] = ns_main_join(high[k], rem[k]);
+    for (int64_t k = 0; k < n; k += STAGE_ELEMENTS) {
+        int64_t c = n - k < STAGE_ELEMENTS ? n - k : STAGE_ELEMENTS;
+        /* trained: the weight is the main value rounded as ns_main_split does, on every rank */
+        if (w->grad)
+            for (int64_t e = 0; e < c; e++) ns_main_split(data[k + e], &hi[e], &lo[e]);
+        else
+            ns_from_f32(hi, NS_DTYPE_BF16, data + k, (size_t)c);
+        x->ops->upload(x, (uint16_t *)w->data + k, hi, c * 2);
+        int64_t a = k > own.off ? k : own.off, b = k + c < own.off + own.len ? k + c : own.off + own.len;
+        if (w->grad && a < b) x->ops->upload(x, m->rem[i] + (a - own.off), lo + (a - k), (b - a) * 2);
+    }
 }
 
-void ns_model_set_batch(ns_model *m, const ns_batch *b)
+void ns_model_get_param(const ns_model *m, ns_exec *x, int i, float *data)
+{
+    const ns_weight *w = &m->w[i];
+    int64_t n = w->rows * w->cols;
+    if (w->dt == NS_DTYPE_F32) {
+        x->ops->download(x, data, w->data, n * 4);
+        return;
+    }
+    for (int64_t k = 0; k < n; k += STAGE_ELEMENTS) {
+        int64_t c = n - k < STAGE_ELEMENTS ? n - k : STAGE_ELEMENTS;
+        x->ops->download(x, m->stage, (const uint16_t *)w->data + k, c * 2);
+        ns_to_f32(data + k, m->stage, NS_DTYPE_BF16, (size_t)c);
+    }
+}
+
+void ns_model_get_main(const ns_model *m, ns_exec *x, int i, int64_t off, int64_t len, float *data)
+{
+    const ns_weight *w = &m->w[i];
+    const ns_piece own = m->own[i];
+    uint16_t *hi = (uint16_t *)m->stage;
+    int16_t *lo = (int16_t *)(m->stage + NS_MODEL_STAGE / 2);
+    NS_ASSERT(off >= own.off && off + len <= own.off + own.len);
+    if (w->dt == NS_DTYPE_F32) {
+        x->ops->download(x, data, (const float *)w->data + off, len * 4);
+        return;
+    }
+    for (int64_t k = 0; k < len; k += STAGE_ELEMENTS) {
+        int64_t c = len - k < STAGE_ELEMENTS ? len - k : STAGE_ELEMENTS;
+        x->ops->download(x, hi, (const uint16_t *)w->data + off + k, c * 2);
+        x->ops->download(x, lo, m->rem[i] + (off - own.off) + k, c * 2);
+        for (int64_t e = 0; e < c; e++) data[k + e] = ns_main_join(hi[e], lo[e]);
+    }
+}
+
+void ns_model_set_batch(ns_model *m, ns_exec *x, const ns_batch *b)
 {
     ns_batch *d = &m->batch;
     NS_ASSERT(b->T_cap == d->T_cap && b->S_cap == d->S_cap);
-    size_t T = (size_t)d->T_cap;
-    memcpy(d->ids, b->ids, T * 4);
-    if (m->opt.tp_size > 1) /* words of other ranks: no row of mine */
-        for (size_t t = 0; t < T; t++) {
-            int64_t row = b->ids[t] - m->opt.vocab_first;
-            d->ids[t] = row < 0 || row >= m->arch.vocab_rows ? -1 : (int32_t)row;
+    int64_t T = d->T_cap;
+    int32_t *ids = (int32_t *)m->stage;
+    for (int64_t t = 0; t < T; t += NS_MODEL_STAGE / 4) {
+        int64_t c = T - t < NS_MODEL_STAGE / 4 ? T - t : NS_MODEL_STAGE / 4;
+        for (int64_t i = 0; i < c; i++) { /* tensor parallel: a word of another rank is no row of mine */
+            int64_t row = b->ids[t + i] - m->opt.vocab_first;
+            ids[i] = row < 0 || row >= m->arch.vocab_rows ? -1 : (int32_t)row;
         }
-    memcpy(d->label, b->label, T * 4);
-    memcpy(d->weight, b->weight, T * 4);
-    memcpy(d->position, b->position, T * 4);
-    memcpy(d->cu_seqlens, b->cu_seqlens, ((size_t)d->S_cap + 1) * 4);
+        x->ops->upload(x, d->ids + t, ids, c * 4);
+    }
+    x->ops->upload(x, d->label, b->label, T * 4);
+    x->ops->upload(x, d->weight, b->weight, T * 4);
+    x->ops->upload(x, d->position, b->position, T * 4);
+    x->ops->upload(x, d->cu_seqlens, b->cu_seqlens, ((int64_t)d->S_cap + 1) * 4);
     d->n_tok = b->n_tok;
     d->n_seg = b->n_seg;
     d->max_len = b->max_len;
@@ -321,17 +356,27 @@ void ns_model_set_batch(ns_model *m, const ns_batch *b)
     if (m->T > m->opt.T_cap) m->T = m->opt.T_cap;
 }
 
-void ns_model_set_part(ns_model *m, const ns_batch_part *p)
+void ns_model_set_part(ns_model *m, ns_exec *x, const ns_batch_part *p)
 {
     NS_ASSERT(p->T_whole == m->opt.T_whole && p->batch.S_cap == m->opt.S_cap);
-    ns_model_set_batch(m, &p->batch);
-    const size_t S = (size_t)m->opt.S_cap, sent = (size_t)m->opt.cp_size * (size_t)p->rows;
-    memcpy(m->kv_start, p->kv_start, S * 4);
-    memcpy(m->kv_len, p->kv_len, S * 4);
-    memcpy(m->cp_row, p->kv_row, sent * 4);
-    memcpy(m->own_row, p->own_row, (size_t)p->T_whole * 4);
+    ns_model_set_batch(m, x, &p->batch);
+    const int64_t S = m->opt.S_cap, sent = m->opt.cp_size * p->rows;
+    x->ops->upload(x, m->kv_start, p->kv_start, S * 4);
+    x->ops->upload(x, m->kv_len, p->kv_len, S * 4);
+    x->ops->upload(x, m->cp_row, p->kv_row, sent * 4);
+    x->ops->upload(x, m->own_row, p->own_row, p->T_whole * 4);
     m->cp_rows = p->rows;
     m->n_whole = p->n_whole;
     m->T = (p->rows + 31) / 32 * 32; /* the same on all ranks */
     if (m->T > m->opt.T_cap) m->T = m->opt.T_cap;
+}
+
+void ns_model_put_step(ns_model *m, ns_exec *x, const ns_step *s)
+{
+    x->ops->upload(x, m->step, s, (int64_t)sizeof *s);
+}
+
+void ns_model_get_step(const ns_model *m, ns_exec *x, ns_step *s)
+{
+    x->ops->download(x, s, m->step, (int64_t)sizeof *s);
 }

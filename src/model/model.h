@@ -4,7 +4,7 @@
  * in-flight micro-batch; saved activations exist per (layer, slot). Inference passes no slot (saved = NULL).
  *
  *     ns_model_layout(&m, arch, table, space, ops, &opt, err);        // weights, grads, activations: takes buffers
- *     ns_model_set_batch(&m, batch);
+ *     ns_model_set_batch(&m, x, batch);  ns_model_put_step(&m, x, &scalars);
  *     ns_model_forward(&m, x, slot);  ns_model_loss(&m, x, NULL, 1);  ns_model_backward(&m, x, slot);
  *
  * Activation gradients assign; parameter gradients accumulate (ns_weight.grad); zero them per step. */
@@ -28,6 +28,8 @@ typedef struct ns_model_options {
     int recompute;                     /* 0 none, 1 full: keep only each block's input */
     float hidden_dropout, ffn_dropout; /* attention dropout: refused until the op has it */
     ns_threads *pool;                  /* decides the scratch of CPU back-ends; NULL: one thread */
+    void *backend;                     /* ns_exec.backend of device back-ends; NULL on a CPU */
+    const char *accelerator;           /* for the engine: cpu (NULL too), gpu, or auto: a GPU if one opens */
     int64_t kv_rows;                   /* inference: rows of the key/value cache of each layer; 0 = no cache */
     int tp_rank, tp_size;              /* tensor parallel: this model is a part (arch/part.h); size 0 or 1: all of it */
     int64_t vocab_first;               /* word of the first row of embedding and head */
@@ -54,6 +56,7 @@ typedef struct ns_piece { /* elements [off, off+len) of a storage parameter */
     int64_t off, len;
 } ns_piece;
 
+enum { NS_MODEL_STAGE = 1 << 20 };
 typedef struct ns_model {
     ns_arch arch;
     const ns_param_table *table;
@@ -74,7 +77,7 @@ typedef struct ns_model {
     int32_t *kv_row, *kv_start, *kv_len; /* cache row of each token [T]; per segment [S_cap] */
     int64_t T;      /* rows that ops work on: live tokens rounded up (<= T_cap); T_cap while planning */
     int64_t token0; /* number of the micro-batch's first token within the step: dropout masks follow tokens */
-    ns_batch batch; /* device copy of the batch arrays */
+    ns_batch batch; /* back-end copy of the batch arrays */
     ns_step *step;
     ns_comm *tp;               /* where partial sums are added; NULL: not split, or planning */
     float *stats;              /* [T,2] of the head, [tp_size,T,2] of all ranks behind it; NULL when not split */
@@ -85,6 +88,7 @@ typedef struct ns_model {
     int64_t cp_rows, n_whole;
     void *work; /* scratch for ns_exec.work */
     int64_t work_bytes;
+    char *stage; /* host memory for conversions on the way in and out, NS_MODEL_STAGE bytes */
     ns_opt_item *items;
     int64_t n_items,
         n_split_items; /* tensor parallel: those that are split come first; the rest is equal on all ranks */
@@ -97,7 +101,7 @@ typedef struct ns_model {
 NS_MUST_USE ns_status ns_model_layout(ns_model *m, const ns_arch *a, const ns_param_table *t, ns_space *s,
                                       const ns_ops *ops, const ns_model_options *o, ns_error *err);
 /* After bind: constant tables. Weights are the caller's to fill (ns_model_put_param), then ns_model_prepare. */
-void ns_model_start(ns_model *m);
+NS_MUST_USE ns_status ns_model_start(ns_model *m, ns_exec *x, ns_error *err);
 void ns_model_free(ns_model *m);
 
 /* Which elements of storage parameter `param` each of `size` ranks updates: rank r those from cut[r] to cut[r+1]. Pieces of
@@ -106,14 +110,16 @@ void ns_model_cut(const ns_param_table *t, int param, int size, int64_t *cut);
 
 /* Values of one storage parameter as f32 [rows, cols]. put splits into bf16 + remainder (remainder 0 if `exact_bf16` values
  * are given); get returns the model value (bf16 rounded). get_main: exact elements [off, off+len) of the own piece. */
-void ns_model_put_param(ns_model *m, int param, const float *data);
-void ns_model_get_param(const ns_model *m, int param, float *data);
-void ns_model_get_main(const ns_model *m, int param, int64_t off, int64_t len, float *data);
+void ns_model_put_param(ns_model *m, ns_exec *x, int param, const float *data);
+void ns_model_get_param(const ns_model *m, ns_exec *x, int param, float *data);
+void ns_model_get_main(const ns_model *m, ns_exec *x, int param, int64_t off, int64_t len, float *data);
 
-/* Copies a batch into the model's arrays (device upload). */
-void ns_model_set_batch(ns_model *m, const ns_batch *b);
-void ns_model_set_part(ns_model *m, const ns_batch_part *p); /* with cp_size > 1, instead of ns_model_set_batch */
-void ns_model_forward(ns_model *m, ns_exec *x, int slot);    /* embedding .. final norm */
+/* Copies a batch into the model's arrays; the step's scalars to and from the back-end (get waits for it). */
+void ns_model_set_batch(ns_model *m, ns_exec *x, const ns_batch *b);
+void ns_model_set_part(ns_model *m, ns_exec *x, const ns_batch_part *p); /* cp_size > 1: instead of set_batch */
+void ns_model_put_step(ns_model *m, ns_exec *x, const ns_step *s);
+void ns_model_get_step(const ns_model *m, ns_exec *x, ns_step *s);
+void ns_model_forward(ns_model *m, ns_exec *x, int slot); /* embedding .. final norm */
 void ns_model_loss(ns_model *m, ns_exec *x, float *logp,
                    int with_grad);                         /* tail: step->loss_sum, and d(final norm out) */
 void ns_model_backward(ns_model *m, ns_exec *x, int slot); /* after ns_model_loss(with_grad) */

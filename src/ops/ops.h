@@ -36,7 +36,8 @@ typedef struct ns_weight {
     void *panels_dx;  /* for dx = dy W */
 } ns_weight;
 
-/* One per run, in device memory: what changes every step. The host writes it between steps, ops read it. */
+/* One per run, in back-end memory: what changes every step. The host uploads it before a step, ops read and write it, the host
+ * downloads it after. */
 typedef struct ns_step {
     double loss_sum;   /* sum of weight * CE so far in this step (all micro-batches); fixed order */
     double weight_sum; /* target count of the step, over all ranks, set before the first forward */
@@ -52,7 +53,6 @@ typedef struct ns_step {
 typedef struct ns_exec {
     const struct ns_ops *ops;
     ns_threads *pool; /* CPU back-ends; NULL = inline */
-    void *stream;     /* device back-ends */
     void *work;       /* scratch of one op call; nothing survives the call */
     int64_t work_bytes;
     ns_step *step;
@@ -258,6 +258,12 @@ typedef struct ns_ops {
     void (*clip)(ns_exec *, const ns_opt_args *);  /* step->clip_coef from grad_sumsq; args unused (may be NULL) */
     void (*adamw)(ns_exec *, const ns_opt_args *); /* training.md §2.10, g scaled by clip_coef; skipped if nonfinite */
     void (*prepare)(ns_exec *, const ns_weight *); /* refresh panels after data changed */
+    /* Memory of the back-end. Plain memory and memcpy on a CPU; on a device, copies are ordered with the ops of the exec.
+     * upload: src may be reused on return, nothing is waited for. download waits for all before it: the only such op. */
+    ns_status (*mem_new)(ns_exec *, void **out, int64_t bytes, ns_error *err); /* zeroed */
+    void (*mem_free)(ns_exec *, void *p);
+    void (*upload)(ns_exec *, void *dst, const void *src, int64_t bytes);
+    void (*download)(ns_exec *, void *dst, const void *src, int64_t bytes);
     /* Sizes, known without a device. Panels may be 0 (form not used). */
     void (*prepare_bytes)(const ns_weight *, int64_t *fwd, int64_t *dx);
     int64_t (*work_bytes)(const ns_exec *, int64_t T, int64_t max_len, int64_t C, int64_t F, int64_t V, int64_t n_heads,

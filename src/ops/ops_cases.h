@@ -52,7 +52,7 @@ struct prob {
     tbuf b[MAX_BUFS];
     int n;
     ns_exec x;
-    ns_step step;
+    ns_step *step; /* where the back-end reads it */
     ns_weight w, bias;
     ns_opt_item items[3];
     char *work, *panels;
@@ -88,12 +88,37 @@ static void put(void *p, ns_dtype dt, int64_t i, float v)
         ((float *)p)[i] = v;
 }
 
+/* A device test sets these: its ns_exec.backend, and memory that host and device see under one address. */
+static void *case_backend;
+static void *(*case_alloc)(int64_t bytes);
+static void (*case_free)(void *p);
+
 static void *must_alloc(int64_t bytes)
 {
     void *p = NULL;
+    if (case_alloc) {
+        p = case_alloc(bytes);
+        assert_non_null(p);
+        return memset(p, 0, (size_t)bytes);
+    }
     ns_error err = NS_ERROR_INIT;
     assert_ns_ok(ns_alloc(&p, (size_t)bytes, "test", &err), &err);
     return p;
+}
+
+static void give(void *p)
+{
+    if (case_free && p)
+        case_free(p);
+    else
+        ns_free(p);
+}
+
+/* Waits for the device. */
+static void settle(prob *p)
+{
+    char byte;
+    if (p->x.backend) p->x.ops->download(&p->x, &byte, p->step, 1);
 }
 
 static char *guarded(int64_t bytes) /* returns the start of the data; guards on both sides */
@@ -282,8 +307,11 @@ static void linear_setup(prob *p)
     p->w = weight(p, "w", c->flag & 4 ? NULL : "dw", c->N, c->C, 1 / sqrt((double)c->C));
     if (c->flag & 1) p->bias = weight(p, "b", c->flag & 4 ? NULL : "db", c->N, 1, 1);
     in(p, "dy", c->dt, c->T * c->N, 1, NULL);
-    out(p, "y", c->dt, c->T * c->N, FWD, (double)c->C, "dy");
-    mk(p, "dx", c->dt, c->T * c->C, 1, BWD, (c->flag & 2) != 0)->len = (double)c->N;
+    /* a library may round the product to bf16 before it adds the bias, or what dx holds */
+    out(p, "y", c->dt, c->T * c->N, FWD, (double)c->C, "dy")->inner = (c->flag & 1) != 0;
+    tbuf *dx = mk(p, "dx", c->dt, c->T * c->C, 1, BWD, (c->flag & 2) != 0);
+    dx->len = (double)c->N;
+    dx->inner = dx->inout;
 }
 static ns_linear_args linear_args(prob *p)
 {
@@ -474,14 +502,14 @@ static void head_setup(prob *p)
     if (p->w.grad) find(p, "dw")->inner = 1, find(p, "dw")->stage = FWD;
     int32_t *label = ints(p, "label", c->T);
     float *w = in(p, "weight", NS_DTYPE_F32, c->T, 1, NULL)->p;
-    p->step.weight_sum = 7.5;
+    p->step->weight_sum = 7.5;
     for (int64_t t = 0; t < c->T; t++) {
         w[t] = t % 5 == 1 ? 0.0f : t % 5 == 3 ? 0.5f : 1.0f;
         label[t] = w[t] == 0 ? -1 : (int32_t)(mix64((uint64_t)t + 5) % (uint64_t)c->V);
     }
     double *cot = in(p, "dloss", NS_DTYPE_F32, 2, 0, NULL)->p; /* holds one double: 1 / weight_sum */
     find(p, "dloss")->dt = NS_DTYPE_F64, find(p, "dloss")->n = 1;
-    *cot = 1 / p->step.weight_sum;
+    *cot = 1 / p->step->weight_sum;
     out(p, "loss", NS_DTYPE_F64, 1, FWD, (double)c->C, "dloss");
     out(p, "logp", NS_DTYPE_F32, c->T, FWD, (double)c->C, NULL);
     if (!(c->flag & 1)) out(p, "dx", c->dt, c->T * c->C, FWD, (double)c->V, NULL)->inner = 1;
@@ -489,7 +517,7 @@ static void head_setup(prob *p)
 static void head_fwd(prob *p)
 {
     const cas *c = p->c;
-    p->step.loss_sum = 0;
+    p->step->loss_sum = 0;
     p->x.ops->head(&p->x, &(ns_head_args){.T = c->T,
                                           .C = c->C,
                                           .V = c->V,
@@ -501,7 +529,8 @@ static void head_fwd(prob *p)
                                           .weight = ptr(p, "weight"),
                                           .logp = ptr(p, "logp"),
                                           .dx = ptr(p, "dx")});
-    *(double *)ptr(p, "loss") = p->step.loss_sum;
+    settle(p);
+    *(double *)ptr(p, "loss") = p->step->loss_sum;
 }
 static void head_bwd(prob *p)
 {
@@ -513,7 +542,7 @@ static void drop_setup(prob *p)
 {
     const cas *c = p->c;
     p->x.key = (ns_philox_key){{11, 22}};
-    p->step.dropout_step = 3;
+    p->step->dropout_step = 3;
     in(p, "x", c->dt, c->T * c->C, 1, "dx");
     in(p, "dy", c->dt, c->T * c->C, 1, NULL);
     out(p, "y", c->dt, c->T * c->C, FWD, 1, "dy");
@@ -558,8 +587,8 @@ static void opt_setup(prob *p)
     const cas *c = p->c;
     static const char *const names[3][5] = {
         {"w0", "rem0", "g0", "m0", "v0"}, {"w1", "rem1", "g1", "m1", "v1"}, {"w2", "rem2", "g2", "m2", "v2"}};
-    p->step = (ns_step){.lr = 1e-2f, .beta1 = 0.9f, .beta2 = 0.98f, .eps = 1e-8f, .weight_decay = 0.1f, .t = 3};
-    p->step.clip = c->flag & 2 ? 0.0f : 1.0f;
+    *p->step = (ns_step){.lr = 1e-2f, .beta1 = 0.9f, .beta2 = 0.98f, .eps = 1e-8f, .weight_decay = 0.1f, .t = 3};
+    p->step->clip = c->flag & 2 ? 0.0f : 1.0f;
     for (int k = 0; k < 3; k++) {
         int64_t n = c->T >> k;
         ns_opt_item *it = &p->items[k];
@@ -585,10 +614,11 @@ static void opt_fwd(prob *p)
     p->x.ops->grad_sumsq(&p->x, &a);
     p->x.ops->clip(&p->x, NULL);
     p->x.ops->adamw(&p->x, &a);
+    settle(p);
     double *s = ptr(p, "step");
-    s[0] = p->step.nonfinite ? 0 : p->step.grad_sumsq;
-    s[1] = p->step.nonfinite ? 0 : (double)p->step.clip_coef;
-    s[2] = p->step.nonfinite;
+    s[0] = p->step->nonfinite ? 0 : p->step->grad_sumsq;
+    s[1] = p->step->nonfinite ? 0 : (double)p->step->clip_coef;
+    s[2] = p->step->nonfinite;
 }
 
 /* ---- the table ---- */
@@ -606,7 +636,7 @@ static void opt_fwd(prob *p)
 #define OPT opt_setup, opt_fwd, NULL
 
 static const int32_t cu_small[] = {0, 1, 6, 23, -1}, cu_mid[] = {0, 33, 34, 98, 130, -1}, cu_one[] = {0, 150, -1},
-                     cu_none[] = {0, -1}, cu_empty[] = {0, 5, 5, 9, -1};
+                     cu_long[] = {0, 280, 283, -1}, cu_none[] = {0, -1}, cu_empty[] = {0, 5, 5, 9, -1};
 
 static const cas cases[] = {
     {"embed.f32", EMBED, F32, .T = 37, .C = 24, .V = 11},
@@ -652,6 +682,14 @@ static const cas cases[] = {
     {"attn.mid.bf16", ATTN, BF16, .T = 133, .nh = 4, .nkv = 2, .hd = 32, .cu = cu_mid},
     {"attn.hd64.bf16", ATTN, BF16, .T = 130, .nh = 2, .nkv = 2, .hd = 64, .cu = cu_mid},
     {"attn.hd40.bf16", ATTN, BF16, .T = 131, .nh = 3, .nkv = 1, .hd = 40, .cu = cu_mid},
+    {"attn.hd80.bf16", ATTN, BF16, .T = 131, .nh = 2, .nkv = 1, .hd = 80, .cu = cu_mid},
+    {"attn.hd96.bf16", ATTN, BF16, .T = 131, .nh = 2, .nkv = 2, .hd = 96, .window = 40, .cu = cu_mid},
+    {"attn.hd128.bf16", ATTN, BF16, .T = 133, .nh = 4, .nkv = 2, .hd = 128, .cu = cu_mid},
+    {"attn.hd128_long.bf16", ATTN, BF16, .T = 300, .nh = 2, .nkv = 2, .hd = 128, .cu = cu_long},
+    {"attn.softcap_hd128.bf16", ATTN, BF16, .T = 133, .nh = 2, .nkv = 1, .hd = 128, .softcap = 3, .cu = cu_mid},
+    {"attn.softcap_hd64.bf16", ATTN, BF16, .T = 133, .nh = 2, .nkv = 1, .hd = 64, .softcap = 3, .cu = cu_mid},
+    {"attn.hd256.bf16", ATTN, BF16, .T = 131, .nh = 2, .nkv = 1, .hd = 256, .cu = cu_mid},
+    {"attn.hd64_long.bf16", ATTN, BF16, .T = 300, .nh = 3, .nkv = 1, .hd = 64, .window = 100, .cu = cu_long},
     {"attn.long.bf16", ATTN, BF16, .T = 152, .nh = 2, .nkv = 1, .hd = 32, .cu = cu_one},
     {"attn.window.bf16", ATTN, BF16, .T = 150, .nh = 2, .nkv = 1, .hd = 32, .window = 37, .cu = cu_one},
     {"attn.softcap.bf16", ATTN, BF16, .T = 133, .nh = 2, .nkv = 1, .hd = 32, .softcap = 3, .cu = cu_mid},
@@ -698,7 +736,10 @@ static void prob_new(prob *p, const cas *c, const ns_ops *ops, ns_threads *pool)
     p->c = c;
     p->x.ops = ops;
     p->x.pool = pool;
-    p->x.step = &p->step;
+    p->step = (ns_step *)guarded(sizeof *p->step);
+    memset(p->step, 0, sizeof *p->step);
+    p->x.step = p->step;
+    p->x.backend = case_backend;
     c->setup(p);
     int64_t wide = c->C > c->N ? c->C : c->N;
     p->x.work_bytes = ops->work_bytes(&p->x, c->T, c->T + 29, wide, wide, c->V + c->pad, c->nh, c->hd);
@@ -709,11 +750,12 @@ static void prob_new(prob *p, const cas *c, const ns_ops *ops, ns_threads *pool)
 static void prob_free(prob *p)
 {
     for (int i = 0; i < p->n; i++) {
-        ns_free(p->b[i].raw);
-        ns_free(p->b[i].init);
+        give(p->b[i].raw);
+        give(p->b[i].init);
     }
-    if (p->work) ns_free(p->work - GUARD);
-    if (p->panels) ns_free(p->panels - GUARD);
+    give((char *)p->step - GUARD);
+    if (p->work) give(p->work - GUARD);
+    if (p->panels) give(p->panels - GUARD);
 }
 
 #endif

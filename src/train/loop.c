@@ -14,11 +14,11 @@
 static void give_batch(ns_sft *t)
 {
     if (ns_ranks_cp(&t->ranks) == 1) {
-        ns_model_set_batch(&t->engine.model, &t->batch);
+        ns_model_set_batch(&t->engine.model, &t->engine.exec, &t->batch);
         return;
     }
     ns_batch_cut(&t->part, &t->batch, ns_ranks_cp_rank(&t->ranks), ns_ranks_cp(&t->ranks));
-    ns_model_set_part(&t->engine.model, &t->part);
+    ns_model_set_part(&t->engine.model, &t->engine.exec, &t->part);
 }
 
 /* Tokens of a micro-batch that another rank computes: masks of dropout follow tokens in the order of one rank. */
@@ -51,15 +51,17 @@ static int32_t balanced_cap(const ns_sft *t, const ns_examples *ex, int64_t n_ro
 /* The sums that all ranks share: loss, gradient norm. */
 static ns_status sum_over_ranks(ns_sft *t, double *mean, ns_error *err)
 {
-    ns_step *s = t->engine.model.step;
-    int counts = ns_ranks_tp_rank(&t->ranks) == 0; /* tensor-parallel ranks have the same loss */
-    double x[4] = {counts ? s->loss_sum : 0, s->grad_sumsq, counts ? *mean : 0, s->nonfinite};
+    ns_step s;
     if (t->ranks.all.size == 1) return NS_OK;
+    ns_model_get_step(&t->engine.model, &t->engine.exec, &s);
+    int counts = ns_ranks_tp_rank(&t->ranks) == 0; /* tensor-parallel ranks have the same loss */
+    double x[4] = {counts ? s.loss_sum : 0, s.grad_sumsq, counts ? *mean : 0, s.nonfinite};
     NS_TRY(ns_comm_scalars(&t->ranks.all, x, 4, NS_COMM_SUM, err), "%s", "loss and gradient norm");
-    s->loss_sum = x[0];
-    s->grad_sumsq = x[1];
+    s.loss_sum = x[0];
+    s.grad_sumsq = x[1];
     *mean = x[2];
-    s->nonfinite = x[3] != 0 || !isfinite(x[1]);
+    s.nonfinite = x[3] != 0 || !isfinite(x[1]);
+    ns_model_put_step(&t->engine.model, &t->engine.exec, &s);
     return NS_OK;
 }
 
@@ -69,7 +71,7 @@ static ns_status train_step(ns_sft *t, double *loss, double *grad_norm, int64_t 
     const ns_sft_options *o = t->o;
     ns_model *m = &t->engine.model;
     ns_exec *x = &t->engine.exec;
-    ns_step *s = m->step;
+    ns_step s;
     int by_rows = !strcmp(o->loss, "micro_batch");
     NS_TRY(ns_sampler_batch(&t->sampler, t->state.consumed_samples, t->index, err), "sampler");
     int32_t cap = balanced_cap(t, &t->rows, o->train.gbs);
@@ -78,18 +80,19 @@ static ns_status train_step(ns_sft *t, double *loss, double *grad_norm, int64_t 
                           t->S_cap, err),
            "micro-batches");
     double targets = ns_examples_targets(&t->rows, t->index, o->train.gbs), mean = 0;
-    *s = (ns_step){.weight_sum = targets,
-                   .lr = (float)ns_schedule_lr(&t->schedule, t->state.step),
-                   .beta1 = (float)o->beta1,
-                   .beta2 = (float)o->beta2,
-                   .eps = (float)o->eps,
-                   .weight_decay = (float)o->weight_decay,
-                   .clip = (float)o->clip,
-                   .t = t->state.step + 1,
-                   .dropout_step = (uint32_t)t->state.step};
+    s = (ns_step){.weight_sum = targets,
+                  .lr = (float)ns_schedule_lr(&t->schedule, t->state.step),
+                  .beta1 = (float)o->beta1,
+                  .beta2 = (float)o->beta2,
+                  .eps = (float)o->eps,
+                  .weight_decay = (float)o->weight_decay,
+                  .clip = (float)o->clip,
+                  .t = t->state.step + 1,
+                  .dropout_step = (uint32_t)t->state.step};
     NS_FAIL_IF(targets <= 0, NS_ERR_INPUT, "step %" PRId64 ": no row of the batch has a trained token",
                t->state.step + 1);
     uint64_t allocations = ns_mem_get_stats().n_alloc;
+    ns_model_put_step(m, x, &s);
     ns_model_zero_grad(m, x);
     *tokens = 0;
     for (int64_t k = 0; k < t->split.n_micro; k++) {
@@ -102,14 +105,20 @@ static ns_status train_step(ns_sft *t, double *loss, double *grad_norm, int64_t 
                              t->split.start[k + 1] - t->split.start[k], err),
                "micro-batch %" PRId64, k);
         if (t->batch.weight_sum <= 0) continue; /* all masked: contributes nothing (0/0 in the original) */
-        double before = s->loss_sum;
-        if (by_rows) s->weight_sum = t->batch.weight_sum * (double)t->split.n_micro;
+        double before = s.loss_sum;
+        if (by_rows) { /* each micro-batch has its own divisor, and its loss is read back */
+            s.weight_sum = t->batch.weight_sum * (double)t->split.n_micro;
+            ns_model_put_step(m, x, &s);
+        }
         give_batch(t);
         m->token0 = *tokens;
         ns_model_forward(m, x, 0);
         ns_model_loss(m, x, NULL, 1);
         ns_model_backward(m, x, 0);
-        mean += (s->loss_sum - before) / s->weight_sum;
+        if (by_rows) {
+            ns_model_get_step(m, x, &s);
+            mean += (s.loss_sum - before) / s.weight_sum;
+        }
         *tokens += t->batch.n_tok;
     }
     double own_seconds = ns_time_now() - began;
@@ -121,12 +130,13 @@ static ns_status train_step(ns_sft *t, double *loss, double *grad_norm, int64_t 
     NS_TRY(ns_ranks_gather(&t->ranks, &t->engine, err), "step %" PRId64, t->state.step + 1);
     ns_model_prepare(m, x);
     NS_TRY(ns_ranks_watch(&t->ranks, own_seconds, t->state.step + 1, err), "step %" PRId64, t->state.step + 1);
+    ns_model_get_step(m, x, &s);
     NS_ASSERT(ns_mem_get_stats().n_alloc == allocations); /* all memory was planned */
-    *loss = by_rows ? mean : s->loss_sum / targets;
-    *grad_norm = sqrt(s->grad_sumsq);
+    *loss = by_rows ? mean : s.loss_sum / targets;
+    *grad_norm = sqrt(s.grad_sumsq);
     t->targets_done += (int64_t)targets;
     NS_FAIL_IF(x->err.code != NS_OK, x->err.code, "step %" PRId64 ": %s", t->state.step + 1, x->err.msg);
-    NS_FAIL_IF(s->nonfinite || !isfinite(*loss), NS_ERR_NUMERIC,
+    NS_FAIL_IF(s.nonfinite || !isfinite(*loss), NS_ERR_NUMERIC,
                "step %" PRId64 ": loss %g, gradient norm %g: training diverged; the weights were not updated. Lower "
                "model.optim.lr (now %g), add warm-up or set trainer.sft.gradient_clip_val=1.0",
                t->state.step + 1, *loss, *grad_norm, o->lr);
@@ -141,7 +151,8 @@ static ns_status validate(ns_sft *t, ns_error *err)
     ns_model *m = &t->engine.model;
     ns_exec *x = &t->engine.exec;
     double start = ns_time_now(), targets = 0;
-    *m->step = (ns_step){.weight_sum = 1};
+    ns_step s = {.weight_sum = 1};
+    ns_model_put_step(m, x, &s);
     float hidden = m->opt.hidden_dropout, ffn = m->opt.ffn_dropout;
     m->opt.hidden_dropout = m->opt.ffn_dropout = 0;
     for (int64_t b = 0; b < t->n_val_batches; b++) {
@@ -162,8 +173,9 @@ static ns_status validate(ns_sft *t, ns_error *err)
     }
     m->opt.hidden_dropout = hidden;
     m->opt.ffn_dropout = ffn;
+    ns_model_get_step(m, x, &s);
     NS_FAIL_IF(x->err.code != NS_OK, x->err.code, "validation: %s", x->err.msg);
-    double sums[2] = {m->step->loss_sum, targets};
+    double sums[2] = {s.loss_sum, targets};
     NS_TRY(ns_comm_scalars(&t->ranks.grads, sums, 2, NS_COMM_SUM, err), "%s", "validation loss");
     t->state.val_loss = sums[1] > 0 ? sums[0] / sums[1] : NAN;
     return ns_sft_record_val(t, t->state.val_loss, ns_time_now() - start, err);

@@ -26,11 +26,12 @@ static ns_status write_run_json(ns_sft *t, const char *config_yaml, int argc, ch
     NS_CHECK(st,
              ns_buf_printf(
                  &b, err,
-                 "{\"version\": \"%s\", \"host\": \"%s\", \"cpu_level\": \"%s\", \"threads\": %d, \"seed\": %" PRId64
+                 "{\"version\": \"%s\", \"host\": \"%s\", \"level\": \"%s\", \"gpu\": \"%s\", \"blas\": \"%s\", "
+                 "\"threads\": %d, \"seed\": %" PRId64
                  ", \"deterministic\": true, \"data_hash\": \"%s\", \"param_hash\": \"%s\", \"resumed_at\": %" PRId64
                  ", \"argv\": [\"ns\", \"sft\"",
-                 NS_VERSION, host, t->engine.ops.name, ns_threads_count(t->engine.pool), t->o->seed, t->rows.hash,
-                 t->engine.table.hash, t->state.step),
+                 NS_VERSION, host, t->engine.ops.name, t->engine.gpu.name, t->engine.gpu.blas,
+                 ns_threads_count(t->engine.pool), t->o->seed, t->rows.hash, t->engine.table.hash, t->state.step),
              "run.json");
     for (int i = 0; i < argc; i++) {
         NS_CHECK(st, ns_buf_adds(&b, ", ", err), "run.json");

@@ -145,6 +145,7 @@ static ns_status plan_memory(ns_sft *t, ns_error *err)
                           .max_len = longest,
                           .n_slots = 1,
                           .train = 1,
+                          .accelerator = o->accelerator,
                           .recompute = o->recompute && !strcmp(o->recompute, "full"),
                           .hidden_dropout = (float)o->hidden_dropout,
                           .ffn_dropout = (float)o->ffn_dropout,
@@ -152,6 +153,10 @@ static ns_status plan_memory(ns_sft *t, ns_error *err)
                           .tp_size = ns_ranks_tp(&t->ranks),
                           .dp_rank = ns_ranks_grads_rank(&t->ranks),
                           .dp_size = ns_ranks_grads(&t->ranks)};
+    int all = t->ranks.who.size;
+    NS_FAIL_IF(all > 1 && !strcmp(o->accelerator, "gpu"), NS_ERR_UNSUPPORTED,
+               "trainer.accelerator=gpu with %d ranks: GPU training runs on one rank so far; use one, or cpu", all);
+    if (all > 1) m.accelerator = "cpu";
     NS_TRY(ns_engine_plan(&t->engine, &t->arch, &m, o->isa, n_threads(t), err), "plan");
     if (!o->norm_decay)
         for (int i = 0; i < t->engine.part.n_params; i++) {
@@ -257,9 +262,11 @@ ns_status ns_sft_report(const ns_sft *t, ns_buf *out, int json, ns_error *err)
     }
     NS_TRY(ns_buf_printf(out, err,
                          "model      %.2f M parameters, %" PRId64 " layers, hidden %" PRId64 ", vocabulary %" PRId64
-                         ", %s, CPU level %s\n",
+                         ", %s, %s %s\n",
                          (double)t->engine.table.n_elements / 1e6, t->arch.L, t->arch.C, t->arch.vocab,
-                         t->engine.opt.dt == NS_DTYPE_BF16 ? "bf16 (main weights fp32)" : "fp32", t->engine.ops.name),
+                         t->engine.opt.dt == NS_DTYPE_BF16 ? "bf16 (main weights fp32)" : "fp32",
+                         t->engine.device ? "GPU" : "CPU level",
+                         t->engine.device ? t->engine.gpu.name : t->engine.ops.name),
            "report");
     NS_TRY(ns_buf_printf(out, err,
                          "rows       %" PRId64 " (%s%s%s), %" PRId64 " tokens, %" PRId64 " trained tokens (%.1f %%)\n",
@@ -307,10 +314,12 @@ ns_status ns_sft_report(const ns_sft *t, ns_buf *out, int json, ns_error *err)
                              "exp_manager.checkpoint_callback_params.save_top_k\n",
                              (double)disk / 1e9, (double)free_bytes / 1e9),
                "report");
-    NS_FAIL_IF(t->engine.total_bytes > memory_available(), NS_ERR_CONFIG,
-               "the plan needs %.2f GB, %.2f GB are available: lower micro_batch_size (now %" PRId64
+    int64_t available = t->engine.device ? t->engine.gpu.free_bytes : memory_available();
+    NS_FAIL_IF(t->engine.total_bytes > available, NS_ERR_CONFIG,
+               "the plan needs %.2f GB, %.2f GB are available%s: lower micro_batch_size (now %" PRId64
                "), or set ++model.activations_checkpoint_granularity=full",
-               (double)t->engine.total_bytes / 1e9, (double)memory_available() / 1e9, o->train.mbs);
+               (double)t->engine.total_bytes / 1e9, (double)available / 1e9, t->engine.device ? " on the GPU" : "",
+               o->train.mbs);
     return NS_OK;
 }
 

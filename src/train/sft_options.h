@@ -46,7 +46,7 @@ typedef struct ns_sft_options {
     double min_lr;
     const char *sampler, *loss;
     int norm_decay;
-    const char *isa;
+    const char *isa, *accelerator;
     int64_t threads;
     int allow_masked;
     const char *tokenizer;

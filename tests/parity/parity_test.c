@@ -84,11 +84,14 @@ static void free_batch(ns_batch *b)
     ns_free(b->cu_seqlens);
 }
 
+static const char *accelerator = "cpu"; /* or "gpu" */
+
 static void open_engine(ns_engine *e, fixture *f, ns_dtype dt, int train, int recompute, int32_t T_cap, int32_t S_cap)
 {
     ns_error err = NS_ERROR_INIT;
     ns_model_options o = {
         .dt = dt, .T_cap = T_cap, .S_cap = S_cap, .max_len = 96, .n_slots = 1, .train = train, .recompute = recompute};
+    if (train) o.accelerator = accelerator;
     assert_ns_ok(ns_engine_plan(e, &f->arch, &o, NULL, 2, &err), &err);
     assert_ns_ok(ns_engine_start(e, &err), &err);
     assert_ns_ok(ns_model_read(f->dir, &e->table, ns_engine_put, e, &err), &err);
@@ -118,7 +121,7 @@ static void logits_match(fixture *f, ns_dtype dt, double limit)
     ns_batch b;
     load_batch(&b, f->io, "", 128, 8); /* 96 live tokens and a dead tail */
     open_engine(&e, f, dt, 0, 0, 128, 8);
-    ns_model_set_batch(&e.model, &b);
+    ns_model_set_batch(&e.model, &e.exec, &b);
     ns_model_forward(&e.model, &e.exec, 0);
     int32_t rows[128];
     for (int i = 0; i < b.n_tok; i++) rows[i] = i;
@@ -141,8 +144,9 @@ static void gradients_match(fixture *f, ns_dtype dt, int recompute, double limit
     char name[160];
     load_batch(&b, f->io, "", 128, 8);
     open_engine(&e, f, dt, 1, recompute, 128, 8);
-    ns_model_set_batch(&e.model, &b);
-    e.model.step->weight_sum = b.weight_sum;
+    ns_model_set_batch(&e.model, &e.exec, &b);
+    ns_step step = {.weight_sum = b.weight_sum};
+    ns_model_put_step(&e.model, &e.exec, &step);
     ns_mem_stats before = ns_mem_get_stats();
     ns_model_zero_grad(&e.model, &e.exec);
     ns_model_forward(&e.model, &e.exec, 0);
@@ -150,8 +154,10 @@ static void gradients_match(fixture *f, ns_dtype dt, int recompute, double limit
     ns_model_backward(&e.model, &e.exec, 0);
     assert_int_equal(ns_mem_get_stats().n_alloc, before.n_alloc); /* a step allocates nothing */
     assert_int_equal(e.exec.err.code, NS_OK);
+    ns_model_get_step(&e.model, &e.exec, &step);
+    assert_int_equal(e.exec.err.code, NS_OK);
     snprintf(name, sizeof name, "%sloss", prefix);
-    double want = (double)*(const float *)tensor(io, name)->data, loss = e.model.step->loss_sum / b.weight_sum;
+    double want = (double)*(const float *)tensor(io, name)->data, loss = step.loss_sum / b.weight_sum;
     check(fabs(loss - want) / want, loss_limit, "loss");
     for (int v = 0; v < e.table.n_views; v++) {
         const ns_view *view = &e.table.views[v];
@@ -159,7 +165,10 @@ static void gradients_match(fixture *f, ns_dtype dt, int recompute, double limit
         snprintf(name, sizeof name, "%sgrad.%s", prefix, view->name);
         const ns_st_tensor *g = tensor(io, name);
         assert_int_equal(g->n, view->rows * w->cols);
-        check(worst(w->grad + view->row0 * w->cols, g->data, g->n), limit, name);
+        float *got = malloc((size_t)g->n * 4);
+        e.ops.download(&e.exec, got, w->grad + view->row0 * w->cols, g->n * 4);
+        check(worst(got, g->data, g->n), limit, name);
+        free(got);
     }
     free_batch(&b);
     ns_engine_free(&e);
@@ -173,7 +182,7 @@ static void steps_match(fixture *f)
     open_engine(&e, f, NS_DTYPE_F32, 1, 0, 64, 8);
     const float *losses = tensor(f->steps, "losses")->data, *norms = tensor(f->steps, "grad_norms")->data,
                 *lrs = tensor(f->steps, "lrs")->data;
-    ns_step *s = e.model.step;
+    ns_step step_values, *s = &step_values;
     for (int step = 0; step < 10; step++) {
         ns_batch b[2];
         for (int i = 0; i < 2; i++) {
@@ -188,9 +197,10 @@ static void steps_match(fixture *f)
                        .weight_decay = 0.01f,
                        .clip = 1.0f,
                        .t = step + 1};
+        ns_model_put_step(&e.model, &e.exec, s);
         ns_model_zero_grad(&e.model, &e.exec);
         for (int i = 0; i < 2; i++) {
-            ns_model_set_batch(&e.model, &b[i]);
+            ns_model_set_batch(&e.model, &e.exec, &b[i]);
             ns_model_forward(&e.model, &e.exec, 0);
             ns_model_loss(&e.model, &e.exec, NULL, 1);
             ns_model_backward(&e.model, &e.exec, 0);
@@ -198,6 +208,7 @@ static void steps_match(fixture *f)
         ns_model_grad_sumsq(&e.model, &e.exec);
         ns_model_update(&e.model, &e.exec);
         ns_model_prepare(&e.model, &e.exec);
+        ns_model_get_step(&e.model, &e.exec, s);
         check(fabs(s->loss_sum / s->weight_sum - (double)losses[step]) / (double)losses[step], 4e-6, "step loss");
         check(fabs(sqrt(s->grad_sumsq) - (double)norms[step]) / (double)norms[step], 4e-6, "gradient norm");
         for (int i = 0; i < 2; i++) free_batch(&b[i]);
@@ -207,12 +218,15 @@ static void steps_match(fixture *f)
         const ns_weight *w = &e.model.w[view->param];
         snprintf(name, sizeof name, "final.%s", view->name);
         const ns_st_tensor *t = tensor(f->steps, name);
-        const float *got = (const float *)w->data + view->row0 * w->cols, *want = t->data;
+        const float *want = t->data;
+        float *got = malloc((size_t)t->n * 4);
+        e.ops.download(&e.exec, got, (const float *)w->data + view->row0 * w->cols, t->n * 4);
         double d = 0, m = 0;
         for (int64_t i = 0; i < t->n; i++) {
             d += ((double)got[i] - (double)want[i]) * ((double)got[i] - (double)want[i]);
             m += (double)want[i] * (double)want[i];
         }
+        free(got);
         /* softmax nearly cancels the gradient of a key bias (exactly, without rope): what is left is rounding, times Adam */
         check(sqrt(d / m), strstr(name, "k_proj.bias") ? 2e-4 : 5e-6, name);
     }
@@ -244,6 +258,33 @@ static void qwen25_matches_transformers(void **state)
     run_case("qwen25");
 }
 
+/* The same gradients and steps from the CUDA back-end. */
+static void gpu_matches_transformers(void **state)
+{
+    (void)state;
+    ns_ops ops;
+    void *device;
+    ns_cuda_info info;
+    ns_error err = NS_ERROR_INIT;
+    if (ns_cuda_open(&ops, &device, &info, &err) != NS_OK) {
+        print_message("SKIP: GPU: %s\n", err.msg);
+        skip();
+    }
+    ns_cuda_close(&device);
+    accelerator = "gpu";
+    static const char *const names[] = {"llama3", "qwen25"};
+    for (int i = 0; i < 2; i++) {
+        fixture f;
+        open_fixture(&f, names[i]);
+        gradients_match(&f, NS_DTYPE_F32, 0, 5e-6, 1e-6);
+        gradients_match(&f, NS_DTYPE_F32, 1, 5e-6, 1e-6);
+        gradients_match(&f, NS_DTYPE_BF16, 0, 6e-2, 1e-3);
+        steps_match(&f);
+        close_fixture(&f);
+    }
+    accelerator = "cpu";
+}
+
 /* The test can fail: a wrong rope constant is far outside the limit. */
 static void a_wrong_constant_is_seen(void **state)
 {
@@ -255,7 +296,7 @@ static void a_wrong_constant_is_seen(void **state)
     ns_batch b;
     load_batch(&b, f.io, "", 128, 8);
     open_engine(&e, &f, NS_DTYPE_F32, 0, 0, 128, 8);
-    ns_model_set_batch(&e.model, &b);
+    ns_model_set_batch(&e.model, &e.exec, &b);
     ns_model_forward(&e.model, &e.exec, 0);
     int32_t row = 60;
     float *out = malloc((size_t)f.arch.vocab * 4);
@@ -323,6 +364,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(llama3_matches_transformers), cmocka_unit_test(qwen25_matches_transformers),
-        cmocka_unit_test(a_wrong_constant_is_seen), cmocka_unit_test(cache_in_pieces_matches)};
+        cmocka_unit_test(gpu_matches_transformers), cmocka_unit_test(a_wrong_constant_is_seen),
+        cmocka_unit_test(cache_in_pieces_matches)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -237,6 +237,24 @@ static void prepare(ns_exec *x, const ns_weight *w)
     touch(x, w->panels_dx);
 }
 
+/* Planning has no memory: copies record nothing. */
+static ns_status mem_new(ns_exec *x, void **out, int64_t bytes, ns_error *err)
+{
+    (void)x, (void)bytes;
+    *out = NULL;
+    NS_FAIL(NS_ERR_INTERNAL, "the plan back-end has no memory");
+}
+
+static void mem_free(ns_exec *x, void *p)
+{
+    (void)x, (void)p;
+}
+
+static void copy(ns_exec *x, void *dst, const void *src, int64_t bytes)
+{
+    (void)x, (void)dst, (void)src, (void)bytes;
+}
+
 /* Sizes belong to the back-end that will run: ask that one (its prepare_bytes and work_bytes) while planning. */
 static void prepare_bytes(const ns_weight *w, int64_t *fwd, int64_t *dx)
 {
@@ -274,6 +292,10 @@ const ns_ops ns_ops_plan = {
     .clip = clip,
     .adamw = adamw,
     .prepare = prepare,
+    .mem_new = mem_new,
+    .mem_free = mem_free,
+    .upload = copy,
+    .download = copy,
     .prepare_bytes = prepare_bytes,
     .work_bytes = work_bytes,
 };

@@ -48,6 +48,9 @@ void ns_ref_add(ns_exec *x, const ns_add_args *a);
 void ns_ref_scatter_rows(ns_exec *x, const ns_scatter_args *a);
 void ns_ref_zero(ns_exec *x, const ns_fill_args *a);
 void ns_ref_grad_sumsq(ns_exec *x, const ns_opt_args *a);
+ns_status ns_ref_mem_new(ns_exec *x, void **out, int64_t bytes, ns_error *err);
+void ns_ref_mem_free(ns_exec *x, void *p);
+void ns_ref_copy(ns_exec *x, void *dst, const void *src, int64_t bytes); /* upload and download */
 void ns_ref_clip(ns_exec *x, const ns_opt_args *a);
 void ns_ref_adamw(ns_exec *x, const ns_opt_args *a);
 

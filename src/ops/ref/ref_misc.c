@@ -2,6 +2,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/mem.h"
 #include "ops/ref/ref.h"
 
 void ns_ref_embed_fwd(ns_exec *x, const ns_embed_args *a)
@@ -136,4 +137,22 @@ void ns_ref_zero(ns_exec *x, const ns_fill_args *a)
 {
     (void)x;
     memset(a->p, 0, (size_t)a->bytes);
+}
+
+ns_status ns_ref_mem_new(ns_exec *x, void **out, int64_t bytes, ns_error *err)
+{
+    (void)x;
+    return ns_alloc(out, (size_t)bytes, "engine", err);
+}
+
+void ns_ref_mem_free(ns_exec *x, void *p)
+{
+    (void)x;
+    ns_free(p);
+}
+
+void ns_ref_copy(ns_exec *x, void *dst, const void *src, int64_t bytes)
+{
+    (void)x;
+    if (bytes > 0) memcpy(dst, src, (size_t)bytes);
 }

@@ -44,6 +44,10 @@ const ns_ops ns_ops_ref = {
     .clip = ns_ref_clip,
     .adamw = ns_ref_adamw,
     .prepare = prepare,
+    .mem_new = ns_ref_mem_new,
+    .mem_free = ns_ref_mem_free,
+    .upload = ns_ref_copy,
+    .download = ns_ref_copy,
     .prepare_bytes = prepare_bytes,
     .work_bytes = work_bytes,
 };

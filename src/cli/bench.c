@@ -1,0 +1,426 @@
+/* `ns bench train`: speed of the whole training step of a known model shape, with random weights and tokens: no files, no
+ * data path, the same engine as `ns sft`. One JSON object a line: the step, then (--ops) each op.
+ *
+ *   tokens/s   rows of a step x length / median step time (device idle before and after each step)
+ *   tflop_s    tokens/s x flops per token: 6 per matmul weight (head yes, embedding no) + 6 x layers x heads x head size x length
+ *              (attention, causal half; recomputation is not counted)
+ *   ceiling    the gate/up product of this shape and micro-batch, alone, on the step's own data, in the same run
+ * A step is zero, micro-batches, norm, clip, AdamW on weights held to f32 (bf16 + remainder) with f32 moments and gradients. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/rng.h"
+#include "cli/cli.h"
+#include "model/engine.h"
+
+typedef struct bench_options {
+    const char *shape, *accelerator, *isa;
+    int64_t rows, length, global_rows, steps, layers, threads, segment;
+    int recompute, ops;
+} bench_options;
+
+#define AT(f) offsetof(bench_options, f)
+static const ns_option opts[] = {
+    {.key = "shape",
+     .flag = 1,
+     .type = NS_OPT_STRING,
+     .at = AT(shape),
+     .def = "llama3.2-1b",
+     .choices = "llama3.1-8b|llama3.2-3b|llama3.2-1b|qwen2.5-0.5b|qwen2.5-1.5b|qwen2.5-7b|tiny",
+     .help = "model shape"},
+    {.key = "rows",
+     .flag = 1,
+     .type = NS_OPT_INT,
+     .at = AT(rows),
+     .def = "1",
+     .min = 1,
+     .max = 4096,
+     .help = "rows of a micro-batch"},
+    {.key = "length",
+     .flag = 1,
+     .type = NS_OPT_INT,
+     .at = AT(length),
+     .def = "4096",
+     .min = 8,
+     .max = 131072,
+     .help = "tokens of a row"},
+    {.key = "segment",
+     .flag = 1,
+     .type = NS_OPT_INT,
+     .at = AT(segment),
+     .def = "0",
+     .min = 0,
+     .max = 131072,
+     .help = "tokens of each packed piece of a row; 0: a row is one piece"},
+    {.key = "global-rows",
+     .flag = 1,
+     .type = NS_OPT_INT,
+     .at = AT(global_rows),
+     .def = "0",
+     .min = 0,
+     .max = 1e6,
+     .help = "rows of a step, in micro-batches; 0: one micro-batch"},
+    {.key = "steps",
+     .flag = 1,
+     .type = NS_OPT_INT,
+     .at = AT(steps),
+     .def = "5",
+     .min = 1,
+     .max = 1000,
+     .help = "timed steps, after two that are not"},
+    {.key = "layers",
+     .flag = 1,
+     .type = NS_OPT_INT,
+     .at = AT(layers),
+     .def = "0",
+     .min = 0,
+     .max = 1000,
+     .help = "fewer layers than the shape has; 0: all"},
+    {.key = "recompute",
+     .flag = 1,
+     .type = NS_OPT_BOOL,
+     .at = AT(recompute),
+     .def = "false",
+     .help = "keep only each layer's input and recompute the rest"},
+    {.key = "ops",
+     .flag = 1,
+     .type = NS_OPT_BOOL,
+     .at = AT(ops),
+     .def = "false",
+     .help = "one more step, waiting after every op: where the time goes"},
+    {.key = "accelerator",
+     .flag = 1,
+     .type = NS_OPT_STRING,
+     .at = AT(accelerator),
+     .def = "auto",
+     .choices = "auto|cpu|gpu",
+     .help = "where to run"},
+    {.key = "isa",
+     .flag = 1,
+     .type = NS_OPT_STRING,
+     .at = AT(isa),
+     .def = "auto",
+     .help = "CPU level: auto, amx, avx512, avx2, f32, ref"},
+    {.key = "threads",
+     .flag = 1,
+     .type = NS_OPT_INT,
+     .at = AT(threads),
+     .def = "0",
+     .min = 0,
+     .max = 4096,
+     .help = "CPU threads; 0: all"},
+};
+
+static const struct shape {
+    const char *name;
+    ns_family family;
+    int64_t C, F, L, heads, kv, hd, vocab;
+    int bias, tied;
+    double theta;
+} shapes[] = {
+    {"llama3.1-8b", NS_FAMILY_LLAMA, 4096, 14336, 32, 32, 8, 128, 128256, 0, 0, 5e5},
+    {"llama3.2-3b", NS_FAMILY_LLAMA, 3072, 8192, 28, 24, 8, 128, 128256, 0, 1, 5e5},
+    {"llama3.2-1b", NS_FAMILY_LLAMA, 2048, 8192, 16, 32, 8, 64, 128256, 0, 1, 5e5},
+    {"qwen2.5-0.5b", NS_FAMILY_QWEN2, 896, 4864, 24, 14, 2, 64, 151936, 1, 1, 1e6},
+    {"qwen2.5-1.5b", NS_FAMILY_QWEN2, 1536, 8960, 28, 12, 2, 128, 151936, 1, 1, 1e6},
+    {"qwen2.5-7b", NS_FAMILY_QWEN2, 3584, 18944, 28, 28, 4, 128, 152064, 1, 0, 1e6},
+    {"tiny", NS_FAMILY_LLAMA, 256, 704, 4, 4, 2, 64, 1000, 0, 1, 1e4},
+};
+
+static ns_arch arch_of(const bench_options *o)
+{
+    size_t i = 0;
+    while (strcmp(shapes[i].name, o->shape)) i++;
+    const struct shape *s = &shapes[i];
+    return (ns_arch){.family = s->family,
+                     .vocab = s->vocab,
+                     .vocab_rows = s->vocab,
+                     .C = s->C,
+                     .F = s->F,
+                     .L = o->layers > 0 && o->layers < s->L ? o->layers : s->L,
+                     .n_heads = s->heads,
+                     .n_kv = s->kv,
+                     .head_dim = s->hd,
+                     .max_pos = 131072,
+                     .norm_eps = 1e-5f,
+                     .qkv_bias = s->bias,
+                     .tied = s->tied,
+                     .rope_theta = s->theta,
+                     .dt = NS_DTYPE_BF16};
+}
+
+/* ---- a stopwatch round every op of the table ---- */
+enum { N_OPS = 18 };
+static ns_ops real;
+static double spent[N_OPS];
+static int64_t calls[N_OPS];
+static void lap(ns_exec *x, int i, double began)
+{
+    char byte;
+    real.download(x, &byte, x->step, 1); /* waits */
+    spent[i] += ns_time_now() - began;
+    calls[i]++;
+}
+#define WATCH(i, op, type)                    \
+    static void op(ns_exec *x, const type *a) \
+    {                                         \
+        double began = ns_time_now();         \
+        real.op(x, a);                        \
+        lap(x, i, began);                     \
+    }
+WATCH(0, embed_fwd, ns_embed_args)
+WATCH(1, embed_bwd, ns_embed_args)
+WATCH(2, norm_fwd, ns_norm_args)
+WATCH(3, norm_bwd, ns_norm_bwd_args)
+WATCH(4, linear_fwd, ns_linear_args)
+WATCH(5, linear_dgrad, ns_linear_args)
+WATCH(6, linear_wgrad, ns_linear_args)
+WATCH(7, rope, ns_rope_args)
+WATCH(8, attn_fwd, ns_attn_args)
+WATCH(9, attn_bwd, ns_attn_args)
+WATCH(10, act_fwd, ns_act_args)
+WATCH(11, act_bwd, ns_act_args)
+WATCH(12, head, ns_head_args)
+WATCH(13, zero, ns_fill_args)
+WATCH(14, grad_sumsq, ns_opt_args)
+WATCH(15, clip, ns_opt_args)
+WATCH(16, adamw, ns_opt_args)
+WATCH(17, prepare, ns_weight)
+static const char *const op_names[N_OPS] = {
+    "embed_fwd", "embed_bwd", "norm_fwd", "norm_bwd", "linear_fwd", "linear_dgrad", "linear_wgrad", "rope",  "attn_fwd",
+    "attn_bwd",  "act_fwd",   "act_bwd",  "head",     "zero",       "grad_sumsq",   "clip",         "adamw", "prepare"};
+static void watch(ns_ops *o)
+{
+    real = *o;
+    o->embed_fwd = embed_fwd, o->embed_bwd = embed_bwd, o->norm_fwd = norm_fwd, o->norm_bwd = norm_bwd;
+    o->linear_fwd = linear_fwd, o->linear_dgrad = linear_dgrad, o->linear_wgrad = linear_wgrad, o->rope = rope;
+    o->attn_fwd = attn_fwd, o->attn_bwd = attn_bwd, o->act_fwd = act_fwd, o->act_bwd = act_bwd, o->head = head;
+    o->zero = zero, o->grad_sumsq = grad_sumsq, o->clip = clip, o->adamw = adamw, o->prepare = prepare;
+}
+
+/* ---- data ---- */
+typedef struct bench {
+    const bench_options *o;
+    ns_engine engine;
+    ns_batch batch;
+    ns_step step;
+    int64_t micro;
+    double first_s, *times;
+} bench;
+
+/* Normal numbers of 0.02 for matrices, ones for vectors: one block of them, over and over. */
+static ns_status fill_weights(bench *b, ns_error *err)
+{
+    enum { BLOCK = 1 << 20 };
+    uint16_t *block = NULL, *ones = NULL;
+    ns_engine *e = &b->engine;
+    NS_TRY(ns_alloc((void **)&block, 2 * BLOCK * sizeof *block, "bench.block", err), "weights");
+    ones = block + BLOCK;
+    for (uint64_t i = 0; i < BLOCK; i++) {
+        block[i] = ns_f32_to_bf16((float)(0.02 * ns_philox_normal((ns_philox_key){{1, 2}}, 3, i)));
+        ones[i] = ns_f32_to_bf16(1);
+    }
+    for (int i = 0; i < e->table.n_params; i++) {
+        const ns_weight *w = &e->model.w[i];
+        int64_t n = w->rows * w->cols;
+        int norm = e->table.params[i].kind == NS_P_ATTN_NORM || e->table.params[i].kind == NS_P_MLP_NORM ||
+                   e->table.params[i].kind == NS_P_FINAL_NORM;
+        for (int64_t k = 0; k < n; k += BLOCK)
+            e->ops.upload(&e->exec, (uint16_t *)w->data + k, norm ? ones : block, (n - k < BLOCK ? n - k : BLOCK) * 2);
+    }
+    ns_engine_loaded(e);
+    char byte;
+    e->ops.download(&e->exec, &byte, e->model.step, 1);
+    ns_free(block);
+    return NS_OK;
+}
+
+static ns_status fill_batch(bench *b, ns_error *err)
+{
+    const bench_options *o = b->o;
+    int64_t T = o->rows * o->length, piece = o->segment > 0 && o->segment < o->length ? o->segment : o->length, s = 0;
+    ns_batch *d = &b->batch;
+    *d = (ns_batch){
+        .T_cap = (int32_t)T, .S_cap = (int32_t)b->engine.opt.S_cap, .n_tok = (int32_t)T, .max_len = (int32_t)piece};
+    NS_TRY(ns_alloc((void **)&d->ids, (size_t)T * 4, "bench.ids", err), "batch");
+    NS_TRY(ns_alloc((void **)&d->label, (size_t)T * 4, "bench.label", err), "batch");
+    NS_TRY(ns_alloc((void **)&d->weight, (size_t)T * 4, "bench.weight", err), "batch");
+    NS_TRY(ns_alloc((void **)&d->position, (size_t)T * 4, "bench.position", err), "batch");
+    NS_TRY(ns_alloc((void **)&d->cu_seqlens, ((size_t)d->S_cap + 1) * 4, "bench.cu", err), "batch");
+    for (int64_t row = 0; row < o->rows; row++)
+        for (int64_t at = 0; at < o->length; at += piece) {
+            d->cu_seqlens[s++] = (int32_t)(row * o->length + at);
+            for (int64_t i = at; i < at + piece && i < o->length; i++)
+                d->position[row * o->length + i] = (int32_t)(i - at);
+        }
+    d->n_seg = (int32_t)s;
+    for (; s <= d->S_cap; s++) d->cu_seqlens[s] = (int32_t)T;
+    for (int64_t t = 0; t < T; t++) {
+        uint32_t w[4];
+        ns_philox(w, (const uint32_t[4]){(uint32_t)t, 0, 0, 0}, (ns_philox_key){{5, 6}});
+        d->ids[t] = (int32_t)(w[0] % (uint64_t)b->engine.arch.vocab);
+        d->label[t] = (int32_t)(w[1] % (uint64_t)b->engine.arch.vocab);
+        d->weight[t] = 1;
+    }
+    d->weight_sum = (double)T;
+    return NS_OK;
+}
+
+/* One step as ns sft does it; waits at the end. */
+static double run_step(bench *b, int64_t t)
+{
+    ns_engine *e = &b->engine;
+    double began = ns_time_now();
+    b->step = (ns_step){.weight_sum = b->batch.weight_sum * (double)b->micro,
+                        .lr = 1e-5f,
+                        .beta1 = 0.9f,
+                        .beta2 = 0.98f,
+                        .eps = 1e-8f,
+                        .weight_decay = 0.01f,
+                        .clip = 1,
+                        .t = t};
+    ns_model_put_step(&e->model, &e->exec, &b->step);
+    ns_model_zero_grad(&e->model, &e->exec);
+    for (int64_t k = 0; k < b->micro; k++) {
+        ns_model_set_batch(&e->model, &e->exec, &b->batch);
+        ns_model_forward(&e->model, &e->exec, 0);
+        ns_model_loss(&e->model, &e->exec, NULL, 1);
+        ns_model_backward(&e->model, &e->exec, 0);
+    }
+    ns_model_grad_sumsq(&e->model, &e->exec);
+    ns_model_update(&e->model, &e->exec);
+    ns_model_prepare(&e->model, &e->exec);
+    ns_model_get_step(&e->model, &e->exec, &b->step);
+    return ns_time_now() - began;
+}
+
+/* Seconds of the gate/up product of layer 0, best of 10. */
+static double ceiling(bench *b, double *flops)
+{
+    ns_engine *e = &b->engine;
+    ns_model *m = &e->model;
+    const ns_weight *w = &m->w[ns_param_find(m->table, NS_P_GATE_UP, 0)];
+    ns_linear_args a = {
+        .M = m->T, .N = w->rows, .K = w->cols, .dt = m->opt.dt, .w = w, .x = m->acts[0].n2, .y = m->acts[0].gu};
+    double best = 1e30;
+    char byte;
+    *flops = 2.0 * (double)a.M * (double)a.N * (double)a.K;
+    for (int i = 0; i < 10; i++) {
+        double began = ns_time_now();
+        for (int k = 0; k < 10; k++) e->ops.linear_fwd(&e->exec, &a);
+        e->ops.download(&e->exec, &byte, m->step, 1);
+        double s = (ns_time_now() - began) / 10;
+        if (s < best) best = s;
+    }
+    return best;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static void print_ops(bench *b, int64_t t, double step_s)
+{
+    watch(&b->engine.ops);
+    double total = run_step(b, t), sum = 0;
+    for (int i = 0; i < N_OPS; i++) sum += spent[i];
+    for (int i = 0; i < N_OPS; i++)
+        if (calls[i])
+            printf("{\"bench\": \"train.op\", \"op\": \"%s\", \"calls\": %lld, \"ms\": %.3f, \"share\": %.4f}\n",
+                   op_names[i], (long long)calls[i], spent[i] * 1e3, spent[i] / sum);
+    printf("{\"bench\": \"train.ops\", \"sum_ms\": %.2f, \"waiting_step_ms\": %.2f, \"step_ms\": %.2f}\n", sum * 1e3,
+           total * 1e3, step_s * 1e3);
+}
+
+static ns_status train(bench *b, double began, ns_error *err)
+{
+    const bench_options *o = b->o;
+    ns_engine *e = &b->engine;
+    ns_arch a = arch_of(o);
+    int64_t pieces = o->segment > 0 && o->segment < o->length ? (o->length + o->segment - 1) / o->segment : 1,
+            T = o->rows * o->length;
+    NS_FAIL_IF(o->global_rows % o->rows, NS_ERR_CONFIG, "--global-rows %lld is not a multiple of --rows %lld",
+               (long long)o->global_rows, (long long)o->rows);
+    NS_FAIL_IF(T > 1 << 26, NS_ERR_CONFIG, "%lld tokens in a micro-batch: at most %d", (long long)T, 1 << 26);
+    b->micro = o->global_rows ? o->global_rows / o->rows : 1;
+    ns_model_options m = {.dt = NS_DTYPE_BF16,
+                          .T_cap = T,
+                          .S_cap = o->rows * pieces,
+                          .max_len = o->length,
+                          .n_slots = 1,
+                          .train = 1,
+                          .recompute = o->recompute,
+                          .accelerator = o->accelerator};
+    NS_TRY(ns_engine_plan(e, &a, &m, o->isa, (int)o->threads, err), "%s", "plan");
+    NS_FAIL_IF(e->device && e->total_bytes > e->gpu.free_bytes, NS_ERR_CONFIG,
+               "the plan needs %.2f GB, %.2f GB are free on %s: lower --rows, or --recompute",
+               (double)e->total_bytes / 1e9, (double)e->gpu.free_bytes / 1e9, e->gpu.name);
+    NS_TRY(ns_engine_start(e, err), "%s", "start");
+    NS_TRY(fill_weights(b, err), "%s", "weights");
+    NS_TRY(fill_batch(b, err), "%s", "batch");
+    NS_TRY(ns_alloc((void **)&b->times, (size_t)o->steps * sizeof *b->times, "bench.times", err), "%s", "times");
+    run_step(b, 1);
+    b->first_s = ns_time_now() - began;
+    double first_loss = b->step.loss_sum / b->step.weight_sum;
+    run_step(b, 2);
+    for (int64_t i = 0; i < o->steps; i++) b->times[i] = run_step(b, i + 3);
+    qsort(b->times, (size_t)o->steps, sizeof *b->times, by_value);
+    double s = b->times[(o->steps - 1) / 2], flops, per = ns_arch_train_flops(&a, pieces > 1 ? o->segment : o->length);
+    double product = ceiling(b, &flops), rate = (double)(T * b->micro) / s;
+    int64_t used = e->device ? ns_cuda_used(e->device) : (int64_t)ns_mem_get_stats().bytes_peak;
+    NS_FAIL_IF(e->exec.err.code != NS_OK, e->exec.err.code, "%s", e->exec.err.msg);
+    printf(
+        "{\"bench\": \"train\", \"shape\": \"%s\", \"layers\": %lld, \"parameters\": %lld, \"on\": \"%s\", \"blas\": "
+        "\"%s\", \"rows\": %lld, "
+        "\"length\": %lld, \"segment\": %lld, \"global_rows\": %lld, \"recompute\": %s, "
+        "\"optimizer_bytes_per_parameter\": 16, "
+        "\"deterministic\": true, \"tokens_per_s\": %.1f, \"step_s\": %.5f, \"best_s\": %.5f, \"worst_s\": %.5f, "
+        "\"flops_per_token\": %.6g, \"tflop_s\": %.2f, \"matmul_ceiling_tflop_s\": %.1f, \"of_ceiling\": %.4f, "
+        "\"planned_gb\": %.3f, \"used_gb\": %.3f, \"first_step_s\": %.2f, \"loss_first\": %.4f, \"loss_last\": %.4f}\n",
+        o->shape, (long long)a.L, (long long)e->table.n_elements, e->device ? e->gpu.name : e->ops.name, e->gpu.blas,
+        (long long)o->rows, (long long)o->length, (long long)(pieces > 1 ? o->segment : 0),
+        (long long)(o->rows * b->micro), o->recompute ? "true" : "false", rate, s, b->times[0], b->times[o->steps - 1],
+        per, rate * per / 1e12, flops / product / 1e12, rate * per / (flops / product), (double)e->total_bytes / 1e9,
+        (double)used / 1e9, b->first_s, first_loss, b->step.loss_sum / b->step.weight_sum);
+    if (o->ops) print_ops(b, o->steps + 3, s);
+    return NS_OK;
+}
+
+static int run(void *options, ns_parsed *p)
+{
+    double began = ns_time_now();
+    ns_error err = NS_ERROR_INIT;
+    bench b = {.o = options};
+    if (p->n_positional != 1 || strcmp(p->positional[0], "train")) {
+        (void)ns_error_set(&err, NS_ERR_CONFIG, __FILE__, __LINE__, "say what to measure: ns bench train");
+        return ns_cli_fail("bench", &err);
+    }
+    ns_status st = train(&b, began, &err);
+    ns_engine_free(&b.engine);
+    ns_free(b.batch.ids);
+    ns_free(b.batch.label);
+    ns_free(b.batch.weight);
+    ns_free(b.batch.position);
+    ns_free(b.batch.cu_seqlens);
+    ns_free(b.times);
+    return st == NS_OK ? 0 : ns_cli_fail("bench", &err);
+}
+
+const ns_verb ns_verb_bench = {
+    .name = "bench",
+    .group = "training",
+    .summary = "measure a training step of a known model shape",
+    .usage = "ns bench train [--shape SHAPE] [--rows N] [--length N] [--global-rows N]",
+    .examples = "ns bench train --shape llama3.2-1b --rows 4 --ops\n"
+                "ns bench train --shape llama3.1-8b --global-rows 32 --recompute\n",
+    .options = opts,
+    .n_options = sizeof opts / sizeof opts[0],
+    .options_size = sizeof(bench_options),
+    .allow_positional = 1,
+    .run = run,
+};

@@ -1,0 +1,64 @@
+/* The CUDA back-end as seen by the program: a plug-in, libns_cuda.so, opened at run time (doc/cuda.md). Nothing here needs
+ * CUDA to build or to run; without plug-in, driver or device, opening fails with one line that says what is missing.
+ *
+ *     ns_cuda_info info;
+ *     NS_TRY(ns_cuda_open(&ops, &device, &info, err), "GPU");     // ops: the table; device: ns_exec.backend
+ *     ns_cuda_close(&device);
+ *
+ * Search order of the plug-in: the variable NS_CUDA_PLUGIN (a path), the program's folder, ../lib and .. of it, the loader's path.
+ * The device is number 0 of those CUDA shows (CUDA_VISIBLE_DEVICES chooses). */
+#ifndef NS_OPS_CUDA_CUDA_H
+#define NS_OPS_CUDA_CUDA_H
+
+#include "ops/ops.h"
+
+typedef struct ns_cuda_info {
+    char name[96];    /* "NVIDIA H100 80GB HBM3" */
+    char plugin[512]; /* path that was opened */
+    char blas[64];    /* "cuBLASLt 13.1.0" */
+    int cc;           /* compute capability, 90 for 9.0 */
+    int sms;
+    int driver, runtime; /* CUDA versions, 13000 for 13.0 */
+    int64_t total_bytes, free_bytes;
+} ns_cuda_info;
+
+/* Fills *out with a complete table. Err: NS_ERR_DEVICE; the message names plug-in, driver, architecture or library and what to do. */
+NS_MUST_USE ns_status ns_cuda_open(ns_ops *out, void **device, ns_cuda_info *info, ns_error *err);
+void ns_cuda_close(void **device); /* frees what the device still holds; NULL is fine */
+int64_t
+ns_cuda_used(void *device); /* bytes in use on the card, as its driver says: ours, the context's, other processes' */
+int ns_cuda_find(char *path, size_t size); /* 1: the plug-in file exists (its path); 0: none beside the program */
+
+/* ---- between the program and the plug-in ---- */
+enum { NS_CUDA_ABI = 1 };
+typedef struct ns_cuda_host { /* what the plug-in may call */
+    ns_status (*error_set)(ns_error *err, ns_status code, const char *file, int line, const char *fmt, ...)
+        NS_PRINTF(5, 6);
+} ns_cuda_host;
+typedef struct ns_cuda_plugin {
+    uint32_t abi, layout; /* NS_CUDA_ABI, ns_cuda_layout(): both must match */
+    const char *archs;    /* "sm_80 sm_86 ... + PTX 80" */
+    ns_status (*open)(const ns_cuda_host *host, ns_ops *out, void **device, ns_cuda_info *info, ns_error *err);
+    void (*close)(void *device);
+    int64_t (*used)(void *device);      /* bytes in use on the card, this process and others, as the driver says */
+    void *(*host_alloc)(int64_t bytes); /* memory that host and device see under one address: tests */
+    void (*host_free)(void *p);
+} ns_cuda_plugin;
+typedef const ns_cuda_plugin *(*ns_cuda_plugin_fn)(void); /* exported as ns_cuda_plugin_get */
+const ns_cuda_plugin *ns_cuda_opened(void);               /* of the last successful ns_cuda_open; NULL: none */
+
+/* Changes whenever a structure that crosses the border changes its size. */
+static inline uint32_t ns_cuda_layout(void)
+{
+    const size_t sizes[] = {
+        sizeof(ns_ops),          sizeof(ns_exec),      sizeof(ns_step),      sizeof(ns_weight),
+        sizeof(ns_attn_args),    sizeof(ns_head_args), sizeof(ns_norm_args), sizeof(ns_norm_bwd_args),
+        sizeof(ns_linear_args),  sizeof(ns_rope_args), sizeof(ns_act_args),  sizeof(ns_embed_args),
+        sizeof(ns_dropout_args), sizeof(ns_add_args),  sizeof(ns_opt_item),  sizeof(ns_opt_args),
+        sizeof(ns_scatter_args), sizeof(ns_fill_args), sizeof(ns_error),     sizeof(ns_cuda_info)};
+    uint32_t h = 2166136261u;
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) h = (h ^ (uint32_t)sizes[i]) * 16777619u;
+    return h;
+}
+
+#endif

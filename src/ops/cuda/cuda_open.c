@@ -1,0 +1,79 @@
+/* Finds and opens libns_cuda.so; checks that it was built from the same structures. See cuda.h. */
+#include "ops/cuda/cuda.h"
+
+#include <dlfcn.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const ns_cuda_plugin *opened;
+
+int ns_cuda_find(char *path, size_t size)
+{
+    static const char *const places[] = {"", "../lib/", "../"};
+    char self[PATH_MAX];
+    const char *env = getenv("NS_CUDA_PLUGIN");
+    if (env && *env) {
+        snprintf(path, size, "%s", env);
+        return access(path, R_OK) == 0;
+    }
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    self[n > 0 ? n : 0] = 0;
+    char *slash = strrchr(self, '/');
+    if (slash) slash[1] = 0;
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        int k = snprintf(path, size, "%s%slibns_cuda.so", self, places[i]);
+        if (k > 0 && (size_t)k < size && access(path, R_OK) == 0) return 1;
+    }
+    snprintf(path, size, "libns_cuda.so");
+    return 0;
+}
+
+ns_status ns_cuda_open(ns_ops *out, void **device, ns_cuda_info *info, ns_error *err)
+{
+    static const ns_cuda_host host = {ns_error_set};
+    char path[PATH_MAX];
+    *device = NULL;
+    memset(info, 0, sizeof *info);
+    int beside = ns_cuda_find(path, sizeof path);
+    void *lib = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (!lib) {
+        const char *why = dlerror();
+        NS_FAIL_IF(
+            !beside, NS_ERR_DEVICE,
+            "the GPU plug-in libns_cuda.so is not beside the program (%s): build it on a machine with nvcc, copy it "
+            "there or name it in NS_CUDA_PLUGIN; or run on the processor with ++trainer.accelerator=cpu",
+            why ? why : "dlopen failed");
+        NS_FAIL(NS_ERR_DEVICE, "%s does not open: %s", path, why ? why : "dlopen failed");
+    }
+    ns_cuda_plugin_fn get = NULL;
+    *(void **)&get = dlsym(lib, "ns_cuda_plugin_get");
+    const ns_cuda_plugin *p = get ? get() : NULL;
+    NS_FAIL_IF(!p, NS_ERR_DEVICE, "%s is not a plug-in of ns: ns_cuda_plugin_get is missing", path);
+    NS_FAIL_IF(
+        p->abi != NS_CUDA_ABI || p->layout != ns_cuda_layout(), NS_ERR_DEVICE,
+        "%s belongs to another version of ns (interface %u/%08x, this program %u/%08x): build both from one source",
+        path, (unsigned)p->abi, (unsigned)p->layout, (unsigned)NS_CUDA_ABI, (unsigned)ns_cuda_layout());
+    snprintf(info->plugin, sizeof info->plugin, "%.*s", (int)sizeof info->plugin - 1, path);
+    NS_TRY(p->open(&host, out, device, info, err), "GPU plug-in %s", path);
+    opened = p;
+    return NS_OK;
+}
+
+void ns_cuda_close(void **device)
+{
+    if (*device && opened) opened->close(*device);
+    *device = NULL;
+}
+
+int64_t ns_cuda_used(void *device)
+{
+    return device && opened ? opened->used(device) : 0;
+}
+
+const ns_cuda_plugin *ns_cuda_opened(void)
+{
+    return opened;
+}

@@ -1,0 +1,153 @@
+/* The op cases of ops_cases.h on the GPU against ref, with the tolerances of ops_check.h. Buffers are host memory that the
+ * device reads and writes under the same address, so that cases, guards and comparisons are the CPU's own.
+ *   every case, and again with: generic attention, small tiles, short head chunks (NS_CUDA_* of the plug-in);
+ *   every case twice: the same bits;   a failing launch is an error that names its op.
+ * Without a GPU all of it is skipped, with the reason. */
+#include <stdlib.h>
+
+#include "ops/cuda/cuda.h"
+#include "ops/ops_check.h"
+
+static void use_device(ns_ops *ops, ns_cuda_info *info)
+{
+    ns_error err = NS_ERROR_INIT;
+    if (ns_cuda_open(ops, &case_backend, info, &err) != NS_OK) {
+        case_backend = NULL;
+        print_message("SKIP: GPU: %s\n", err.msg);
+        skip();
+    }
+    case_alloc = ns_cuda_opened()->host_alloc;
+    case_free = ns_cuda_opened()->host_free;
+}
+
+static void leave_device(void)
+{
+    ns_cuda_close(&case_backend);
+    case_alloc = NULL;
+    case_free = NULL;
+}
+
+static void all_cases(const char *prefix)
+{
+    ns_ops ops;
+    ns_cuda_info info;
+    use_device(&ops, &info);
+    int bad = 0, done = 0;
+    for (int i = 0; i < N_CASES; i++) {
+        char msg[1024] = "";
+        if (strncmp(cases[i].name, prefix, strlen(prefix)) != 0) continue;
+        done++;
+        if (check(&cases[i], &ops, NULL, msg, sizeof msg)) continue;
+        print_error("%s on %s: %s\n", cases[i].name, info.name, msg);
+        bad++;
+    }
+    leave_device();
+    print_message("%d cases on %s, %d bad\n", done, info.name, bad);
+    assert_int_equal(bad, 0);
+}
+
+static void gpu_agrees(void **s)
+{
+    (void)s;
+    all_cases("");
+}
+
+static void with_setting(const char *name, const char *value, const char *prefix)
+{
+    setenv(name, value, 1);
+    all_cases(prefix);
+    unsetenv(name);
+}
+static void gpu_generic_attention_agrees(void **s)
+{
+    (void)s;
+    with_setting("NS_CUDA_GENERIC_ATTENTION", "1", "attn");
+}
+static void gpu_small_tiles_agree(void **s)
+{
+    (void)s;
+    with_setting("NS_CUDA_SMALL_TILES", "1", "attn");
+}
+static void gpu_short_head_chunks_agree(void **s)
+{
+    (void)s;
+    with_setting("NS_CUDA_HEAD_ROWS", "96", "head");
+}
+
+static void gpu_repeats_its_bits(void **state)
+{
+    (void)state;
+    ns_ops ops;
+    ns_cuda_info info;
+    use_device(&ops, &info);
+    int bad = 0;
+    for (int i = 0; i < N_CASES; i++) {
+        static prob one, two;
+        prob *both[] = {&one, &two};
+        for (int k = 0; k < 2; k++) {
+            prob_new(both[k], &cases[i], &ops, NULL);
+            cases[i].fwd(both[k]);
+            if (cases[i].bwd) cases[i].bwd(both[k]);
+            settle(both[k]);
+        }
+        for (int b = 0; b < one.n; b++)
+            if (memcmp(one.b[b].p, two.b[b].p, (size_t)one.b[b].bytes) != 0) {
+                print_error("%s: %s differs between two runs\n", cases[i].name, one.b[b].name);
+                bad++;
+            }
+        prob_free(&one);
+        prob_free(&two);
+    }
+    leave_device();
+    assert_int_equal(bad, 0);
+}
+
+static void gpu_failure_names_its_op(void **state)
+{
+    (void)state;
+    ns_ops ops;
+    ns_cuda_info info;
+    static ns_exec x;
+    use_device(&ops, &info);
+    memset(&x, 0, sizeof x);
+    x.ops = &ops;
+    x.backend = case_backend;
+    ops.attn_fwd(&x, &(ns_attn_args){.T = 8, .n_heads = 1, .n_kv = 1, .head_dim = 1024});
+    assert_int_equal(x.err.code, NS_ERR_DEVICE);
+    assert_non_null(strstr(x.err.msg, "attn_fwd"));
+    void *p = NULL;
+    ns_error err = NS_ERROR_INIT;
+    assert_int_equal(ops.mem_new(&x, &p, (int64_t)1 << 50, &err), NS_ERR_DEVICE);
+    assert_non_null(strstr(err.msg, "free"));
+    leave_device();
+}
+
+/* No GPU needed: what a user reads when the plug-in is missing or is something else. */
+static void a_wrong_plugin_is_named(void **state)
+{
+    (void)state;
+    ns_ops ops;
+    void *device;
+    ns_cuda_info info;
+    ns_error err = NS_ERROR_INIT;
+    setenv("NS_CUDA_PLUGIN", "/nowhere/libns_cuda.so", 1);
+    assert_int_equal(ns_cuda_open(&ops, &device, &info, &err), NS_ERR_DEVICE);
+    assert_non_null(strstr(err.msg, "/nowhere/libns_cuda.so"));
+    err = (ns_error)NS_ERROR_INIT;
+    setenv("NS_CUDA_PLUGIN", "libm.so.6", 1);
+    assert_int_equal(ns_cuda_open(&ops, &device, &info, &err), NS_ERR_DEVICE);
+    assert_non_null(strstr(err.msg, "not a plug-in of ns"));
+    assert_null(device);
+    unsetenv("NS_CUDA_PLUGIN");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_wrong_plugin_is_named),      cmocka_unit_test(gpu_agrees),
+        cmocka_unit_test(gpu_generic_attention_agrees), cmocka_unit_test(gpu_small_tiles_agree),
+        cmocka_unit_test(gpu_short_head_chunks_agree),  cmocka_unit_test(gpu_repeats_its_bits),
+        cmocka_unit_test(gpu_failure_names_its_op),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,123 @@
+/* Cross-entropy over a chunk of logits and its gradient in place. One block a token; a row of logits is read twice: once for
+ * max and sum (one pass, running rescale), once to be replaced by d logits.
+ *
+ * In place with bf16: element v is read at byte 4v and written at byte 2v of the same row. Trip i reads [i*S, (i+1)*S) into
+ * registers, meets the block, then writes; what it overwrites was read at trip i/2, before the meeting. */
+#include "common.cuh"
+
+struct run { float top, sum; };
+__device__ __forceinline__ run join(run a, run b)
+{
+    float top = fmaxf(a.top, b.top);
+    run r = {top, 0};
+    /* -inf - -inf is NaN: an empty side adds nothing */
+    r.sum = (a.sum == 0 ? 0 : a.sum * expf(a.top - top)) + (b.sum == 0 ? 0 : b.sum * expf(b.top - top));
+    return r;
+}
+
+template <int BF16>
+__global__ void head_chunk(int64_t V, int64_t ldl, float cap, float *logits, const int32_t *label, const float *weight,
+                           const double *weight_sum, float *logp, double *loss, int with_grad)
+{
+    __shared__ run part[32];
+    __shared__ float shared_lse;
+    int64_t t = blockIdx.x;
+    float *z = logits + t * ldl, wt = weight[t];
+    if (wt == 0) { /* no target: the label is not looked at */
+        if (threadIdx.x == 0) {
+            if (logp) logp[t] = 0;
+            loss[t] = 0;
+        }
+        if (!with_grad) return;
+        for (int64_t v = threadIdx.x; v < V; v += blockDim.x) {
+            if (BF16)
+                ((bf16 *)z)[v] = __float2bfloat16_rn(0.0f);
+            else
+                z[v] = 0;
+        }
+        return;
+    }
+    run r = {-INFINITY, 0};
+    double exact = 0; /* f32 runs: a second, wider sum below */
+    for (int64_t v = threadIdx.x; v < V; v += blockDim.x) {
+        float x = z[v];
+        if (cap > 0) x = cap * tanhf(x / cap);
+        if (x > r.top) {
+            r.sum = r.sum * expf(r.top - x) + 1;
+            r.top = x;
+        } else {
+            r.sum += expf(x - r.top);
+        }
+    }
+    for (int o = 16; o; o >>= 1) {
+        run b = {__shfl_xor_sync(0xffffffffu, r.top, o), __shfl_xor_sync(0xffffffffu, r.sum, o)};
+        r = (threadIdx.x & 31 & o) ? join(b, r) : join(r, b); /* the same order of operands on both sides */
+    }
+    if ((threadIdx.x & 31) == 0) part[threadIdx.x >> 5] = r;
+    __syncthreads();
+    r = part[0];
+    for (int i = 1; i < (int)(blockDim.x >> 5); i++) r = join(r, part[i]);
+    if (!BF16) { /* f32: the running sum of many terms is not good enough for its tolerance */
+        for (int64_t v = threadIdx.x; v < V; v += blockDim.x) {
+            float x = z[v];
+            if (cap > 0) x = cap * tanhf(x / cap);
+            exact += exp((double)x - (double)r.top);
+        }
+        exact = block_sum(exact);
+    }
+    if (threadIdx.x == 0) {
+        double lse = (double)r.top + log(BF16 ? (double)r.sum : exact);
+        float x = z[label[t]];
+        if (cap > 0) x = cap * tanhf(x / cap);
+        double ce = lse - (double)x;
+        shared_lse = (float)lse;
+        loss[t] = (double)wt * ce;
+        if (logp) logp[t] = (float)-ce;
+    }
+    __syncthreads();
+    if (!with_grad) return;
+    float lse = shared_lse, scale = (float)((double)wt / *weight_sum);
+    int32_t lab = label[t];
+    for (int64_t v0 = 0; v0 < V; v0 += blockDim.x) {
+        int64_t v = v0 + threadIdx.x;
+        float d = 0;
+        if (v < V) {
+            float x = z[v], slope = 1;
+            if (cap > 0) {
+                float th = tanhf(x / cap);
+                x = cap * th;
+                slope = 1 - th * th;
+            }
+            d = scale * (expf(x - lse) - (v == lab ? 1.0f : 0.0f)) * slope;
+        }
+        if (BF16) {
+            __syncthreads();
+            if (v < V) ((bf16 *)z)[v] = __float2bfloat16_rn(d);
+        } else if (v < V) {
+            z[v] = d;
+        }
+    }
+}
+
+extern "C" void nsk_head_chunk(nsk_stream s, int b, int64_t n, int64_t V, int64_t ldl, float cap, float *logits,
+                               const int32_t *label, const float *weight, const double *weight_sum, float *logp,
+                               double *loss, int with_grad)
+{
+    if (n <= 0) return;
+    if (b)
+        head_chunk<1><<<(unsigned)n, 1024, 0, cs(s)>>>(V, ldl, cap, logits, label, weight, weight_sum, logp, loss, with_grad);
+    else
+        head_chunk<0><<<(unsigned)n, 512, 0, cs(s)>>>(V, ldl, cap, logits, label, weight, weight_sum, logp, loss, with_grad);
+}
+
+__global__ void head_loss(int64_t T, const double *loss, double *sum)
+{
+    double s = 0;
+    for (int64_t t = threadIdx.x; t < T; t += blockDim.x) s += loss[t];
+    s = block_sum(s);
+    if (threadIdx.x == 0) *sum += s;
+}
+extern "C" void nsk_head_loss(nsk_stream s, int64_t T, const double *loss, double *loss_sum)
+{
+    head_loss<<<1, 1024, 0, cs(s)>>>(T, loss, loss_sum);
+}

@@ -1,0 +1,480 @@
+/* Memory-bound row kernels: embedding, RMSNorm, bias gradient, rotary embedding, activations, dropout, add, scatter.
+ * Each has a vector form (8 elements a thread, when rows are aligned) and a scalar form: same arithmetic, same rounding. */
+#include "common.cuh"
+
+/* ---- embedding ---- */
+template <class E, class W> __global__ void embed_fwd(int64_t C, const int32_t *ids, const W *table, E *x)
+{
+    int64_t t = blockIdx.x, row = (int64_t)ids[t] * C; /* a negative id gives zeros */
+    for (int64_t c = threadIdx.x; c < C; c += blockDim.x) st(x, t * C + c, row < 0 ? 0.0f : ld(table, row + c));
+}
+
+extern "C" void nsk_embed_fwd(nsk_stream s, int b, int wb, int64_t T, int64_t C, const int32_t *ids, const void *table, void *x)
+{
+    if (T <= 0) return;
+    unsigned g = (unsigned)T;
+    if (b && wb && C % 8 == 0 && aligned16(table) && aligned16(x)) /* 8 bf16 as 4 floats: plain copies of 16 bytes... */
+        embed_fwd<<<g, 256, 0, cs(s)>>>(C / 2, ids, (const float *)table, (float *)x); /* ...of 4: bits pass unchanged */
+    else if (b && wb)
+        embed_fwd<<<g, 256, 0, cs(s)>>>(C, ids, (const bf16 *)table, (bf16 *)x);
+    else if (b)
+        embed_fwd<<<g, 256, 0, cs(s)>>>(C, ids, (const float *)table, (bf16 *)x);
+    else if (wb)
+        embed_fwd<<<g, 256, 0, cs(s)>>>(C, ids, (const bf16 *)table, (float *)x);
+    else
+        embed_fwd<<<g, 256, 0, cs(s)>>>(C, ids, (const float *)table, (float *)x);
+}
+
+/* One block a token. Only the first occurrence of an id works: it adds the rows of all occurrences in token order, so the
+ * sum is the reference's, bit for bit. The scan for occurrences reads the ids from the cache. */
+template <class E> __global__ void embed_bwd(int64_t T, int64_t C, const int32_t *ids, const E *dx, float *grad)
+{
+    enum { LIST = 256 };
+    __shared__ int32_t list[LIST];
+    __shared__ int count, warp_n[8];
+    int64_t t0 = blockIdx.x;
+    int32_t id = ids[t0];
+    if (id < 0) return;
+    int seen = 0;
+    for (int64_t t = threadIdx.x; t < t0; t += blockDim.x) seen |= ids[t] == id;
+    if (__syncthreads_or(seen)) return;
+    int lane = threadIdx.x & 31, w = threadIdx.x >> 5;
+    for (int64_t base = t0; base < T; base += LIST) { /* LIST == blockDim.x: one token a thread */
+        int64_t t = base + threadIdx.x;
+        int hit = t < T && ids[t] == id;
+        unsigned mask = __ballot_sync(0xffffffffu, hit);
+        if (lane == 0) warp_n[w] = __popc(mask);
+        __syncthreads();
+        int at = 0;
+        for (int i = 0; i < w; i++) at += warp_n[i];
+        if (hit) list[at + __popc(mask & ((1u << lane) - 1))] = (int32_t)t;
+        if (threadIdx.x == blockDim.x - 1) count = at + __popc(mask);
+        __syncthreads();
+        int n = count;
+        for (int64_t c = threadIdx.x; n && c < C; c += blockDim.x) {
+            float g = grad[(int64_t)id * C + c];
+            for (int i = 0; i < n; i++) g += ld(dx, (int64_t)list[i] * C + c);
+            grad[(int64_t)id * C + c] = g;
+        }
+        __syncthreads();
+    }
+}
+
+extern "C" void nsk_embed_bwd(nsk_stream s, int b, int64_t T, int64_t C, const int32_t *ids, const void *dx, float *grad)
+{
+    if (T <= 0) return;
+    if (b)
+        embed_bwd<<<(unsigned)T, 256, 0, cs(s)>>>(T, C, ids, (const bf16 *)dx, grad);
+    else
+        embed_bwd<<<(unsigned)T, 256, 0, cs(s)>>>(T, C, ids, (const float *)dx, grad);
+}
+
+/* ---- RMSNorm; one block a row; f32 sums squares in double, as the tolerance of f32 asks ---- */
+template <class E> struct acc_of { typedef double type; };
+template <> struct acc_of<bf16> { typedef float type; };
+
+template <class E, class W, int V>
+__global__ void norm_fwd(int64_t C, float eps, int plus_one, const W *w, const E *x, const E *delta, E *h, E *y, float *rstd)
+{
+    typedef typename acc_of<E>::type A;
+    int64_t row = (int64_t)blockIdx.x * C;
+    const E *in = delta ? h : x;
+    A ss = 0;
+    for (int64_t c = (int64_t)threadIdx.x * V; c < C; c += (int64_t)blockDim.x * V) {
+        float a[V];
+        load<V>(a, x + row + c);
+        if (delta) {
+            float d[V];
+            load<V>(d, delta + row + c);
+#pragma unroll
+            for (int i = 0; i < V; i++) a[i] += d[i];
+            store<V>(h + row + c, a);
+            load<V>(a, h + row + c); /* the norm sees the stored (rounded) sum; the same thread wrote it */
+        }
+#pragma unroll
+        for (int i = 0; i < V; i++) ss += (A)a[i] * (A)a[i];
+    }
+    ss = block_sum(ss);
+    float r = (float)(1.0 / sqrt((double)ss / (double)C + (double)eps));
+    if (rstd && threadIdx.x == 0) rstd[blockIdx.x] = r;
+    for (int64_t c = (int64_t)threadIdx.x * V; c < C; c += (int64_t)blockDim.x * V) {
+        float a[V], g[V];
+        load<V>(a, in + row + c);
+        load<V>(g, w + c);
+#pragma unroll
+        for (int i = 0; i < V; i++) {
+            float n = a[i] * r;
+            if (sizeof(E) == 2 && !plus_one) n = __bfloat162float(__float2bfloat16_rn(n));
+            a[i] = n * (plus_one ? g[i] + 1.0f : g[i]);
+        }
+        store<V>(y + row + c, a);
+    }
+}
+
+template <class E, class W>
+static void norm_fwd_go(nsk_stream s, int64_t T, int64_t C, float eps, int p1, const void *w, const void *x, const void *d,
+                        void *h, void *y, float *rstd)
+{
+    int vec = C % 8 == 0 && aligned16(w) && aligned16(x) && aligned16(d) && aligned16(h) && aligned16(y);
+    unsigned th = C / (vec ? 8 : 1) >= 512 ? 512 : C / (vec ? 8 : 1) > 128 ? 256 : 128;
+    if (vec)
+        norm_fwd<E, W, 8><<<(unsigned)T, th, 0, cs(s)>>>(C, eps, p1, (const W *)w, (const E *)x, (const E *)d, (E *)h, (E *)y, rstd);
+    else
+        norm_fwd<E, W, 1><<<(unsigned)T, th, 0, cs(s)>>>(C, eps, p1, (const W *)w, (const E *)x, (const E *)d, (E *)h, (E *)y, rstd);
+}
+
+extern "C" void nsk_norm_fwd(nsk_stream s, int b, int wb, int64_t T, int64_t C, float eps, int p1, const void *w,
+                             const void *x, const void *d, void *h, void *y, float *rstd)
+{
+    if (T <= 0) return;
+    if (b && wb)
+        norm_fwd_go<bf16, bf16>(s, T, C, eps, p1, w, x, d, h, y, rstd);
+    else if (b)
+        norm_fwd_go<bf16, float>(s, T, C, eps, p1, w, x, d, h, y, rstd);
+    else if (wb)
+        norm_fwd_go<float, bf16>(s, T, C, eps, p1, w, x, d, h, y, rstd);
+    else
+        norm_fwd_go<float, float>(s, T, C, eps, p1, w, x, d, h, y, rstd);
+}
+
+/* Rows are dealt to a fixed number of blocks; each adds its rows to dw in shared memory (a thread owns its columns), then
+ * norm_dw adds the blocks' sums in block order. */
+enum { NORM_BLOCKS = 264 };
+template <class E, class W, int V>
+__global__ void norm_bwd(int64_t T, int64_t C, int plus_one, const W *w, int want_dw, const E *h, const float *rstd,
+                         const E *dy, const E *dres, E *dh, float *part)
+{
+    typedef typename acc_of<E>::type A;
+    extern __shared__ float dw[];
+    if (want_dw)
+        for (int64_t c = (int64_t)threadIdx.x * V; c < C; c += (int64_t)blockDim.x * V)
+#pragma unroll
+            for (int i = 0; i < V; i++) dw[c + i] = 0;
+    for (int64_t t = blockIdx.x; t < T; t += gridDim.x) {
+        int64_t row = t * C;
+        float r = rstd[t];
+        A dot = 0;
+        for (int64_t c = (int64_t)threadIdx.x * V; c < C; c += (int64_t)blockDim.x * V) {
+            float a[V], g[V], k[V];
+            load<V>(a, h + row + c);
+            load<V>(g, dy + row + c);
+            load<V>(k, w + c);
+#pragma unroll
+            for (int i = 0; i < V; i++) {
+                A n = (A)a[i] * (A)r;
+                dot += (A)g[i] * (A)(plus_one ? k[i] + 1.0f : k[i]) * n;
+                if (want_dw) dw[c + i] += (float)((A)g[i] * n);
+            }
+        }
+        dot = block_sum(dot) / (A)C;
+        for (int64_t c = (int64_t)threadIdx.x * V; c < C; c += (int64_t)blockDim.x * V) {
+            float a[V], g[V], k[V], d[V];
+            load<V>(a, h + row + c);
+            load<V>(g, dy + row + c);
+            load<V>(k, w + c);
+            if (dres) load<V>(d, dres + row + c);
+#pragma unroll
+            for (int i = 0; i < V; i++) {
+                A n = (A)a[i] * (A)r, q = (A)g[i] * (A)(plus_one ? k[i] + 1.0f : k[i]);
+                a[i] = (float)((A)r * (q - n * dot) + (dres ? (A)d[i] : (A)0));
+            }
+            store<V>(dh + row + c, a);
+        }
+    }
+    if (want_dw)
+        for (int64_t c = (int64_t)threadIdx.x * V; c < C; c += (int64_t)blockDim.x * V)
+#pragma unroll
+            for (int i = 0; i < V; i++) part[blockIdx.x * C + c + i] = dw[c + i];
+}
+
+/* out[c] += sum over parts of part[p][c], in order of p within 8 strands, strands in order. Block: 32 columns x 8 strands. */
+__global__ void add_parts(int64_t C, int n, const float *part, float *out)
+{
+    __shared__ float s[8][33];
+    int64_t c = (int64_t)blockIdx.x * 32 + threadIdx.x;
+    float sum = 0;
+    if (c < C)
+        for (int p = threadIdx.y; p < n; p += 8) sum += part[(int64_t)p * C + c];
+    s[threadIdx.y][threadIdx.x] = sum;
+    __syncthreads();
+    if (threadIdx.y || c >= C) return;
+    for (int i = 1; i < 8; i++) sum += s[i][threadIdx.x];
+    out[c] += sum;
+}
+
+extern "C" int64_t nsk_norm_bwd_work(int64_t T, int64_t C)
+{
+    return (T < NORM_BLOCKS ? T : NORM_BLOCKS) * C * 4;
+}
+
+template <class E, class W>
+static void norm_bwd_go(nsk_stream s, int64_t T, int64_t C, int p1, const void *w, float *dw, const void *h,
+                        const float *rstd, const void *dy, const void *dres, void *dh, float *work)
+{
+    int vec = C % 8 == 0 && aligned16(w) && aligned16(h) && aligned16(dy) && aligned16(dres) && aligned16(dh);
+    unsigned th = C / (vec ? 8 : 1) >= 512 ? 512 : C / (vec ? 8 : 1) > 128 ? 256 : 128;
+    unsigned blocks = (unsigned)(T < NORM_BLOCKS ? T : NORM_BLOCKS);
+    size_t sh = dw ? (size_t)C * 4 : 0;
+    if (vec) {
+        if (sh > 40000) cudaFuncSetAttribute(norm_bwd<E, W, 8>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)sh);
+        norm_bwd<E, W, 8><<<blocks, th, sh, cs(s)>>>(T, C, p1, (const W *)w, dw != 0, (const E *)h, rstd, (const E *)dy,
+                                                    (const E *)dres, (E *)dh, work);
+    } else {
+        if (sh > 40000) cudaFuncSetAttribute(norm_bwd<E, W, 1>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)sh);
+        norm_bwd<E, W, 1><<<blocks, th, sh, cs(s)>>>(T, C, p1, (const W *)w, dw != 0, (const E *)h, rstd, (const E *)dy,
+                                                    (const E *)dres, (E *)dh, work);
+    }
+    if (dw) add_parts<<<cdiv(C, 32), dim3(32, 8), 0, cs(s)>>>(C, (int)blocks, work, dw);
+}
+
+extern "C" void nsk_norm_bwd(nsk_stream s, int b, int wb, int64_t T, int64_t C, int p1, const void *w, float *dw,
+                             const void *h, const float *rstd, const void *dy, const void *dres, void *dh, float *work)
+{
+    if (T <= 0) return;
+    if (b && wb)
+        norm_bwd_go<bf16, bf16>(s, T, C, p1, w, dw, h, rstd, dy, dres, dh, work);
+    else if (b)
+        norm_bwd_go<bf16, float>(s, T, C, p1, w, dw, h, rstd, dy, dres, dh, work);
+    else if (wb)
+        norm_bwd_go<float, bf16>(s, T, C, p1, w, dw, h, rstd, dy, dres, dh, work);
+    else
+        norm_bwd_go<float, float>(s, T, C, p1, w, dw, h, rstd, dy, dres, dh, work);
+}
+
+/* ---- bias gradient: column sums of dy ---- */
+enum { BIAS_PARTS = 64 };
+template <class E> __global__ void column_sums(int64_t M, int64_t N, const E *dy, float *part)
+{
+    int64_t n = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, rows = (M + BIAS_PARTS - 1) / BIAS_PARTS;
+    int64_t m0 = blockIdx.y * rows, m1 = m0 + rows < M ? m0 + rows : M;
+    if (n >= N) return;
+    double sum = 0;
+    for (int64_t m = m0; m < m1; m++) sum += ld(dy, m * N + n);
+    part[blockIdx.y * N + n] = (float)sum;
+}
+
+extern "C" int64_t nsk_bias_grad_work(int64_t N) { return BIAS_PARTS * N * 4; }
+extern "C" void nsk_bias_grad(nsk_stream s, int b, int64_t M, int64_t N, const void *dy, float *grad, float *work)
+{
+    dim3 g(cdiv(N, 128), BIAS_PARTS);
+    if (b)
+        column_sums<<<g, 128, 0, cs(s)>>>(M, N, (const bf16 *)dy, work);
+    else
+        column_sums<<<g, 128, 0, cs(s)>>>(M, N, (const float *)dy, work);
+    add_parts<<<cdiv(N, 32), dim3(32, 8), 0, cs(s)>>>(N, BIAS_PARTS, work, grad);
+}
+
+/* ---- rotary embedding ---- */
+template <class E, int V>
+__global__ void rope(int64_t n, int64_t n_heads, int64_t hd, int64_t stride, int64_t half, const int32_t *pos,
+                     const float *cos_sin, E *qk, float sign)
+{
+    int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= n) return;
+    int64_t per = half / V, j = i % per * V, h = i / per % n_heads, t = i / per / n_heads;
+    const float *c = cos_sin + ((int64_t)pos[t] * half + j) * 2;
+    E *p = qk + t * stride + h * hd + j;
+    float a[V], b[V];
+    load<V>(a, p);
+    load<V>(b, p + half);
+#pragma unroll
+    for (int k = 0; k < V; k++) {
+        float co = c[2 * k], si = sign * c[2 * k + 1], x = a[k], y = b[k];
+        a[k] = __fsub_rn(__fmul_rn(x, co), __fmul_rn(y, si));
+        b[k] = __fadd_rn(__fmul_rn(y, co), __fmul_rn(x, si));
+    }
+    store<V>(p, a);
+    store<V>(p + half, b);
+}
+
+template <class E>
+static void rope_go(nsk_stream s, int64_t T, int64_t nh, int64_t hd, int64_t stride, int64_t rot, const int32_t *pos,
+                    const float *cs_, void *qk, int inverse)
+{
+    int64_t half = rot / 2;
+    float sign = inverse ? -1.0f : 1.0f;
+    int vec = half % 8 == 0 && hd % 8 == 0 && stride % 8 == 0 && aligned16(qk);
+    int64_t n = T * nh * (vec ? half / 8 : half);
+    if (n <= 0) return;
+    if (vec)
+        rope<E, 8><<<cdiv(n, 256), 256, 0, cs(s)>>>(n, nh, hd, stride, half, pos, cs_, (E *)qk, sign);
+    else
+        rope<E, 1><<<cdiv(n, 256), 256, 0, cs(s)>>>(n, nh, hd, stride, half, pos, cs_, (E *)qk, sign);
+}
+
+extern "C" void nsk_rope(nsk_stream s, int b, int64_t T, int64_t nh, int64_t hd, int64_t stride, int64_t rot,
+                         const int32_t *pos, const float *cs_, void *qk, int inverse)
+{
+    if (b)
+        rope_go<bf16>(s, T, nh, hd, stride, rot, pos, cs_, qk, inverse);
+    else
+        rope_go<float>(s, T, nh, hd, stride, rot, pos, cs_, qk, inverse);
+}
+
+/* ---- activations: 0 SwiGLU, 1 GEGLU (tanh form), 2 squared ReLU (plain) ---- */
+__device__ __forceinline__ float nonlinear(int act, float g, float *slope)
+{
+    if (act == 0) {
+        float s = 1.0f / (1.0f + expf(-g));
+        *slope = s * (1.0f + g * (1.0f - s));
+        return g * s;
+    }
+    if (act == 1) {
+        float k = 0.79788456080286535588f, t = tanhf(k * (g + 0.044715f * g * g * g));
+        *slope = 0.5f * (1 + t) + 0.5f * g * (1 - t * t) * k * (1 + 3 * 0.044715f * g * g);
+        return 0.5f * g * (1 + t);
+    }
+    float r = g > 0 ? g : 0;
+    *slope = 2 * r;
+    return r * r;
+}
+
+template <class E, int V> __global__ void act_fwd(int act, int64_t n, int64_t F, const E *x, E *y)
+{
+    int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * V;
+    if (i >= n) return;
+    int64_t t = i / F, f = i % F, at = act == 2 ? i : t * 2 * F + f;
+    float g[V], u[V], slope;
+    load<V>(g, x + at);
+    if (act != 2) load<V>(u, x + at + F);
+#pragma unroll
+    for (int k = 0; k < V; k++) {
+        g[k] = nonlinear(act, g[k], &slope);
+        if (act != 2) g[k] *= u[k];
+    }
+    store<V>(y + i, g);
+}
+
+template <class E, int V> __global__ void act_bwd(int act, int64_t n, int64_t F, const E *x, const E *dy, E *dx)
+{
+    int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * V;
+    if (i >= n) return;
+    int64_t t = i / F, f = i % F, at = act == 2 ? i : t * 2 * F + f;
+    float g[V], u[V], d[V], slope;
+    load<V>(g, x + at);
+    load<V>(d, dy + i);
+    if (act != 2) load<V>(u, x + at + F);
+#pragma unroll
+    for (int k = 0; k < V; k++) {
+        float y = nonlinear(act, g[k], &slope);
+        g[k] = d[k] * slope * (act != 2 ? u[k] : 1.0f);
+        if (act != 2) u[k] = d[k] * y;
+    }
+    store<V>(dx + at, g);
+    if (act != 2) store<V>(dx + at + F, u);
+}
+
+template <class E> static void act_go(nsk_stream s, int act, int64_t T, int64_t F, const void *x, void *y, const void *dy, void *dx)
+{
+    int64_t n = T * F;
+    if (n <= 0) return;
+    int vec = F % 8 == 0 && aligned16(x) && aligned16(y) && aligned16(dy) && aligned16(dx);
+    unsigned g = cdiv(vec ? n / 8 : n, 256);
+    if (!dx && vec)
+        act_fwd<E, 8><<<g, 256, 0, cs(s)>>>(act, n, F, (const E *)x, (E *)y);
+    else if (!dx)
+        act_fwd<E, 1><<<g, 256, 0, cs(s)>>>(act, n, F, (const E *)x, (E *)y);
+    else if (vec)
+        act_bwd<E, 8><<<g, 256, 0, cs(s)>>>(act, n, F, (const E *)x, (const E *)dy, (E *)dx);
+    else
+        act_bwd<E, 1><<<g, 256, 0, cs(s)>>>(act, n, F, (const E *)x, (const E *)dy, (E *)dx);
+}
+extern "C" void nsk_act_fwd(nsk_stream s, int b, int act, int64_t T, int64_t F, const void *x, void *y)
+{
+    if (b)
+        act_go<bf16>(s, act, T, F, x, y, 0, 0);
+    else
+        act_go<float>(s, act, T, F, x, y, 0, 0);
+}
+extern "C" void nsk_act_bwd(nsk_stream s, int b, int act, int64_t T, int64_t F, const void *x, const void *dy, void *dx)
+{
+    if (b)
+        act_go<bf16>(s, act, T, F, x, 0, dy, dx);
+    else
+        act_go<float>(s, act, T, F, x, 0, dy, dx);
+}
+
+/* ---- dropout: Philox4x32-10, counter (element / 4, token, step, op << 24 | layer), as the reference ---- */
+__device__ __forceinline__ void philox(uint32_t (&c)[4], uint32_t k0, uint32_t k1)
+{
+#pragma unroll
+    for (int r = 0; r < 10; r++) {
+        uint32_t h0 = __umulhi(0xD2511F53u, c[0]), l0 = 0xD2511F53u * c[0];
+        uint32_t h1 = __umulhi(0xCD9E8D57u, c[2]), l1 = 0xCD9E8D57u * c[2];
+        c[0] = h1 ^ c[1] ^ k0;
+        c[1] = l1;
+        c[2] = h0 ^ c[3] ^ k1;
+        c[3] = l0;
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+}
+template <class E>
+__global__ void dropout(int64_t n, int64_t C, float p, uint32_t op_layer, uint32_t token0, uint32_t k0, uint32_t k1,
+                        const uint32_t *step, const E *x, E *y)
+{
+    int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, per = (C + 3) / 4;
+    if (i >= n * per) return;
+    int64_t t = i / per, q = i % per;
+    uint32_t w[4] = {(uint32_t)q, token0 + (uint32_t)t, *step, op_layer};
+    philox(w, k0, k1);
+    float scale = 1.0f / (1.0f - p);
+#pragma unroll
+    for (int k = 0; k < 4; k++) {
+        int64_t c = q * 4 + k;
+        if (c < C) st(y, t * C + c, (float)(w[k] >> 8) * 0x1p-24f >= p ? ld(x, t * C + c) * scale : 0.0f);
+    }
+}
+extern "C" void nsk_dropout(nsk_stream s, int b, int64_t T, int64_t C, float p, uint32_t op_layer, int64_t token0,
+                            uint32_t k0, uint32_t k1, const uint32_t *step, const void *x, void *y)
+{
+    int64_t n = T * ((C + 3) / 4);
+    if (n <= 0) return;
+    if (b)
+        dropout<<<cdiv(n, 256), 256, 0, cs(s)>>>(T, C, p, op_layer, (uint32_t)token0, k0, k1, step, (const bf16 *)x, (bf16 *)y);
+    else
+        dropout<<<cdiv(n, 256), 256, 0, cs(s)>>>(T, C, p, op_layer, (uint32_t)token0, k0, k1, step, (const float *)x, (float *)y);
+}
+
+/* ---- add, scatter ---- */
+template <class E, int V> __global__ void add_kernel(int64_t n, const E *x, const E *d, E *y)
+{
+    int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * V;
+    if (i >= n) return;
+    float a[V], b[V];
+    load<V>(a, x + i);
+    load<V>(b, d + i);
+#pragma unroll
+    for (int k = 0; k < V; k++) a[k] += b[k];
+    store<V>(y + i, a);
+}
+extern "C" void nsk_add(nsk_stream s, int b, int64_t n, const void *x, const void *d, void *y)
+{
+    if (n <= 0) return;
+    int vec = n % 8 == 0 && aligned16(x) && aligned16(d) && aligned16(y);
+    unsigned g = cdiv(vec ? n / 8 : n, 256);
+    if (b && vec)
+        add_kernel<bf16, 8><<<g, 256, 0, cs(s)>>>(n, (const bf16 *)x, (const bf16 *)d, (bf16 *)y);
+    else if (b)
+        add_kernel<bf16, 1><<<g, 256, 0, cs(s)>>>(n, (const bf16 *)x, (const bf16 *)d, (bf16 *)y);
+    else if (vec)
+        add_kernel<float, 8><<<g, 256, 0, cs(s)>>>(n, (const float *)x, (const float *)d, (float *)y);
+    else
+        add_kernel<float, 1><<<g, 256, 0, cs(s)>>>(n, (const float *)x, (const float *)d, (float *)y);
+}
+
+template <class U> __global__ void scatter(int64_t cols, const U *src, int64_t stride, U *dst, const int32_t *row)
+{
+    int64_t t = blockIdx.x, r = row[t];
+    if (r < 0) return;
+    for (int64_t c = threadIdx.x; c < cols; c += blockDim.x) dst[r * cols + c] = src[t * stride + c];
+}
+extern "C" void nsk_scatter(nsk_stream s, int bytes, int64_t T, int64_t cols, const void *src, int64_t stride, void *dst,
+                            const int32_t *row)
+{
+    if (T <= 0) return;
+    if (bytes == 2)
+        scatter<<<(unsigned)T, 128, 0, cs(s)>>>(cols, (const uint16_t *)src, stride, (uint16_t *)dst, row);
+    else
+        scatter<<<(unsigned)T, 128, 0, cs(s)>>>(cols, (const uint32_t *)src, stride, (uint32_t *)dst, row);
+}
