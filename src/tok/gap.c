@@ -60,10 +60,13 @@ static ns_status run_steps(const ns_tok *t, ns_gap_work *w, ns_ids *out, ns_span
     NS_TRY(ns_pieces_start(a, err), "%s", "");
     for (int i = 0; i < t->n_pre; i++) NS_TRY(ns_pre_step_run(&t->pre[i], i, &w->pre, a, &w->b, err), "pre_tokenizer");
     for (size_t k = 0; k < a->n_pieces; k++) {
-        size_t first = out->n;
         ns_span s = a->piece[k];
-        NS_TRY(ns_bpe_encode(&t->bpe, &w->bpe, out, a->p + s.from, s.to - s.from, err), "%s", "");
-        if (spans) NS_TRY(add_spans(t, out, first, spans, a, s, err), "%s", "");
+        for (size_t end = a->piece[k].to; s.from < end; s.from = s.to) {
+            size_t first = out->n;
+            s.to = t->marks_apart ? s.from + ns_split_marks(a->p + s.from, end - s.from, 0) : end;
+            NS_TRY(ns_bpe_encode(&t->bpe, &w->bpe, out, a->p + s.from, s.to - s.from, err), "%s", "");
+            if (spans) NS_TRY(add_spans(t, out, first, spans, a, s, err), "%s", "");
+        }
     }
     return NS_OK;
 }

@@ -35,6 +35,22 @@ ns_status ns_pieces_start(ns_pieces *a, ns_error *err)
     return add_piece(a, 0, a->n, err);
 }
 
+static inline int mark_at(const uint8_t *p, size_t n, size_t i)
+{
+    return n - i >= 3 && p[i] == 0xe2 && p[i + 1] == 0x96 && p[i + 2] == 0x81;
+}
+
+size_t ns_split_marks(const uint8_t *p, size_t n, size_t i)
+{
+    while (mark_at(p, n, i)) i += 3;
+    for (; i < n; i++) {
+        const uint8_t *next = memchr(p + i, 0xe2, n - i);
+        i = next ? (size_t)(next - p) : n;
+        if (mark_at(p, n, i)) break;
+    }
+    return i < n ? i : n;
+}
+
 /* First match at or after i; from == SIZE_MAX: none. */
 static ns_status find(const ns_pre_step *x, ns_regex_work *rw, const uint8_t *p, size_t n, size_t i, ns_span *hit,
                       ns_error *err)

@@ -53,6 +53,11 @@ typedef struct ns_pre_work {
 
 enum { NS_PRE_MAX = 16 };
 
+/* SentencePiece style: a run of U+2581 and what follows up to the next. A tokenizer none of whose merges joins something with a
+ * U+2581 behind it may be cut there without a change of ids: merging never crosses the cut, and on its two sides it is
+ * independent. Such words are short, and known after the first time. */
+size_t ns_split_marks(const uint8_t *p, size_t n, size_t i);
+
 NS_MUST_USE ns_status ns_pieces_start(ns_pieces *a, ns_error *err);
 /* i: which step it is (its regex scratch). */
 NS_MUST_USE ns_status ns_pre_step_run(const ns_pre_step *x, int i, ns_pre_work *w, ns_pieces *a, ns_pieces *b,

@@ -170,22 +170,33 @@ static ns_status emit(emitter *e, int32_t id, size_t from, size_t to, ns_error *
 }
 
 /* ---- BPE ---- */
-static ns_status bpe(emitter *e, ns_gap_work *w, size_t from, size_t to, ns_error *err)
+static ns_status word(emitter *e, ns_gap_work *w, size_t from, size_t to, ns_error *err)
 {
-    const ns_spm *sp = e->t->sp;
     const ns_bpe *m = &e->t->bpe;
     const uint8_t *p = e->q->p;
-    if (from == to) return NS_OK;
-    if (!e->spans && !sp->n_virtual && !sp->part && sp->byte_fallback) { /* nothing to look at afterwards */
-        e->after_unk = 0;
-        return ns_bpe_encode(m, &w->bpe, e->out, p + from, to - from, err);
-    }
     w->ids.n = 0;
     NS_TRY(ns_bpe_encode(m, &w->bpe, &w->ids, p + from, to - from, err), "%s", "");
     for (size_t k = 0; k < w->ids.n; k++) {
         size_t len = from < to ? ns_bpe_length(m, w->ids.v[k], p + from, to - from) : 0;
         NS_TRY(emit(e, w->ids.v[k], from, from + len, err), "%s", "");
         from += len;
+    }
+    return NS_OK;
+}
+
+static ns_status bpe(emitter *e, ns_gap_work *w, size_t from, size_t to, ns_error *err)
+{
+    const ns_spm *sp = e->t->sp;
+    const uint8_t *p = e->q->p;
+    /* Without these there is nothing to look at afterwards. */
+    int plain = !e->spans && !sp->n_virtual && !sp->part && sp->byte_fallback;
+    if (from < to && plain) e->after_unk = 0;
+    for (size_t end; from < to; from = end) {
+        end = e->t->marks_apart ? from + ns_split_marks(p + from, to - from, 0) : to;
+        if (plain)
+            NS_TRY(ns_bpe_encode(&e->t->bpe, &w->bpe, e->out, p + from, end - from, err), "%s", "");
+        else
+            NS_TRY(word(e, w, from, end, err), "%s", "");
     }
     return NS_OK;
 }

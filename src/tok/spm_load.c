@@ -289,6 +289,7 @@ static ns_status each_merge(reading *r, const uint32_t *rank, int add, ns_error 
                 continue;
             r->n_merges++;
             if (!add) continue;
+            r->l->crossing |= crosses_mark((ns_str){x->text.p, i}, (ns_str){x->text.p + i, x->text.n - i});
             ns_bpe_add_merge(m, rank[id], left, right, (int32_t)id);
             if (x->kind != NS_SPM_UNUSED) continue;
             NS_FAIL_IF(sp->part[id][0] >= 0, NS_ERR_UNSUPPORTED,

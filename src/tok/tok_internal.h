@@ -23,8 +23,9 @@ struct ns_tok {
     size_t n_literal, literal_cap;
     ns_norm norm;
     ns_dec dec;
-    ns_spm *sp;  /* NULL unless the file is a SentencePiece model; then norm, pre and dec are not used */
-    int by_char; /* vocabulary in plain UTF-8 (SentencePiece style), not in the byte alphabet */
+    ns_spm *sp;      /* NULL unless the file is a SentencePiece model; then norm, pre and dec are not used */
+    int marks_apart; /* no merge crosses a place before U+2581: text may be cut there (ns_split_marks) */
+    int by_char;     /* vocabulary in plain UTF-8 (SentencePiece style), not in the byte alphabet */
     /* Pre-tokenizer, in general (gap.c): run if `general`, and whenever spans are asked for. */
     ns_pre_step pre[NS_PRE_MAX];
     int n_pre, general, track; /* track: a step needs to know where text came from */

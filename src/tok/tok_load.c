@@ -146,6 +146,7 @@ static ns_status read_merges(loader *l, const ns_json *merges, ns_error *err)
                        "%s: model.merges[%zu]: token '%.*s' is not in the vocabulary", l->src->where, i, S(part[side]));
         NS_FAIL_IF(both < 0, NS_ERR_INPUT, "%s: model.merges[%zu]: '%.*s' + '%.*s' is not in the vocabulary",
                    l->src->where, i, S(part[0]), S(part[1]));
+        l->crossing |= crosses_mark(part[0], part[1]);
         ns_bpe_add_merge(m, (uint32_t)i, left, right, both);
     }
     return NS_OK;
@@ -328,6 +329,15 @@ static ns_status read_config(loader *l, const ns_json *cfg, const char *where, i
 }
 
 /* ---- all together ---- */
+/* Where may text be cut before U+2581? With unknown characters only if that one is known: one unk may stand for a run. */
+static void cut_at_marks(loader *l)
+{
+    ns_tok *t = l->t;
+    int known = t->bpe.byte_id[0xe2] >= 0 || ns_bpe_find(&t->bpe, NS_META, 3) >= 0;
+    t->marks_apart = t->by_char && known && !l->crossing && !t->bpe.ignore_merges && !(t->sp && t->sp->unigram);
+    if (t->marks_apart && !t->general && !t->n_stages) t->stage[t->n_stages++] = ns_split_marks;
+}
+
 /* What added tokens decode to. In SentencePiece style one that is found in normalised text is decoded as it is found there
  * ("<s>" found as U+2581 "<s>" comes back with its blank), as the reference does. */
 static ns_status show_added(ns_tok *t, ns_error *err)
@@ -357,6 +367,7 @@ static ns_status finish(loader *l, ns_error *err)
         t->added.v[i].normalized = 0; /* all are looked for in the raw text */
     NS_TRY(ns_added_seal(&t->added, &t->norm, err), "%s", "");
     NS_TRY(show_added(t, err), "%s", "");
+    cut_at_marks(l);
     t->n_ids = t->sp ? t->sp->n : (int64_t)t->bpe.n_ids;
     if (t->added.n && t->added.v[t->added.n - 1].id >= t->n_ids) t->n_ids = t->added.v[t->added.n - 1].id + 1;
     for (int side = 0; side < 2; side++) {

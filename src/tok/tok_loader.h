@@ -14,11 +14,19 @@ typedef struct loader {
     ns_arena arena; /* the parsed JSON */
     const ns_tok_source *src;
     ns_buf text;                /* scratch */
+    int crossing;               /* a merge joins something with a U+2581 behind it */
     int fused;                  /* decoder steps so far: Fuse has been */
     int no_template;            /* the file has none: BOS and EOS by the settings below */
     int32_t file_bos, file_eos; /* what the main file says; -1 nothing */
     int add_bos, add_eos;       /* tokenizer_config.json; -1 nothing */
 } loader;
+
+/* Does left + right join something with a U+2581 behind it? */
+static inline int crosses_mark(ns_str left, ns_str right)
+{
+    int ends = left.n >= 3 && !memcmp(left.p + left.n - 3, NS_META, 3);
+    return !ends && right.n >= 3 && !memcmp(right.p, NS_META, 3);
+}
 
 /* Adds the token, or updates the flags of one with the same text (later files win, as in transformers). */
 NS_MUST_USE ns_status ns_tok_add_token(loader *l, const ns_added *a, const char *where, ns_error *err);
