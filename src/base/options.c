@@ -131,6 +131,38 @@ static int classify(const opt_parser *s, const char *key)
     return kind;
 }
 
+/* The value of a NS_OPT_WORDS key that is not a list, a map or quoted, as one quoted text. */
+static ns_status quote_words(opt_parser *s, const char **word, ns_error *err)
+{
+    const char *key = *word + strspn(*word, "+"), *eq = strchr(key, '=');
+    int words = 0;
+    if (!eq || !strchr(eq, ',') || strchr("[{'\"", eq[1 + strspn(eq + 1, " ")])) return NS_OK;
+    for (size_t i = 0; i < s->verb->n_options; i++) {
+        const ns_option *o = &s->verb->options[i];
+        words |= !o->flag && (o->flags & NS_OPT_WORDS) && strlen(o->key) == (size_t)(eq - key) &&
+                 !memcmp(o->key, key, (size_t)(eq - key));
+    }
+    if (!words) return NS_OK;
+    char *out = ns_arena_alloc(&s->c->arena, 2 * strlen(*word) + 3, err), *p = out;
+    CFG_NEED(out);
+    size_t head = (size_t)(eq + 1 - *word);
+    memcpy(p, *word, head);
+    p += head;
+    *p++ = '\'';
+    for (const char *q = eq + 1; *q; q++) {
+        const char *run = q; /* backslashes before a quote count double */
+        while (*q == '\\') *p++ = *q++;
+        if (*q == '\'' || !*q)
+            for (const char *k = run; k < q; k++) *p++ = '\\';
+        if (!*q) break;
+        if (*q == '\'') *p++ = '\\';
+        *p++ = *q;
+    }
+    *p++ = '\'';
+    *word = out;
+    return NS_OK;
+}
+
 static ns_status fail_unknown(opt_parser *s, const char *where, const char *key, size_t more, ns_error *err)
 {
     char hint[512], others[64] = "";
@@ -335,7 +367,9 @@ static ns_status parse_all(opt_parser *s, ns_error *err)
     for (size_t i = 0; i < s->n_overrides; i++) {
         int may_create = 0;
         CFG_TRY(check_override(s, s->overrides[i], &may_create, err));
-        CFG_TRY(cfg_override(s->c, s->overrides[i], may_create, err));
+        const char *word = s->overrides[i];
+        CFG_TRY(quote_words(s, &word, err));
+        CFG_TRY(cfg_override(s->c, word, may_create, err));
     }
     CFG_TRY(check_keys(s, err));
     CFG_TRY(check_required(s, err));

@@ -41,6 +41,8 @@ enum {
     NS_OPT_REQUIRED = 1,
     NS_OPT_COMPAT = 2,
     NS_OPT_HIDDEN = 4,
+    NS_OPT_WORDS =
+        16, /* an unquoted override value may have commas: file lists (elsewhere a comma is a refused sweep) */
     NS_OPT_NULLABLE = 8 /* null allowed: INT/FLOAT/BOOL field gets `null_value` */
 };
 

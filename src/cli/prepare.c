@@ -23,6 +23,11 @@ typedef struct prepare_options {
     {                                                                                                              \
         .key = key_, .type = NS_OPT_NODE, .at = AT(anything), .def = def_, .flags = NS_OPT_NULLABLE, .help = help_ \
     }
+#define FILES(key_, def_, help_)                                                                                    \
+    {                                                                                                               \
+        .key = key_, .type = NS_OPT_NODE, .at = AT(anything), .def = def_, .flags = NS_OPT_NULLABLE | NS_OPT_WORDS, \
+        .help = help_                                                                                               \
+    }
 #define FLAG(key_, def_, help_)                                                                                \
     {                                                                                                          \
         .key = key_, .type = NS_OPT_BOOL, .at = AT(flag), .def = def_, .flags = NS_OPT_NULLABLE, .help = help_ \
@@ -34,9 +39,9 @@ typedef struct prepare_options {
     }
 
 static const ns_option options[] = {
-    ANY("input_files", NULL,
-        "raw generations with is_correct or judgement: files or patterns, separated by blanks or commas"),
-    ANY("preprocessed_dataset_files", NULL, "ready rows, without a correctness test: files or patterns"),
+    FILES("input_files", NULL,
+          "raw generations with is_correct or judgement: files or patterns, separated by blanks or commas"),
+    FILES("preprocessed_dataset_files", NULL, "ready rows, without a correctness test: files or patterns"),
     TEXT("output_path", NULL, "the file to write; it appears when it is complete"),
     TEXT("prompt_config", NULL, "what is said: a name in share/prompt/config (generic/math) or a .yaml file"),
     TEXT("prompt_template", NULL,
@@ -46,6 +51,7 @@ static const ns_option options[] = {
     FLAG("exclude_optional_keys", "true", "keep only input, output and expected_answer"),
     ANY("metadata", NULL, "map merged into every row: ++metadata={source:gsm8k}"),
     INT("skip_first", "0", "lines skipped at the start of every file"),
+    FLAG("allow_missing_files", "false", "a pattern that matches no file is a warning, not an error"),
     FLAG("add_correct", "true", "keep correct generations"),
     FLAG("add_incorrect", "false", "keep incorrect generations"),
     FLAG("use_judgement", "false", "judgement decides instead of is_correct"),

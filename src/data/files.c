@@ -22,7 +22,7 @@ static int has_magic(const char *s, size_t n)
 static ns_status add_file(ns_files *f, const char *path, ns_error *err)
 {
     struct stat sb;
-    if (stat(path, &sb) != 0 || S_ISDIR(sb.st_mode)) return NS_OK;
+    if (strcmp(path, "-") && (stat(path, &sb) != 0 || S_ISDIR(sb.st_mode))) return NS_OK;
     NS_TRY(ns_grow((void **)&f->path, &f->cap, f->n + 1, sizeof *f->path, "files", err), "files");
     size_t n = strlen(path) + 1;
     NS_TRY(ns_alloc((void **)&f->path[f->n], n, "files.path", err), "files");
@@ -97,10 +97,9 @@ static int by_name(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-ns_status ns_files_add_pattern(ns_files *f, const char *pattern, ns_error *err)
+static ns_status match(ns_files *f, const char *pattern, ns_error *err)
 {
     size_t from = f->n;
-    if (!*pattern) return NS_OK;
     if (!has_magic(pattern, strlen(pattern))) return add_file(f, pattern, err);
     size_t root = strspn(pattern, "/");
     char base[8] = "";
@@ -110,24 +109,68 @@ ns_status ns_files_add_pattern(ns_files *f, const char *pattern, ns_error *err)
     return NS_OK;
 }
 
+/* keep_empty: note the pattern also when it matched nothing. */
+static ns_status add_noted(ns_files *f, const char *pattern, int keep_empty, ns_error *err)
+{
+    size_t from = f->n, n = strlen(pattern) + 1;
+    if (!*pattern) return NS_OK;
+    NS_TRY(match(f, pattern, err), "%s", "files");
+    if (f->n == from && !keep_empty) return NS_OK;
+    NS_TRY(ns_grow((void **)&f->pattern, &f->patterns_cap, f->n_patterns + 1, sizeof *f->pattern, "files.pattern", err),
+           "files");
+    ns_file_pattern *p = &f->pattern[f->n_patterns];
+    NS_TRY(ns_alloc((void **)&p->text, n, "files.pattern", err), "files");
+    memcpy(p->text, pattern, n);
+    p->n = f->n - from;
+    f->n_patterns++;
+    return NS_OK;
+}
+
+ns_status ns_files_add_pattern(ns_files *f, const char *pattern, ns_error *err)
+{
+    return add_noted(f, pattern, 1, err);
+}
+
+/* One part between commas, trimmed: a pattern as it is, or several with blanks between. */
+static ns_status add_part(ns_files *f, char *part, ns_error *err)
+{
+    static const char blanks[] = " \t\r\n";
+    size_t before = f->n_patterns;
+    part += strspn(part, blanks);
+    for (size_t n = strlen(part); n > 0 && strchr(blanks, part[n - 1]); n--) part[n - 1] = 0;
+    int several = part[strcspn(part, blanks)] != 0;
+    NS_TRY(add_noted(f, part, !several, err), "%s", "files");
+    if (!several || f->n_patterns > before) return NS_OK;
+    char *rest = NULL;
+    for (char *w = strtok_r(part, blanks, &rest); w; w = strtok_r(NULL, blanks, &rest))
+        NS_TRY(add_noted(f, w, 1, err), "%s", "files");
+    return NS_OK;
+}
+
 ns_status ns_files_add(ns_files *f, const char *text, ns_error *err)
 {
-    char cut = strchr(text, ',') ? ',' : ' ';
-    for (const char *p = text;;) {
-        const char *end = strchr(p, cut);
-        ns_buf part = {0};
-        ns_status st = ns_buf_add(&part, p, end ? (size_t)(end - p) : strlen(p), err);
-        if (st == NS_OK && part.data) st = ns_files_add_pattern(f, part.data, err);
-        ns_buf_free(&part);
+    size_t n = strlen(text);
+    const char *end = text + n;
+    while (n > 0 && strchr(" \t", *text)) text++, n--;
+    if (n > 1 && *text == '[' && end[-1] == ']') text++, end--; /* a list that a shell made one word of */
+    for (const char *p = text; p <= end;) {
+        const char *comma = memchr(p, ',', (size_t)(end - p)), *stop = comma ? comma : end;
+        char *part = NULL;
+        NS_TRY(ns_alloc((void **)&part, (size_t)(stop - p) + 1, "files", err), "files");
+        memcpy(part, p, (size_t)(stop - p));
+        ns_status st = add_part(f, part, err);
+        ns_free(part);
         if (st != NS_OK) return st;
-        if (!end) return NS_OK;
-        p = end + 1;
+        p = stop + 1;
     }
+    return NS_OK;
 }
 
 void ns_files_free(ns_files *f)
 {
     for (size_t i = 0; i < f->n; i++) ns_free(f->path[i]);
+    for (size_t i = 0; i < f->n_patterns; i++) ns_free(f->pattern[i].text);
     ns_free(f->path);
+    ns_free(f->pattern);
     *f = (ns_files){0};
 }

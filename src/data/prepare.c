@@ -311,7 +311,7 @@ static ns_status check_output(const ns_prepare *p, const plan *pl, ns_error *err
     for (size_t i = 0; i < pl->n; i++)
         for (size_t k = 0; pl->stage[i]->output_manifest && k < p->n_files; k++)
             NS_FAIL_IF(
-                !strcmp(p->file[k], pl->stage[i]->output_manifest), NS_ERR_CONFIG,
+                strcmp(p->file[k], "-") && !strcmp(p->file[k], pl->stage[i]->output_manifest), NS_ERR_CONFIG,
                 "%s is both an input and the output: choose another output name, or a pattern that does not match it",
                 p->file[k]);
     return NS_OK;
@@ -338,6 +338,62 @@ static void log_names(const plan *pl)
     NS_INFO("Processors: %s", names);
 }
 
+/* ---- settings that nothing reads ---- */
+
+/* Does a value of the tree say ${key}, ${group} for a key in that group, or ${key:...}? */
+static int mentions(const ns_node *n, const char *key)
+{
+    if (n->type == NS_NODE_LIST || n->type == NS_NODE_MAP) {
+        for (size_t i = 0; i < n->n; i++)
+            if (mentions(n->items[i], key)) return 1;
+        return 0;
+    }
+    for (const char *p = n->s ? strstr(n->s, "${") : NULL; p; p = strstr(p + 2, "${")) {
+        size_t len = strcspn(p + 2, "}:, ");
+        if (!strncmp(key, p + 2, len) && (key[len] == 0 || key[len] == '.')) return 1;
+    }
+    return 0;
+}
+
+static ns_status list_readers(const ns_node *root, const ns_node *map, const char *prefix, const char **names,
+                              size_t *n, ns_arena *a, ns_error *err)
+{
+    for (size_t i = 0; i < map->n && *n < 200; i++) {
+        const char *key = ns_arena_printf(a, err, "%s%s", prefix, map->keys[i]);
+        if (!key) return NS_ERR_MEMORY;
+        if (map->items[i]->type == NS_NODE_MAP)
+            NS_TRY(list_readers(root, map->items[i], ns_arena_printf(a, err, "%s.", key), names, n, a, err), "%s",
+                   "settings");
+        else if (mentions(root, key))
+            names[(*n)++] = key;
+    }
+    return NS_OK;
+}
+
+/* A word of the command line whose key no processor of this configuration reads is a mistake, found before any work. */
+static ns_status check_used(ns_prepare *p, const ns_node *map, const char *prefix, ns_error *err)
+{
+    const ns_node *root = ns_config_root(p->config);
+    for (size_t i = 0; i < map->n; i++) {
+        const ns_node *n = map->items[i];
+        const char *key = ns_arena_printf(&p->arena, err, "%s%s", prefix, map->keys[i]);
+        if (!key) return NS_ERR_MEMORY;
+        if (!strcmp(key, "processors") || !strcmp(key, "processors_to_run")) continue;
+        if (n->type == NS_NODE_MAP && n->n && !mentions(root, key))
+            NS_TRY(check_used(p, n, ns_arena_printf(&p->arena, err, "%s.", key), err), "%s", "settings");
+        else if (n->origin && !strncmp(n->origin, "override ", 9) && !mentions(root, key)) {
+            const char *names[200], *s;
+            size_t k = 0;
+            NS_TRY(list_readers(root, root, "", names, &k, &p->arena, err), "%s", "settings");
+            s = ns_suggest(key, names, k);
+            NS_FAIL(NS_ERR_CONFIG, "%s: no processor of this configuration uses '%s'%s%s%s", n->origin, key,
+                    s ? ": did you mean '" : ": leave it out, or choose another --config-name", s ? s : "",
+                    s ? "'?" : "");
+        }
+    }
+    return NS_OK;
+}
+
 ns_status ns_prepare_run(ns_config *c, ns_threads *pool, ns_error *err)
 {
     ns_prepare p = {.config = c, .pool = pool, .arena = NS_ARENA_INIT("prepare")};
@@ -353,6 +409,7 @@ ns_status ns_prepare_run(ns_config *c, ns_threads *pool, ns_error *err)
     NS_CHECK(st, ns_alloc((void **)&pl.stage, (2 * list->n + 1) * sizeof *pl.stage, "prepare.plan", err), "processors");
     NS_CHECK(st, choose(what && what->s ? what->s : "all", (int64_t)list->n, chosen, err), "processors_to_run");
     if (ns_config_dump(c, &dump, 0, NULL) == NS_OK) NS_DEBUG("configuration:\n%s", dump.data);
+    NS_CHECK(st, check_used(&p, ns_config_root(c), "", err), "configuration");
     NS_CHECK(st, build(&pl, &p, list, chosen, err), "configuration");
     NS_CHECK(st, check_output(&p, &pl, err), "configuration");
     log_names(&pl);

@@ -35,17 +35,12 @@ typedef struct reader {
     double bytes_before;
 } reader;
 
-static const char *const read_params[] = {"input_files",
-                                          "preprocessed_dataset_files",
-                                          "input_key",
-                                          "output_key",
-                                          "skip_first",
-                                          "add_correct",
-                                          "add_incorrect",
-                                          "use_judgement",
-                                          "keys_to_keep",
-                                          "deduplicate",
-                                          NULL};
+static const char *const read_params[] = {"input_files",         "preprocessed_dataset_files",
+                                          "input_key",           "output_key",
+                                          "skip_first",          "add_correct",
+                                          "add_incorrect",       "use_judgement",
+                                          "keys_to_keep",        "deduplicate",
+                                          "allow_missing_files", NULL};
 
 /* ---- options ---- */
 static ns_status list_files(const ns_stage *s, const char *key, ns_files *out, int *given, ns_error *err)
@@ -64,6 +59,25 @@ static ns_status list_files(const ns_stage *s, const char *key, ns_files *out, i
     NS_FAIL_IF(n->type == NS_NODE_MAP || !n->s, NS_ERR_CONFIG, "%s is a %s, expected file names or patterns", key,
                ns_node_type_name(n->type));
     return ns_files_add(out, n->s, err);
+}
+
+/* Says what each pattern matched; one without a match is an error, or a warning with allow_missing_files. */
+static ns_status check_patterns(const ns_files *f, const char *key, int allow_missing, ns_error *err)
+{
+    for (size_t i = 0; i < f->n_patterns; i++) {
+        const ns_file_pattern *p = &f->pattern[i];
+        if (p->n) {
+            NS_INFO("%s: %s: %zu file%s", key, p->text, p->n, p->n == 1 ? "" : "s");
+            continue;
+        }
+        NS_FAIL_IF(
+            !allow_missing, NS_ERR_INPUT,
+            "%s: No files found with the given pattern. '%s' matches nothing: correct it, or go on without it with "
+            "++allow_missing_files=true",
+            key, p->text);
+        NS_WARN("%s: '%s' matches no file", key, p->text);
+    }
+    return NS_OK;
 }
 
 static ns_status list_keep(ns_stage *s, reader *r, ns_error *err)
@@ -102,7 +116,7 @@ static ns_status register_files(ns_prepare *p, reader *r, ns_error *err)
 static ns_status read_init(ns_stage *s, ns_error *err)
 {
     reader *r = NULL;
-    int raw = 0, ready = 0;
+    int raw = 0, ready = 0, missing_ok = 0;
     NS_TRY(ns_alloc((void **)&r, sizeof *r, "prepare.reader", err), "reader");
     s->state = r;
     NS_TRY(ns_param_str(s, "input_key", "question", &r->input_key, err), "ReadData");
@@ -115,14 +129,18 @@ static ns_status read_init(ns_stage *s, ns_error *err)
     NS_FAIL_IF(r->output_key && !r->add_correct && !r->add_incorrect, NS_ERR_CONFIG,
                "add_correct and add_incorrect are both false: nothing would be read");
     NS_TRY(list_keep(s, r, err), "ReadData");
+    NS_TRY(ns_param_bool(s, "allow_missing_files", 0, &missing_ok, err), "ReadData");
     NS_TRY(list_files(s, "input_files", &r->raw, &raw, err), "input_files");
     NS_TRY(list_files(s, "preprocessed_dataset_files", &r->ready, &ready, err), "preprocessed_dataset_files");
+    NS_TRY(check_patterns(&r->raw, "input_files", missing_ok, err), "ReadData");
+    NS_TRY(check_patterns(&r->ready, "preprocessed_dataset_files", missing_ok, err), "ReadData");
     NS_FAIL_IF(!raw && !ready, NS_ERR_CONFIG,
                "no input: set ++input_files=PATTERN (generations with is_correct) or "
                "++preprocessed_dataset_files=PATTERN (ready rows)");
-    NS_FAIL_IF(!r->raw.n && !r->ready.n, NS_ERR_INPUT,
-               "No files found with the given pattern. (input_files, preprocessed_dataset_files; patterns are split on "
-               "commas, else on blanks)");
+    NS_FAIL_IF(
+        !r->raw.n && !r->ready.n, NS_ERR_INPUT,
+        "No files found with the given pattern. (input_files, preprocessed_dataset_files; patterns are separated by "
+        "commas or blanks)");
     return register_files(s->run, r, err);
 }
 

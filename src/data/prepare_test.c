@@ -414,6 +414,13 @@ static void errors(void **state)
 #define SETTING_FAILS(code, needle, ...) assert_ns_fails(RUN("math_sft", &err, __VA_ARGS__), code, needle, &err)
     SETTING_FAILS(NS_ERR_INPUT, "No files found with the given pattern.", word("++input_files=%s/none*", dir),
                   out_kept);
+    SETTING_FAILS(NS_ERR_INPUT, "none*' matches nothing", word("++input_files=%s/none*", dir), out_kept,
+                  "++preprocessed_dataset_files=/dev/null");
+    SETTING_FAILS(NS_ERR_CONFIG, "no processor of this configuration uses 'filters.drop_none_answers'", in_kept,
+                  out_kept, "++filters.drop_none_answers=true");
+    SETTING_FAILS(NS_ERR_CONFIG, "uses 'outptu_key': did you mean 'output_key'?", in_kept, out_kept, "++outptu_key=a");
+    assert_ns_fails(RUN("math_rl", &err, in_kept, out_kept, "++chat_format=llama"), NS_ERR_CONFIG,
+                    "no processor of this configuration uses 'chat_format'", &err);
     SETTING_FAILS(NS_ERR_CONFIG, "no input: set ++input_files", out_kept);
     SETTING_FAILS(NS_ERR_CONFIG, "output_path is not set: add ++output_path=FILE.jsonl", in_kept);
     SETTING_FAILS(NS_ERR_CONFIG, "is both an input and the output", in_kept,
@@ -497,6 +504,11 @@ static void file_lists(void **state)
         {"%s/[!a].x", "b.x"},
         {"%s/b.x %s/a.x", "b.x a.x"},
         {"%s/e 1.y,%s/a.x", "e 1.y a.x"},
+        {" %s/e 1.y , %s/b.x ", "e 1.y b.x"},
+        {"%s/b.x, %s/a.x", "b.x a.x"},
+        {"%s/b.x  %s/a.x,", "b.x a.x"},
+        {"[%s/b.x,%s/a.x]", "b.x a.x"},
+        {"%s/e 1.y", "e 1.y"},
         {"%s/.h*.x", ".hidden.x"},
         {"%s/**/*.x", "a.x b.x sub/c.x sub/deep/d.x"},
         {"%s/**", "a.x b.x e 1.y sub/c.x sub/deep/d.x"},

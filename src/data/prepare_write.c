@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 #include "base/rng.h"
 #include "data/format.h"
@@ -39,6 +40,21 @@ static const char *const rl_params[] = {
     "task_name",     "random_seed",     "do_shuffle", "num_output_samples",    NULL};
 
 /* ---- options ---- */
+/* The documented command has a stray '>' before ++output_path=...: the shell then sends standard output to a file of that name. */
+static ns_status explain_redirection(ns_error *err)
+{
+    char path[4096];
+    ssize_t n = readlink("/proc/self/fd/1", path, sizeof path - 1);
+    path[n > 0 ? n : 0] = 0;
+    const char *name = strstr(path, "output_path=");
+    if (!name || path[0] != '/') return NS_OK;
+    while (name > path && name[-1] == '+') name--;
+    NS_FAIL(NS_ERR_CONFIG,
+            "output_path is not set, and standard output goes to a file named '%s': there is a '>' before it in the "
+            "command, which is for the shell; take the '>' away (and remove that empty file)",
+            name);
+}
+
 static ns_status init_common(ns_stage *s, ns_error *err)
 {
     const char *config, *tmpl;
@@ -46,6 +62,7 @@ static ns_status init_common(ns_stage *s, ns_error *err)
     ns_json *v = NULL;
     NS_TRY(ns_alloc(&s->state, sizeof(writer), "prepare.writer", err), "writer");
     writer *w = s->state;
+    if (!s->output_manifest) NS_TRY(explain_redirection(err), "%s", "writer");
     NS_FAIL_IF(
         !s->output_manifest, NS_ERR_CONFIG,
         "output_path is not set: add ++output_path=FILE.jsonl (the rows go to that file, the log to standard error)");

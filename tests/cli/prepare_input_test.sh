@@ -1,0 +1,45 @@
+#!/bin/sh
+# ns prepare as people type it: the documented command with its stray '>', patterns that match nothing, options that the configuration
+# does not use; nothing is written then.
+set -u
+ns=$1
+dir=$(mktemp -d "${TMPDIR:-/tmp}/ns-prepare-XXXXXX")
+trap 'rm -rf "$dir"' EXIT
+cd "$dir" || exit 1
+fail() {
+    echo "not ok $*"
+    exit 1
+}
+for r in 0 1; do
+    for i in 1 2 3; do
+        printf '{"problem": "%d plus %d?", "generation": "It is \\\\boxed{%d}.", "is_correct": true, "expected_answer": "%d"}\n' $i $r $((i + r)) $((i + r))
+    done >"output-rs$r.jsonl"
+done
+
+"$ns" prepare ++input_files=output-rs*.jsonl > ++output_path=sft-data.jsonl ++prompt_config=generic/math ++prompt_template=llama3-instruct 2>log &&
+    fail "the stray > is not noticed"
+grep -q "a file named '++output_path=sft-data.jsonl': there is a '>' before it" log || fail "stray >: $(cat log)"
+[ ! -e sft-data.jsonl ] || fail "something was written"
+rm -f -- "++output_path=sft-data.jsonl"
+"$ns" prepare ++input_files="output-rs*.jsonl" ++output_path=sft-data.jsonl ++prompt_config=generic/math ++prompt_template=llama3-instruct 2>log ||
+    fail "the documented command: $(cat log)"
+[ "$(wc -l <sft-data.jsonl)" = 6 ] || fail "6 rows expected: $(cat log)"
+grep -q "input_files: output-rs\*.jsonl: 2 files" log || fail "matches are not said: $(cat log)"
+grep -q "filters.remove_contaminated" log || fail "a skipped filter names its switch: $(cat log)"
+echo "ok the documented command, and its stray >"
+
+"$ns" prepare ++input_files="output-rs0.jsonl, output-rs1.jsonl  none*.jsonl" ++output_path=x.jsonl 2>log && fail "a pattern without a match"
+grep -q "'none\*.jsonl' matches nothing" log || fail "no match: $(cat log)"
+[ ! -e x.jsonl ] || fail "something was written"
+"$ns" prepare ++input_files="output-rs0.jsonl, output-rs1.jsonl  none*.jsonl" ++output_path=x.jsonl ++allow_missing_files=true 2>log ||
+    fail "allow_missing_files: $(cat log)"
+[ "$(wc -l <x.jsonl)" = 6 ] || fail "commas and blanks mixed"
+echo "ok patterns: commas, blanks, no match"
+
+"$ns" prepare --config-name=math_rl ++input_files=output-rs0.jsonl ++output_path=y.jsonl ++output_key=generation 2>log && fail "an unused option"
+grep -q "no processor of this configuration uses 'output_key'" log || fail "unused option: $(cat log)"
+"$ns" prepare ++input_files=output-rs0.jsonl ++output_path=output-rs0.jsonl 2>log && fail "output onto input"
+grep -q "is both an input and the output" log || fail "output onto input: $(cat log)"
+cat output-rs?.jsonl | "$ns" prepare ++input_files=- ++output_path=- 2>log >z.jsonl || fail "stdin to stdout: $(cat log)"
+cmp -s z.jsonl x.jsonl || fail "stdin to stdout gives other rows"
+echo "ok unused options and output onto input are refused; - is stdin, stdout"
