@@ -33,6 +33,8 @@ have() { # 0: the thing is usable
         printf '#define PCRE2_CODE_UNIT_WIDTH 8\n#include <pcre2.h>\n' | "${CC:-cc}" -fsyntax-only -x c - 2>/dev/null
         ;;
     cmocka) probe_header cmocka.h ;;
+    zlib) probe_header zlib.h ;;
+    zstd) probe_header zstd.h ;;
     mpi) command -v mpicc >/dev/null 2>&1 && command -v mpirun >/dev/null 2>&1 ;;
     blas) probe_header cblas.h /usr/include/openblas /usr/include/openblas-openmp \
         /usr/include/x86_64-linux-gnu/openblas-openmp /usr/include/x86_64-linux-gnu ;;
@@ -47,6 +49,8 @@ package() {
     cmake) echo "cmake" ;;
     yaml) echo "libyaml-dev" ;;
     pcre2) echo "libpcre2-dev" ;;
+    zlib) echo "zlib1g-dev" ;;
+    zstd) echo "libzstd-dev" ;;
     cmocka) echo "libcmocka-dev" ;;
     blas) echo "libopenblas-openmp-dev" ;;
     mpi) echo "openmpi-bin libopenmpi-dev" ;;
@@ -66,14 +70,14 @@ case "${1:-} ${2:-}" in
 "--check build") ;;
 "--check test") need="$need cmocka" ;;
 "--check style") need="clang-format" ;;
-"--tests ") need="$need cmocka" want="blas pcre2 mpi slurm" ;;
+"--tests ") need="$need cmocka" want="blas pcre2 zlib zstd mpi slurm" ;;
 "--list ")
-    for x in cc make cmake yaml cmocka blas pcre2 mpi slurm clang-format; do
+    for x in cc make cmake yaml cmocka blas pcre2 zlib zstd mpi slurm clang-format; do
         if have $x; then echo "$x: found"; else echo "$x: missing (Debian: $(package $x))"; fi
     done
     exit 0
     ;;
-" ") need="$need cmocka" want="blas pcre2 mpi" ;;
+" ") need="$need cmocka" want="blas pcre2 zlib zstd mpi" ;;
 *)
     sed -n '4,9s/^#  *//p' "$0" >&2
     exit 2
@@ -82,7 +86,7 @@ esac
 
 # shellcheck disable=SC2086
 missing=$(missing_of $need)
-if [ -n "$missing" ] && [ -z "$want" ]; then want="blas pcre2"; fi # apt-get runs anyway: take the optional packages along
+if [ -n "$missing" ] && [ -z "$want" ]; then want="blas pcre2 zlib zstd"; fi # apt-get runs anyway: take the optional packages along
 # shellcheck disable=SC2086
 optional=$(missing_of $want)
 if [ -z "$missing$optional" ]; then

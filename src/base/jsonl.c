@@ -1,4 +1,4 @@
-/* JSONL reader: one buffer, refilled from the file; a line is handed out in place. Lines end at LF, CRLF or a lone CR
+/* JSONL reader, also of gzip and zstd files (unpack.h): one buffer, refilled from the file; a line is handed out in place. Lines end at LF, CRLF or a lone CR
  * (data.md 0.1, "universal newlines"; a raw CR is never part of a JSON string). The buffer doubles when a line does not
  * fit, so lines may be of any size. */
 #include "base/json.h"
@@ -10,11 +10,14 @@
 
 #include "base/mem.h"
 #include "base/sys.h"
+#include "base/unpack.h"
 
 enum { FIRST_BUF = 1 << 20, MAX_DIGITS = 24 };
 
 struct ns_jsonl {
     int fd, is_stdin, at_end, trailing_blank_ok;
+    ns_unpack *packed;
+    char *name; /* for messages; where[] begins with it */
     char *buf;
     size_t cap, pos, len; /* unread bytes: buf[pos..len) */
     size_t no_lf;         /* buf[pos..no_lf) holds no LF */
@@ -42,6 +45,9 @@ ns_status ns_jsonl_open(ns_jsonl **out, const char *path, ns_error *err)
     r->where_head = n + 1;
     r->fd = is_stdin ? STDIN_FILENO : ns_sys_open(path, O_RDONLY, 0);
     NS_SYS_BAIL_IF(st, r->fd < 0, "open", path);
+    NS_CHECK(st, ns_alloc((void **)&r->name, n + 1, "jsonl.where", err), "open '%s'", path);
+    memcpy(r->name, name, n);
+    NS_CHECK(st, ns_unpack_open(&r->packed, r->fd, r->name, err), "open '%s'", path);
     *out = r;
     return NS_OK;
 done:
@@ -66,15 +72,11 @@ static ns_status refill(ns_jsonl *r, ns_error *err)
     if (r->len == r->cap)
         NS_TRY(ns_grow((void **)&r->buf, &r->cap, r->cap + 1, 1, "jsonl.buffer", err), "line %llu is very long",
                (unsigned long long)r->line_no + 1);
-    ssize_t k = ns_sys_read(r->fd, r->buf + r->len, r->cap - r->len);
-    if (k < 0) {
-        r->where[r->where_head - 1] = 0;
-        ns_status st = ns_sys_error(err, "read", r->where);
-        r->where[r->where_head - 1] = ':';
-        return st;
-    }
+    size_t k;
+    NS_TRY(ns_unpack_read(r->packed, r->buf + r->len, r->cap - r->len, &k, err), "after line %llu",
+           (unsigned long long)r->line_no);
     if (k == 0) r->at_end = 1;
-    r->len += (size_t)k;
+    r->len += k;
     return NS_OK;
 }
 
@@ -161,7 +163,9 @@ void ns_jsonl_close(ns_jsonl **pr)
 {
     ns_jsonl *r = *pr;
     if (!r) return;
+    ns_unpack_close(&r->packed);
     if (r->fd >= 0 && !r->is_stdin) ns_sys_close(r->fd);
+    ns_free(r->name);
     ns_free(r->buf);
     ns_free(r->where);
     ns_free(r);

@@ -19,6 +19,7 @@
 #include <cpuid.h>
 #endif
 
+#include "base/unpack.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "cli/cli.h"
@@ -238,6 +239,18 @@ static void check_patterns(report *r)
             "apt-get install libpcre2-8-0 (to build: libpcre2-dev)");
 }
 
+static void check_packed_input(report *r)
+{
+    static const char *const kinds[][3] = {{"gzip", "zlib", "to build: zlib1g-dev"},
+                                           {"zstd", "libzstd", "to build: libzstd-dev"}};
+    for (int i = 0; i < 2; i++)
+        if (ns_unpack_can(kinds[i][0]))
+            add(r, "libraries", kinds[i][1], "ok",
+                i ? "row files packed with zstd can be read" : "row files packed with gzip can be read", NULL);
+        else
+            add(r, "libraries", kinds[i][1], "note", "not in this build: such row files are refused", kinds[i][2]);
+}
+
 static void check_gpu(report *r)
 {
     void *lib = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
@@ -396,8 +409,9 @@ static void check_conflicts(report *r)
 
 static ns_status collect(report *r)
 {
-    static void (*const checks[])(report *) = {check_program,  check_processor, check_matrix_kernel, check_memory,
-                                               check_patterns, check_gpu,       check_slurm,         check_conflicts};
+    static void (*const checks[])(report *) = {check_program, check_processor, check_matrix_kernel,
+                                               check_memory,  check_patterns,  check_packed_input,
+                                               check_gpu,     check_slurm,     check_conflicts};
     for (size_t i = 0; i < sizeof checks / sizeof checks[0]; i++) checks[i](r);
     return r->st;
 }

@@ -43,3 +43,23 @@ grep -q "is both an input and the output" log || fail "output onto input: $(cat 
 cat output-rs?.jsonl | "$ns" prepare ++input_files=- ++output_path=- 2>log >z.jsonl || fail "stdin to stdout: $(cat log)"
 cmp -s z.jsonl x.jsonl || fail "stdin to stdout gives other rows"
 echo "ok unused options and output onto input are refused; - is stdin, stdout"
+
+"$ns" doctor >doctor.txt 2>&1
+for kind in gzip:zlib zstd:libzstd; do
+    program=${kind%:*} library=${kind#*:}
+    if ! grep -q "ok *$library " doctor.txt || ! command -v "$program" >/dev/null; then
+        echo "# SKIP $program input: no $library in this build, or no program $program here"
+        continue
+    fi
+    rm -f packed.* half.*
+    ("$program" -c <output-rs0.jsonl && "$program" -c <output-rs1.jsonl) >packed.jsonl.x # two members
+    "$ns" prepare ++input_files=packed.jsonl.x ++output_path=p.jsonl 2>log || fail "$program input: $(cat log)"
+    cmp -s p.jsonl x.jsonl || fail "$program input gives other rows"
+    size=$(wc -c <packed.jsonl.x)
+    head -c $((size - 10)) packed.jsonl.x >half.jsonl.x
+    rm -f p.jsonl
+    "$ns" prepare ++input_files=half.jsonl.x ++output_path=p.jsonl 2>log && fail "$program input cut short"
+    grep -q "half.jsonl.x: packed byte $((size - 10)): the file ends within its $program data" log || fail "$program cut short: $(cat log)"
+    [ ! -e p.jsonl ] || fail "half of a file left rows"
+done
+echo "ok packed input"
