@@ -1,6 +1,15 @@
 /* Flags for conversations -> data/chat.h. */
 #include "cli/chat_flags.h"
 
+#include <string.h>
+
+int chat_flags_given(const chat_flags *f)
+{
+    return !f->tmpl || strcmp(f->tmpl, "auto") || f->kwargs || f->date || strcmp(f->form, "auto") || !f->tools_field ||
+           strcmp(f->tools_field, "tools") || f->roles.n != 1 || strcmp(f->roles.v[0], "assistant") ||
+           f->mask_history || f->allow_double_bos || f->allow_missing_end || f->allow_special_text;
+}
+
 ns_status chat_flags_open(ns_chat **out, const char *tokenizer, const chat_flags *f, ns_error *err)
 {
     ns_chat_options c = NS_CHAT_OPTIONS_DEFAULT;

@@ -48,6 +48,7 @@ typedef struct chat_flags {
         CHAT_FLAG_BOOL("allow-special-text", offsetof(type_, f.allow_special_text),                                   \
                        "as model.data.allow_special_text")
 
+int chat_flags_given(const chat_flags *f); /* is any not at its default? */
 NS_MUST_USE ns_status chat_flags_open(ns_chat **out, const char *tokenizer, const chat_flags *f, ns_error *err);
 
 #endif

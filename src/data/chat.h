@@ -11,7 +11,8 @@
 #ifndef NS_DATA_CHAT_H
 #define NS_DATA_CHAT_H
 
-#include "base/error.h"
+#include "base/json.h"
+#include "tok/tok.h"
 
 typedef struct ns_chat ns_chat;
 
@@ -36,5 +37,23 @@ typedef struct ns_chat_options {
 NS_MUST_USE ns_status ns_chat_open(ns_chat **out, const char *tokenizer, const ns_chat_options *o, ns_error *err);
 const char *ns_chat_template_file(const ns_chat *c); /* for logs; NULL: shipped layouts */
 void ns_chat_free(ns_chat **c);
+
+/* One conversation for people. */
+typedef struct ns_chat_shown {
+    ns_buf text;
+    ns_ids ids;
+    uint8_t *mask; /* [ids.n] 1: trained; all 0 for a prompt */
+    const char *form;
+} ns_chat_shown;
+/* value: a row of any chat form, or a bare list of messages. tools: for a row without its own, or NULL. generation_prompt:
+ * up to the answer that is asked for, as at inference (needs a chat template). add_bos, add_eos: as in ns_rows_options.
+ * Err: as for rows. out is zeroed first; ns_chat_shown_free. */
+typedef struct ns_chat_show_options {
+    const ns_json *tools;
+    int generation_prompt, add_bos, add_eos;
+} ns_chat_show_options;
+NS_MUST_USE ns_status ns_chat_show(ns_chat_shown *out, const ns_chat *c, const ns_tok *tok, const ns_json *value,
+                                   const ns_chat_show_options *o, const char *where, ns_error *err);
+void ns_chat_shown_free(ns_chat_shown *s);
 
 #endif

@@ -32,6 +32,9 @@ NS_MUST_USE ns_status ns_conversation_read(ns_conversation *out, ns_arena *a, ns
 /* Appends the row written with c's template. */
 NS_MUST_USE ns_status ns_chat_tokens(ns_row_out *out, const ns_chat *c, const ns_conversation *v,
                                      const ns_rows_options *o, const ns_tok *tok, const char *where, ns_error *err);
+/* The conversation up to the answer that is asked for: text and ids appended. */
+NS_MUST_USE ns_status ns_chat_prompt(ns_ids *ids, ns_buf *text, const ns_chat *c, const ns_conversation *v,
+                                     const ns_tok *tok, const char *where, ns_error *err);
 /* Is it an element of the comma-separated list? */
 int ns_in_list(ns_str list, ns_str who);
 

@@ -368,6 +368,21 @@ static ns_status add_parts(masker *m, ns_error *err)
     return NS_OK;
 }
 
+ns_status ns_chat_prompt(ns_ids *ids, ns_buf *text, const ns_chat *c, const ns_conversation *v, const ns_tok *tok,
+                         const char *where, ns_error *err)
+{
+    ns_row_out unused = {0};
+    masker m = {.c = c, .v = v, .tok = tok, .where = where, .out = &unused};
+    ns_status st = NS_OK;
+    NS_CHECK(st, check_special_text(&m, err), "%s", "");
+    NS_CHECK(st, render(&m, &m.whole, v->messages->n, 1, NULL, err), "%s", where);
+    NS_CHECK(st, ns_buf_add(text, m.whole.data, m.whole.len, err), "text");
+    NS_CHECK(st, ns_tok_encode(tok, ids, m.whole.data, m.whole.len, 0, err), "%s", where);
+done:
+    ns_buf_free(&m.whole);
+    return st;
+}
+
 ns_status ns_chat_tokens(ns_row_out *out, const ns_chat *c, const ns_conversation *v, const ns_rows_options *o,
                          const ns_tok *tok, const char *where, ns_error *err)
 {
@@ -377,6 +392,7 @@ ns_status ns_chat_tokens(ns_row_out *out, const ns_chat *c, const ns_conversatio
     size_t open = 0;
     NS_CHECK(st, check_special_text(&m, err), "%s", "");
     NS_CHECK(st, find_spans(&m, err), "%s", "");
+    if (out->text) NS_CHECK(st, ns_buf_add(out->text, m.whole.data, m.whole.len, err), "text");
     NS_CHECK(st, encode_cut(&m, &spans, err), "%s", "");
     NS_CHECK(st, ns_grow((void **)&out->mask, &out->mask_cap, out->ids.n + 1, 1, "rows.mask", err), "mask");
     set_mask(&m, &spans, out->mask + out->row_begin, &open);

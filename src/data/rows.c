@@ -167,6 +167,13 @@ static int forced_form(const ns_rows_options *o)
     return -1;
 }
 
+int ns_rows_form(const ns_json *row, const ns_chat *c)
+{
+    const ns_rows_options o = {.chat = c};
+    int forced = forced_form(&o);
+    return forced != -2 ? forced : ns_chat_form_of(row, 1);
+}
+
 static ns_status detect(loader *l, ns_examples *out, ns_error *err)
 {
     ns_arena a = NS_ARENA_INIT("rows.first");

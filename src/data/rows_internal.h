@@ -16,6 +16,7 @@ typedef struct ns_row_out {
     int32_t answer_start; /* of the row in hand */
     int truncated, empty; /* of the row in hand: cut; no answer text */
     unsigned notes;       /* of the row in hand: NS_CHAT_NOTE_* */
+    ns_buf *text;         /* NULL, or where the text of a templated row goes, too */
     int short_field;      /* the truncation field was shorter than its share */
     ns_ids *piece;        /* scratch, one per template piece */
     /* which part of the template or which role the ids of the row in hand belong to: span i ends at id end (of the row,
@@ -84,6 +85,7 @@ enum { NS_CHAT_N_FORMS = 4 };
 extern const char *const ns_chat_form_name[NS_CHAT_N_FORMS];
 /* The chat form of a row, or -1. `standard`: prompt_template is the default, so that instruction and output mean alpaca. */
 int ns_chat_form_of(const ns_json *row, int standard);
+int ns_rows_form(const ns_json *row, const ns_chat *c); /* the forced form, else the row's own; -1: no chat row */
 
 /* Names the row's keys in buf: "question, answer". */
 const char *ns_rows_keys(const ns_json *row, char *buf, size_t n);
