@@ -472,6 +472,13 @@ static void name_forms(ns_examples *out, const joined *j)
 
 static void report_notes(const loader *l, const joined *j)
 {
+    if (l->chat && !l->layout)
+        NS_INFO("%s: what is trained: turns of %s%s%s, found by %s", l->path, l->o.chat->roles[0],
+                l->o.chat->n_roles > 1 ? " and other roles" : "",
+                l->o.chat->last_turn_only ? ", the last one of a row" : "",
+                l->o.chat->only_assistant && ns_chat_template_has_generation(l->o.chat->tmpl, 0)
+                    ? "the template's {% generation %} marks"
+                    : "comparing renderings with and without the turn");
     static const char *const texts[NS_CHAT_N_NOTES] = {
         "have a trained turn that the chat template writes differently once others follow it (thoughts are dropped): "
         "it is trained "
