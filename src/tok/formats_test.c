@@ -372,7 +372,8 @@ static void tekken(void **state)
     strstr(b.data, "BA==")[0] = '!';
     refused(b.data, b.len, NULL, NS_ERR_INPUT, "is not base64 (byte 0)");
     static const char bad[] = "{\"config\":{\"default_vocab_size\":5,\"default_num_special_tokens\":5},\"vocab\":[]}";
-    refused(bad, sizeof bad - 1, NULL, NS_ERR_INPUT, "a smaller default_num_special_tokens, found 5 and 5");
+    refused(bad, sizeof bad - 1, NULL, NS_ERR_INPUT,
+            "a smaller default_num_special_tokens (10000 at most), found 5 and 5");
     static const char few[] = "{\"config\":{\"default_vocab_size\":5,\"default_num_special_tokens\":1},\"vocab\":[]}";
     refused(few, sizeof few - 1, NULL, NS_ERR_INPUT, "vocab has 0 tokens, config.default_vocab_size needs 4");
     ns_ids_free(&ids);

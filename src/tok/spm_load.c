@@ -237,6 +237,8 @@ static ns_status add_piece(reading *r, size_t id, ns_error *err)
            "");
     t->literal[t->n_literal++] = (int32_t)id;
     if (x->kind != NS_SPM_CONTROL) return NS_OK;
+    NS_FAIL_IF(t->added.n == 20000, NS_ERR_UNSUPPORTED, "%s: byte %zu: more than 20000 control pieces", r->where,
+               x->at);
     ns_added a = {.id = (int32_t)id, .content = x->text, .special = 1, .unseen = 1};
     return ns_tok_add_token(r->l, &a, r->where, err);
 }

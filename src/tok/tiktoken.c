@@ -336,8 +336,9 @@ ns_status ns_tekken_read(loader *l, const ns_json *root, ns_error *err)
     const ns_json *config = ns_json_get(root, "config");
     int32_t size = id_of(ns_json_get(config, "default_vocab_size"));
     int32_t n_special = id_of(ns_json_get(config, "default_num_special_tokens"));
-    NS_FAIL_IF(size < 0 || n_special < 0 || n_special >= size || n_special > 100000, NS_ERR_INPUT,
-               "%s: config needs default_vocab_size and a smaller default_num_special_tokens, found %.*s and %.*s",
+    NS_FAIL_IF(size < 0 || n_special < 0 || n_special >= size || n_special > 10000, NS_ERR_INPUT,
+               "%s: config needs default_vocab_size and a smaller default_num_special_tokens (10000 at most), found "
+               "%.*s and %.*s",
                l->src->where, S(shown(ns_json_get(config, "default_vocab_size"))),
                S(shown(ns_json_get(config, "default_num_special_tokens"))));
     ranks r = {.l = l, .first_id = n_special};
