@@ -30,19 +30,31 @@ static inline int bench_compare(const void *a, const void *b)
 
 enum { BENCH_MIN_CALLS = 7, BENCH_MAX_CALLS = 2000 };
 
-static inline void bench_time(double *best, double *median, void (*fn)(void *), void *arg)
+/* CPU time of this process: what a busy machine disturbs least; for work of one thread. */
+static inline double bench_cpu(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static inline void bench_time_by(double (*now)(void), double *best, double *median, void (*fn)(void *), void *arg)
 {
     static double t[BENCH_MAX_CALLS];
     int n = 0;
     fn(arg); /* warm-up: page faults, caches, lazily opened libraries */
     for (double start = bench_now(); n < BENCH_MAX_CALLS && (n < BENCH_MIN_CALLS || bench_now() - start < 0.5); n++) {
-        double t0 = bench_now();
+        double t0 = now();
         fn(arg);
-        t[n] = bench_now() - t0;
+        t[n] = now() - t0;
     }
     qsort(t, (size_t)n, sizeof *t, bench_compare);
     *best = t[0];
     *median = t[n / 2];
+}
+static inline void bench_time(double *best, double *median, void (*fn)(void *), void *arg)
+{
+    bench_time_by(bench_now, best, median, fn, arg);
 }
 
 /* `more`: further members, `"name": value, ...` without braces, or NULL. `rate` is for the best call. */

@@ -25,7 +25,7 @@ if [ -f "$rows" ]; then have bench_json && "$build/bench/bench_json" "$rows"; el
 for name in llama2/tokenizer.json qwen2.5/tokenizer.assembled.json llama3/tokenizer.assembled.json; do
     if ! have bench_tok; then continue; fi
     if [ -f "$data/tokenizers/$name" ] && [ -f "$text" ]; then
-        "$build/bench/bench_tok" "${name%%/*}" "$data/tokenizers/$name" "$text" || skip tok.encode ns "$name failed, see above"
+        "$build/bench/bench_tok" "${name%%/*}" "$data/tokenizers/$name" "$text" "$rows" || skip tok.encode ns "$name failed, see above"
     else
         skip tok.encode ns "no test data"
     fi

@@ -176,13 +176,48 @@ int32_t ns_bpe_find(const ns_bpe *m, const void *p, size_t n)
     return slot_of(m, p, n, &key)->id1 - 1;
 }
 
-void ns_bpe_seal(ns_bpe *m)
+/* A symbol lies across a border only if a merge put its two sides together right there. So where no merge has the byte
+ * before the border last in its left part and the byte behind it first in its right part, both sides keep to themselves,
+ * and so does the order of merging within each. Borders inside a character do not count; nor is anything known if byte
+ * tokens or the unknown token take part, or if a whole text is looked up before merging. */
+static ns_status find_joins(ns_bpe *m, ns_error *err)
+{
+    for (int b = 0; b < 256; b++)
+        if (m->byte_id[b] < 0) return NS_OK;
+    if (m->ignore_merges) return NS_OK;
+    uint64_t *joins = NULL;
+    NS_TRY(ns_alloc((void **)&joins, 256 * 256 / 8, "tok.merges", err), "joins");
+    for (size_t i = 0; i < (size_t)1 << m->pair_bits; i++) {
+        const ns_bpe_pair *q = &m->pairs[i];
+        if (!q->left1) continue;
+        int32_t side[2] = {(int32_t)q->left1 - 1, (int32_t)q->right};
+        for (int k = 0; k < 2; k++)
+            for (int b = 0; b < 256; b++)
+                if (m->byte_id[b] == side[k]) {
+                    ns_free(joins);
+                    return NS_OK;
+                }
+        ns_bpe_span l = m->span[side[0]], r = m->span[side[1]];
+        if (!l.len || !r.len) { /* an empty token: any two bytes may be its neighbours */
+            ns_free(joins);
+            return NS_OK;
+        }
+        uint8_t a = (uint8_t)m->text[l.at + l.len - 1], c = (uint8_t)m->text[r.at];
+        joins[a * 4 + (c >> 6)] |= (uint64_t)1 << (c & 63);
+    }
+    for (int a = 0; a < 256; a++) joins[a * 4 + 2] = UINT64_MAX; /* 80..bf go on with a character */
+    m->joins = joins;
+    return NS_OK;
+}
+
+ns_status ns_bpe_seal(ns_bpe *m, ns_error *err)
 {
     for (int b = 0; b < 256; b++) {
         static const char hex[] = "0123456789ABCDEF";
         char c = (char)b, name[] = {'<', '0', 'x', hex[b >> 4], hex[b & 15], '>'};
         m->byte_id[b] = !m->by_char ? ns_bpe_find(m, &c, 1) : m->byte_fallback ? ns_bpe_find(m, name, sizeof name) : -1;
     }
+    return m->by_char && m->byte_fallback ? find_joins(m, err) : NS_OK;
 }
 
 void ns_bpe_free(ns_bpe *m)
@@ -191,6 +226,7 @@ void ns_bpe_free(ns_bpe *m)
     ns_free(m->span);
     ns_free(m->slots);
     ns_free(m->pairs);
+    ns_free(m->joins);
     memset(m, 0, sizeof *m);
 }
 

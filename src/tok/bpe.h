@@ -3,7 +3,7 @@
  *     NS_TRY(ns_bpe_init(&m, n_tokens, n_merges, err), "...");
  *     ns_bpe_add_token(&m, id, bytes, n, NS_BPE_MAPPED, &clash, err); ...   // all tokens
  *     ns_bpe_add_merge(&m, rank, left_id, right_id, new_id); ...            // ranks 0,1,...
- *     ns_bpe_seal(&m);
+ *     NS_TRY(ns_bpe_seal(&m, err), "...");
  *     ns_bpe_work w = {0};
  *     NS_TRY(ns_bpe_encode(&m, &w, &ids, piece, n, err), "...");            // appends
  * After seal the model is const and may be used from many threads, each with its own ns_bpe_work. */
@@ -52,6 +52,9 @@ typedef struct ns_bpe {
      * stand for the bytes of all other characters. */
     int by_char, byte_fallback, ignore_merges, fuse_unk;
     int32_t unk; /* -1 none */
+    /* by_char: which bytes can come to stand side by side inside a token, 1 bit for each (left, right); a text may be
+     * encoded part by part when cut elsewhere. NULL: nothing is known, so it may not. */
+    uint64_t *joins;
 } ns_bpe;
 
 /* Scratch of one encoding call: for words too long for the stack. */
@@ -72,7 +75,11 @@ NS_MUST_USE ns_status ns_bpe_add_token(ns_bpe *m, int32_t id, const char *p, siz
                                        ns_error *err);
 /* A repeated pair keeps the last rank. At most n_merges different pairs. */
 void ns_bpe_add_merge(ns_bpe *m, uint32_t rank, int32_t left, int32_t right, int32_t id);
-void ns_bpe_seal(ns_bpe *m);
+NS_MUST_USE ns_status ns_bpe_seal(ns_bpe *m, ns_error *err);
+static inline int ns_bpe_joins(const ns_bpe *m, uint8_t left, uint8_t right)
+{
+    return !m->joins || (m->joins[left * 4 + (right >> 6)] >> (right & 63) & 1);
+}
 void ns_bpe_free(ns_bpe *m);
 
 int32_t ns_bpe_find(const ns_bpe *m, const void *p, size_t n); /* -1: absent, or literal */

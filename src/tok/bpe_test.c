@@ -51,7 +51,7 @@ static void build(random_model *r, int letters, int merges)
         ns_bpe_add_merge(&r->m, (uint32_t)r->n_merges, a, b, id);
         r->n_merges++;
     }
-    ns_bpe_seal(&r->m);
+    assert_ns_ok(ns_bpe_seal(&r->m, &err), &err);
 }
 
 /* The definition: lowest rank anywhere, leftmost, until nothing merges. */
@@ -158,7 +158,7 @@ static void ignore_merges_and_unknown(void **state)
         ns_bpe_add_merge(&m, 0, 0, 1, 2);
         m.unk = variant >= 2 ? 5 : -1;
         m.fuse_unk = variant == 3;
-        ns_bpe_seal(&m);
+        assert_ns_ok(ns_bpe_seal(&m, &err), &err);
         encode_is(&m, "ab", "2");
         encode_is(&m, "ba", variant == 1 ? "3" : "1 0");
         encode_is(&m, "aba", "2 0");
@@ -210,7 +210,7 @@ static void a_megabyte_of_one_letter(void **state)
         assert_ns_ok(ns_bpe_add_token(&m, k, a, (size_t)1 << k, NS_BPE_MAPPED, &clash, &err), &err);
         if (k) ns_bpe_add_merge(&m, (uint32_t)k - 1, k - 1, k - 1, k);
     }
-    ns_bpe_seal(&m);
+    assert_ns_ok(ns_bpe_seal(&m, &err), &err);
     assert_ns_ok(ns_bpe_encode(&m, &w, &ids, (uint8_t *)a, N - 1, &err), &err);
     assert_int_equal(ids.n, (N >> LEVELS) - 1 + LEVELS);
     assert_int_equal(ids.v[0], LEVELS);

@@ -23,14 +23,22 @@ enum {
     S_COUNT = L_COUNT * V_COUNT * T_COUNT
 };
 
+/* End of the ASCII characters at i. */
+static inline size_t ascii_end(const uint8_t *p, size_t n, size_t i)
+{
+    uint64_t w[4];
+    while (i + 32 <= n && (memcpy(w, p + i, 32), !((w[0] | w[1] | w[2] | w[3]) & 0x8080808080808080u))) i += 32;
+    while (i + 8 <= n && (memcpy(w, p + i, 8), !(w[0] & 0x8080808080808080u))) i += 8;
+    while (i < n && p[i] < 0x80) i++;
+    return i;
+}
+
 size_t ns_utf8_check(const uint8_t *p, size_t n)
 {
     size_t i = 0;
     while (i < n) {
         if (p[i] < 0x80) {
-            uint64_t w;
-            while (i + 8 <= n && (memcpy(&w, p + i, 8), !(w & 0x8080808080808080u))) i += 8;
-            while (i < n && p[i] < 0x80) i++;
+            i = ascii_end(p, n, i);
             continue;
         }
         uint8_t c = p[i];
@@ -106,9 +114,7 @@ static size_t skip_inert(ns_form form, const uint8_t *p, size_t n, size_t i)
     uint8_t safe = form == NS_NFC ? 0xcc : 0xc2;
     while (i < n) {
         if (p[i] < 0x80) {
-            uint64_t w;
-            while (i + 8 <= n && (memcpy(&w, p + i, 8), !(w & 0x8080808080808080u))) i += 8;
-            while (i < n && p[i] < 0x80) i++;
+            i = ascii_end(p, n, i);
             continue;
         }
         if (p[i] < safe) {

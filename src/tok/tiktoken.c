@@ -98,7 +98,7 @@ static ns_status make_tables(ranks *r, ns_error *err)
     }
     NS_TRY(ns_bpe_size_merges(&t->bpe, cut_tokens(r, 0), err), "%s", "");
     cut_tokens(r, 1);
-    ns_bpe_seal(&t->bpe);
+    NS_TRY(ns_bpe_seal(&t->bpe, err), "%s", "");
     for (int b = 0; b < 256; b++)
         NS_FAIL_IF(t->bpe.byte_id[b] < 0, NS_ERR_INPUT,
                    "%s: no token for the single byte 0x%02x: the file is cut short", w, b);

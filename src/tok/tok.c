@@ -47,7 +47,8 @@ static ns_status run_stages(call *c, int stage, const uint8_t *p, size_t n, ns_e
 {
     const ns_tok *t = c->t;
     if (!n) return NS_OK;
-    if (stage == t->n_stages) return ns_bpe_encode(&t->bpe, &c->work, c->out, p, n, err);
+    int last = stage + 1 >= t->n_stages;
+    if (stage == t->n_stages) return ns_words_encode(&t->bpe, t->serial, NULL, &c->work, c->out, p, n, err);
     ns_split_fn next = t->stage[stage];
     if (!next) { /* add_prefix_space; there is only one such stage, so one buffer is enough */
         if (p[0] == ' ') return run_stages(c, stage + 1, p, n, err);
@@ -56,13 +57,11 @@ static ns_status run_stages(call *c, int stage, const uint8_t *p, size_t n, ns_e
         NS_TRY(ns_buf_add(&c->blank, p, n, err), "prefix space");
         return run_stages(c, stage + 1, (const uint8_t *)c->blank.data, n + 1, err);
     }
-    int last = stage + 1 == t->n_stages;
+    if (last) return ns_words_encode(&t->bpe, t->serial, next, &c->work, c->out, p, n, err);
     for (size_t i = 0, e; i < n; i = e) {
         e = next(p, n, i);
         NS_VERIFY(e > i && e <= n);
-        ns_status st = last ? ns_bpe_encode(&t->bpe, &c->work, c->out, p + i, e - i, err)
-                            : run_stages(c, stage + 1, p + i, e - i, err);
-        if (st != NS_OK) return st;
+        NS_TRY(run_stages(c, stage + 1, p + i, e - i, err), "%s", "");
     }
     return NS_OK;
 }
@@ -123,7 +122,7 @@ done:
     ns_bpe_work_free(&c.work);
     ns_buf_free(&c.nfc);
     ns_buf_free(&c.blank);
-    ns_gap_work_free(&c.gap);
+    if (t->general || spans) ns_gap_work_free(&c.gap);
     return st;
 }
 

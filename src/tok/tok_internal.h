@@ -8,6 +8,7 @@
 #include "tok/bpe.h"
 #include "tok/decode.h"
 #include "tok/norm.h"
+#include "tok/words.h"
 #include "tok/pretok.h"
 #include "tok/split.h"
 #include "tok/spm.h"
@@ -36,6 +37,7 @@ struct ns_tok {
     ns_ids prefix, suffix; /* post-processor template around the text */
     int32_t bos, eos;
     int64_t n_ids;
+    uint32_t serial; /* of words remembered (words.h); 0: none are */
     int space_sensitive;
 };
 

@@ -187,7 +187,7 @@ static ns_status read_model(loader *l, const ns_json *model, ns_error *err)
     NS_TRY(ns_bpe_init(m, vocab->n, merges->n, err), "%s", "");
     NS_TRY(read_vocab(l, vocab, err), "%s", "");
     NS_TRY(read_merges(l, merges, err), "%s", "");
-    ns_bpe_seal(m);
+    NS_TRY(ns_bpe_seal(m, err), "%s", "");
     return read_unknown(l, model, err);
 }
 
@@ -471,6 +471,7 @@ ns_status ns_tok_build(ns_tok **out, const ns_tok_source *src, ns_error *err)
     NS_CHECK(st, ns_alloc((void **)&l.t, sizeof *l.t, "tok", err), "%s", "");
     l.t->arena.label = "tok.added";
     l.t->bos = l.t->eos = -1;
+    l.t->serial = ns_words_serial();
     NS_CHECK(st, build(&l, err), "%s", "");
     *out = l.t;
     l.t = NULL;
