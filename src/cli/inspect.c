@@ -144,7 +144,7 @@ static ns_status inspect(const char *path, const inspect_options *o, int json, n
     r.prompt_template = o->prompt_template;
     r.label_key = o->label_key;
     r.truncation_field = o->truncation_field;
-    r.truncate_left = !strcmp(o->truncation_method, "left");
+    (void)ns_rows_long_parse(&r.too_long, o->truncation_method); /* one of the choices */
     r.max_seq_length = o->max_seq_length;
     r.add_bos = o->add_bos;
     r.add_eos = o->add_eos;

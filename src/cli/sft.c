@@ -75,6 +75,10 @@ static int run(void *options, ns_parsed *p)
         ns_sft_close(&t);
         return ns_status_exit_code(st);
     }
+    if (t.rows_refused && first) {
+        ns_error other = NS_ERROR_INIT; /* the first error is the one that counts */
+        if (ns_sft_row_report(&t, &other) != NS_OK) ns_cli_fail("sft", &other);
+    }
     if (st == NS_OK) st = ns_sft_report(&t, &text, 0, &err);
     if (st == NS_OK && !p->quiet && first) fputs(text.data, stderr);
     if (st == NS_OK) st = ns_config_dump(p->config, &yaml, 1, &err);

@@ -65,7 +65,7 @@ static void add(ns_inspect_rows_found *f, int64_t row)
     f->n++;
 }
 
-static void look_at_row(ns_inspect *in, const ends *e, int32_t bos, int64_t row)
+static void look_at_row(ns_inspect *in, const ends *e, int64_t row)
 {
     const ns_examples *ex = in->ex;
     const int32_t *ids = ex->ids + ex->start[row];
@@ -76,7 +76,7 @@ static void look_at_row(ns_inspect *in, const ends *e, int32_t bos, int64_t row)
     if (ex->flags[row] & NS_ROW_SHORT_FIELD) add(&in->found[NS_INSPECT_SHORT_FIELD], row);
     if (ex->flags[row] & NS_ROW_EMPTY) add(&in->found[NS_INSPECT_EMPTY], row);
     if (ex->same_as[row] != row) add(&in->found[NS_INSPECT_DUPLICATE], row);
-    if (n > 1 && bos >= 0 && ids[0] == bos && ids[1] == bos) add(&in->found[NS_INSPECT_DOUBLE_BOS], row);
+    if (ex->flags[row] & NS_ROW_DOUBLE_BOS) add(&in->found[NS_INSPECT_DOUBLE_BOS], row);
     while (last >= 0 && !ns_inspect_is_trained(ex, row, last)) last--;
     if (last < 0) {
         add(&in->found[NS_INSPECT_ALL_MASKED], row);
@@ -130,7 +130,6 @@ ns_status ns_inspect_rows(ns_inspect *out, const ns_examples *ex, const ns_tok *
                           const ns_rows_options *o, ns_error *err)
 {
     ends e;
-    int32_t bos = o->bos_id >= 0 ? o->bos_id : ns_tok_bos(tok);
     *out = (ns_inspect){.ex = ex,
                         .tok = tok,
                         .path = path,
@@ -139,7 +138,7 @@ ns_status ns_inspect_rows(ns_inspect *out, const ns_examples *ex, const ns_tok *
                         .shortest = -1,
                         .longest = -1};
     find_ends(&e, tok);
-    for (int64_t i = 0; i < ex->n; i++) look_at_row(out, &e, bos, i);
+    for (int64_t i = 0; i < ex->n; i++) look_at_row(out, &e, i);
     if (ex->n) out->mean = (double)out->tokens / (double)ex->n;
     count_bars(out);
     return find_top(out, err);

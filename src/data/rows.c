@@ -3,8 +3,8 @@
  *   mapped file ─lines─▶ tiles of 256 rows ─parse, tokenise (all threads)─▶ per-tile ids ─join in file order─▶ counts, hash
  *
  * Invariants: the result does not depend on the number of threads or on timing: tiles are cut by row number and joined in
- * order, and of several bad rows the first in the file is reported. Nothing is dropped: truncated, empty, duplicate and
- * target-less rows are kept, counted and named in the log. */
+ * order, and of several bad rows the first in the file is reported. Truncated, empty, duplicate and target-less rows are
+ * kept, counted and named in the log; rows are dropped only with NS_LONG_DROP, counted and listed. */
 #include "data/rows.h"
 
 #include <inttypes.h>
@@ -20,11 +20,12 @@ enum { TILE_ROWS = 256, TILES_A_ROUND = 64, MAX_ROW_IDS = 1 << 28 };
 
 typedef struct tile_out {
     ns_row_out row;
-    int64_t *len;    /* ids of each row */
+    int64_t *len;    /* ids of each row; -1: dropped */
+    int64_t *full;   /* ids of each row before truncation */
     int32_t *answer; /* answer_start of each row */
     uint8_t *flags;  /* NS_ROW_* of each row */
     uint64_t *key;   /* [2 per row] content hash */
-    int64_t n_truncated, n_empty, n_short_field, n_double_bos;
+    int64_t n_truncated, n_empty, n_short_field;
     int64_t n_note[NS_CHAT_N_NOTES], n_form[NS_CHAT_N_FORMS];
     ns_error err;
 } tile_out;
@@ -280,19 +281,30 @@ static ns_status row_to_ids(loader *l, tile_out *t, ns_arena *a, int64_t i, int6
     size_t n = t->row.ids.n - begin;
     NS_FAIL_IF(n > MAX_ROW_IDS, NS_ERR_INPUT, "%s: the row has %zu tokens, more than %d", where, n, MAX_ROW_IDS);
     const int32_t *ids = t->row.ids.v + begin;
+    t->full[k] = t->row.full;
+    NS_FAIL_IF(t->row.truncated && l->o.too_long == NS_LONG_ERROR, NS_ERR_INPUT,
+               "%s: the row has %" PRId64 " tokens, max_seq_length is %" PRId64
+               ": raise it, or choose truncation_method=right, left or drop",
+               where, t->row.full, l->o.max_seq_length);
+    if (t->row.truncated && l->o.too_long == NS_LONG_DROP) {
+        t->row.ids.n = begin;
+        t->len[k] = -1;
+        return NS_OK;
+    }
+    int32_t bos = l->o.bos_id >= 0 ? l->o.bos_id : ns_tok_bos(l->tok);
     t->len[k] = (int64_t)n;
     t->answer[k] = t->row.answer_start;
     t->flags[k] = (uint8_t)((t->row.truncated ? NS_ROW_TRUNCATED : 0) | (t->row.empty ? NS_ROW_EMPTY : 0) |
-                            (t->row.short_field ? NS_ROW_SHORT_FIELD : 0));
+                            (t->row.short_field ? NS_ROW_SHORT_FIELD : 0) |
+                            (n > 1 && bos >= 0 && ids[0] == bos && ids[1] == bos ? NS_ROW_DOUBLE_BOS : 0));
     t->n_truncated += t->row.truncated;
     t->n_empty += t->row.empty;
     t->n_short_field += t->row.short_field;
-    int32_t bos = l->o.bos_id >= 0 ? l->o.bos_id : ns_tok_bos(l->tok);
-    t->n_double_bos += n > 1 && bos >= 0 && ids[0] == bos && ids[1] == bos;
     const uint8_t *mask = l->chat ? t->row.mask + begin : NULL;
     NS_TRY(ns_row_span_add(&t->row, (ns_str){"other", 5}, INT64_MAX / 2, err), "%s", where);
     int64_t whole = t->row.n_span > 1 ? t->row.span[t->row.n_span - 2].end : 0;
-    count_parts(&t->row, mask, (int64_t)n, l->o.truncate_left && whole > (int64_t)n ? whole - (int64_t)n : 0);
+    count_parts(&t->row, mask, (int64_t)n,
+                l->o.too_long == NS_LONG_LEFT && whole > (int64_t)n ? whole - (int64_t)n : 0);
     hash_row(t->key + 2 * k, ids, mask, (int64_t)n, t->row.answer_start);
     return NS_OK;
 }
@@ -309,6 +321,7 @@ static void run_tile(void *arg, int index, int worker)
     ns_status st = NS_OK;
     ns_arena a = NS_ARENA_INIT("rows.tile");
     NS_CHECK(st, ns_alloc((void **)&t->len, TILE_ROWS * sizeof *t->len, "rows.tile", err), "tile");
+    NS_CHECK(st, ns_alloc((void **)&t->full, TILE_ROWS * sizeof *t->full, "rows.tile", err), "tile");
     NS_CHECK(st, ns_alloc((void **)&t->answer, TILE_ROWS * sizeof *t->answer, "rows.tile", err), "tile");
     NS_CHECK(st, ns_alloc((void **)&t->flags, TILE_ROWS, "rows.tile", err), "tile");
     NS_CHECK(st, ns_alloc((void **)&t->key, TILE_ROWS * 2 * sizeof *t->key, "rows.tile", err), "tile");
@@ -335,6 +348,7 @@ static void free_tile(tile_out *t)
     ns_free(t->row.piece);
     ns_free(t->row.span);
     ns_free(t->len);
+    ns_free(t->full);
     ns_free(t->answer);
     ns_free(t->flags);
     ns_free(t->key);
@@ -343,12 +357,13 @@ static void free_tile(tile_out *t)
 
 /* ---- joining, in file order ---- */
 typedef struct joined {
-    size_t ids_cap, mask_cap;
+    size_t ids_cap, mask_cap, dropped_cap;
     uint64_t *key; /* [2n] */
-    int64_t n, n_short_field, n_double_bos, n_note[NS_CHAT_N_NOTES], n_form[NS_CHAT_N_FORMS];
+    int64_t n, n_short_field, n_note[NS_CHAT_N_NOTES], n_form[NS_CHAT_N_FORMS];
 } joined;
 
-static ns_status join_tile(joined *j, ns_examples *out, const loader *l, const tile_out *t, int64_t rows, ns_error *err)
+static ns_status join_tile(joined *j, ns_examples *out, const loader *l, const tile_out *t, int64_t from, int64_t rows,
+                           ns_error *err)
 {
     size_t at = (size_t)out->start[j->n], n = t->row.ids.n;
     NS_TRY(ns_grow((void **)&out->ids, &j->ids_cap, at + n, sizeof *out->ids, "rows.ids", err), "ids");
@@ -358,7 +373,17 @@ static ns_status join_tile(joined *j, ns_examples *out, const loader *l, const t
         if (n) memcpy(out->mask + at, t->row.mask, n);
     }
     for (int64_t k = 0; k < rows; k++) {
+        if (t->len[k] < 0) {
+            NS_TRY(ns_grow((void **)&out->dropped, &j->dropped_cap, (size_t)out->n_dropped + 1, sizeof *out->dropped,
+                           "rows.dropped", err),
+                   "dropped rows");
+            out->dropped[out->n_dropped++] = (struct ns_row_dropped){from + k + 1, t->full[k]};
+            continue;
+        }
         int64_t len = t->len[k], e = j->n++;
+        if (out->line) out->line[e] = from + k + 1;
+        out->full[e] = (int32_t)t->full[k];
+        out->n_double_bos += (t->flags[k] & NS_ROW_DOUBLE_BOS) != 0;
         out->start[e + 1] = out->start[e] + len;
         out->answer_start[e] = t->answer[k];
         out->flags[e] = t->flags[k];
@@ -383,7 +408,6 @@ static ns_status join_tile(joined *j, ns_examples *out, const loader *l, const t
     out->n_truncated += t->n_truncated;
     out->n_empty += t->n_empty;
     j->n_short_field += t->n_short_field;
-    j->n_double_bos += t->n_double_bos;
     for (int i = 0; i < NS_CHAT_N_NOTES; i++) j->n_note[i] += t->n_note[i];
     for (int i = 0; i < NS_CHAT_N_FORMS; i++) j->n_form[i] += t->n_form[i];
     return NS_OK;
@@ -417,6 +441,9 @@ static ns_status tokenise_all(loader *l, ns_examples *out, ns_threads *pool, joi
     NS_CHECK(st, ns_alloc((void **)&out->start, (size_t)(l->n + 1) * sizeof *out->start, "rows.start", err), "start");
     NS_CHECK(st, ns_alloc((void **)&out->answer_start, (size_t)l->n * sizeof *out->answer_start, "rows.answer", err),
              "answer");
+    NS_CHECK(st, ns_alloc((void **)&out->full, (size_t)l->n * sizeof *out->full, "rows.full", err), "full");
+    if (l->o.too_long == NS_LONG_DROP)
+        NS_CHECK(st, ns_alloc((void **)&out->line, (size_t)l->n * sizeof *out->line, "rows.line", err), "line");
     NS_CHECK(st, ns_alloc((void **)&out->flags, (size_t)l->n, "rows.flags", err), "flags");
     NS_CHECK(st, ns_alloc((void **)&out->same_as, (size_t)l->n * sizeof *out->same_as, "rows.same_as", err), "same_as");
     NS_CHECK(st, ns_alloc((void **)&j->key, (size_t)l->n * 2 * sizeof *j->key, "rows.keys", err), "keys");
@@ -431,13 +458,13 @@ static ns_status tokenise_all(loader *l, ns_examples *out, ns_threads *pool, joi
                 st = t->err.code;
                 goto done;
             }
-            int64_t rest = l->n - (l->first_tile + i) * TILE_ROWS;
-            NS_CHECK(st, join_tile(j, out, l, t, rest < TILE_ROWS ? rest : TILE_ROWS, err), "%s", l->path);
+            int64_t from = (l->first_tile + i) * TILE_ROWS, rest = l->n - from;
+            NS_CHECK(st, join_tile(j, out, l, t, from, rest < TILE_ROWS ? rest : TILE_ROWS, err), "%s", l->path);
             free_tile(t);
         }
-        ns_progress_set(progress, (double)j->n, NULL);
+        ns_progress_set(progress, (double)(j->n + out->n_dropped), NULL);
     }
-    out->n = l->n;
+    out->n = j->n;
 done:
     for (int i = 0; l->tile && i < TILES_A_ROUND; i++) free_tile(&l->tile[i]);
     ns_progress_end(&progress, NULL);
@@ -500,10 +527,15 @@ static void report(const ns_examples *out, const loader *l, const joined *j)
     if (out->n_truncated)
         NS_WARN("%s: %" PRId64 " of %" PRId64 " rows are longer than max_seq_length %" PRId64 " and were cut (%s)",
                 l->path, out->n_truncated, out->n, l->o.max_seq_length,
-                l->chat ? (l->o.truncate_left ? "their beginning" : "their end")
-                        : (l->o.truncate_left ? "the beginning of the truncation field, then of the row"
-                                              : "the end of the truncation field, assistant header included, then of "
-                                                "the row"));
+                l->chat ? (l->o.too_long == NS_LONG_LEFT ? "their beginning" : "their end")
+                        : (l->o.too_long == NS_LONG_LEFT
+                               ? "the beginning of the truncation field, then of the row"
+                               : "the end of the truncation field, assistant header included, then of "
+                                 "the row"));
+    if (out->n_dropped)
+        NS_WARN("%s: %" PRId64 " of %" PRId64 " rows are longer than max_seq_length %" PRId64
+                " and were dropped (truncation_method=drop)",
+                l->path, out->n_dropped, out->n + out->n_dropped, l->o.max_seq_length);
     if (j->n_short_field)
         NS_WARN("%s: in %" PRId64 " of them %s is not long enough to truncate", l->path, j->n_short_field,
                 l->o.truncation_field);
@@ -512,9 +544,9 @@ static void report(const ns_examples *out, const loader *l, const joined *j)
                 out->n_all_masked);
     if (out->n_empty) NS_WARN("%s: %" PRId64 " rows have an empty answer", l->path, out->n_empty);
     if (out->n_duplicate) NS_WARN("%s: %" PRId64 " rows repeat an earlier row", l->path, out->n_duplicate);
-    if (j->n_double_bos)
+    if (out->n_double_bos)
         NS_WARN("%s: %" PRId64 " rows begin with two BOS tokens: the text has one, set add_bos=false", l->path,
-                j->n_double_bos);
+                out->n_double_bos);
     report_notes(l, j);
 }
 
@@ -523,6 +555,17 @@ static void hash_all(ns_examples *out, const uint64_t *key)
     uint64_t h = mix((uint64_t)out->n);
     for (int64_t i = 0; i < 2 * out->n; i++) h = mix(h ^ key[i]);
     snprintf(out->hash, sizeof out->hash, "%016" PRIx64, h);
+}
+
+int ns_rows_long_parse(ns_rows_long *out, const char *name)
+{
+    static const char *const names[] = {"right", "left", "drop", "error"};
+    for (int i = 0; i < 4; i++)
+        if (!strcmp(name, names[i])) {
+            *out = (ns_rows_long)i;
+            return 1;
+        }
+    return 0;
 }
 
 ns_status ns_rows_load(ns_examples *out, const char *path, const ns_tok *tok, const ns_rows_options *o,
@@ -561,5 +604,8 @@ void ns_examples_free(ns_examples *ex)
     ns_free(ex->mask);
     ns_free(ex->flags);
     ns_free(ex->same_as);
+    ns_free(ex->dropped);
+    ns_free(ex->line);
+    ns_free(ex->full);
     memset(ex, 0, sizeof *ex);
 }

@@ -13,8 +13,9 @@
 
 enum { /* of one row */
        NS_ROW_TRUNCATED = 1,
-       NS_ROW_EMPTY = 2,      /* no answer text */
-       NS_ROW_SHORT_FIELD = 4 /* truncated, and the truncation field was not long enough */
+       NS_ROW_EMPTY = 2,       /* no answer text */
+       NS_ROW_SHORT_FIELD = 4, /* truncated, and the truncation field was not long enough */
+       NS_ROW_DOUBLE_BOS = 8   /* begins with two BOS tokens */
 };
 
 enum { NS_ROWS_MAX_PARTS = 40 };
@@ -30,9 +31,15 @@ typedef struct ns_examples { /* tokenised data set, in file order */
     int32_t *answer_start; /* [n] index in the row's ids */
     uint8_t *mask;     /* NULL, or [start[n]] explicit target mask for ids (chat rows): mask[i]=1: id i is a target */
     int64_t n_targets; /* trained tokens over the whole set */
-    int64_t n_truncated, n_all_masked, n_duplicate, n_empty;
-    uint8_t *flags;   /* [n] NS_ROW_* */
-    int64_t *same_as; /* [n] first row with the same ids and mask; its own number if it is the first */
+    int64_t n_truncated, n_all_masked, n_duplicate, n_empty, n_double_bos;
+    int64_t n_dropped; /* too long, with NS_LONG_DROP: not among the n rows */
+    struct ns_row_dropped {
+        int64_t line, full; /* line of the file, from 1; ids */
+    } * dropped;            /* [n_dropped] */
+    int64_t *line;          /* [n] lines of the file, from 1; NULL: row i is line i + 1. See ns_examples_line */
+    int32_t *full;          /* [n] ids before truncation */
+    uint8_t *flags;         /* [n] NS_ROW_* */
+    int64_t *same_as;       /* [n] first row with the same ids and mask; its own number if it is the first */
     int n_parts;
     ns_rows_part part[NS_ROWS_MAX_PARTS]; /* in order of appearance; their tokens add up to all tokens */
     int64_t longest;                      /* tokens (ids) of the longest row after truncation */
@@ -43,19 +50,34 @@ typedef struct ns_examples { /* tokenised data set, in file order */
 } ns_examples;
 void ns_examples_free(ns_examples *ex);
 
+static inline int64_t ns_examples_line(const ns_examples *ex, int64_t row)
+{
+    return ex->line ? ex->line[row] : row + 1;
+}
+
+/* What happens to a row of more than max_seq_length ids. */
+typedef enum ns_rows_long {
+    NS_LONG_RIGHT, /* the truncation field loses its end, then the row (documented) */
+    NS_LONG_LEFT,  /* their beginning (documented) */
+    NS_LONG_DROP,  /* the row is left out, counted and listed */
+    NS_LONG_ERROR  /* the first such row is an error */
+} ns_rows_long;
+/* "right", "left", "drop", "error" */
+int ns_rows_long_parse(ns_rows_long *out, const char *name);
+
 typedef struct ns_rows_options {
     const char *prompt_template;  /* "{input}{output}" */
     const char *label_key;        /* "output" */
     const char *truncation_field; /* "input" */
-    int truncate_left;            /* truncation_method=left */
+    ns_rows_long too_long;        /* truncation_method */
     int64_t max_seq_length;       /* 4096 */
     int add_bos, add_eos, add_sep;
     int32_t sep_id, eos_id, bos_id;
     const ns_chat *chat; /* chat template and what is trained; NULL: shipped layouts, all assistant turns */
 } ns_rows_options;
-#define NS_ROWS_OPTIONS_DEFAULT                                                 \
-    {                                                                           \
-        "{input}{output}", "output", "input", 0, 4096, 0, 0, 0, 0, -1, -1, NULL \
+#define NS_ROWS_OPTIONS_DEFAULT                                                             \
+    {                                                                                       \
+        "{input}{output}", "output", "input", NS_LONG_RIGHT, 4096, 0, 0, 0, 0, -1, -1, NULL \
     }
 
 NS_MUST_USE ns_status ns_rows_load(ns_examples *out, const char *path, const ns_tok *tok, const ns_rows_options *o,

@@ -173,9 +173,10 @@ ns_status ns_rows_chat(ns_row_out *out, ns_chat_form form, const ns_chat_layout 
     out->row_begin = begin;
     NS_TRY(put_row(out, form, l, o, tok, row, a, where, err), "%s", "");
     size_t n = out->ids.n - begin, max = (size_t)o->max_seq_length;
+    out->full = (int64_t)n;
     out->truncated = n > max;
     if (out->truncated) { /* right: the end goes; left: the beginning goes */
-        if (o->truncate_left) {
+        if (o->too_long == NS_LONG_LEFT) {
             memmove(out->ids.v + begin, out->ids.v + begin + (n - max), max * sizeof *out->ids.v);
             memmove(out->mask + begin, out->mask + begin + (n - max), max);
         }

@@ -17,6 +17,7 @@ typedef struct ns_row_out {
     int truncated, empty; /* of the row in hand: cut; no answer text */
     unsigned notes;       /* of the row in hand: NS_CHAT_NOTE_* */
     ns_buf *text;         /* NULL, or where the text of a templated row goes, too */
+    int64_t full;         /* of the row in hand: ids before truncation */
     int short_field;      /* the truncation field was shorter than its share */
     ns_ids *piece;        /* scratch, one per template piece */
     /* which part of the template or which role the ids of the row in hand belong to: span i ends at id end (of the row,

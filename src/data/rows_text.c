@@ -216,8 +216,9 @@ ns_status ns_rows_text(ns_row_out *out, const ns_rows_template *t, const ns_rows
         total += (int64_t)out->piece[i].n;
     }
     out->empty = label_bytes == 0;
+    out->full = total;
     out->truncated = total > o->max_seq_length;
-    if (out->truncated) truncate_pieces(out, t, total - o->max_seq_length, o->truncate_left);
+    if (out->truncated) truncate_pieces(out, t, total - o->max_seq_length, o->too_long == NS_LONG_LEFT);
     size_t begin = out->ids.n;
     if (o->add_bos) NS_TRY(add_special(out, &o->bos_id, "added BOS", begin, err), "%s", where);
     for (int i = 0; i < t->n - 1; i++) NS_TRY(add_piece_ids(out, t, i, begin, err), "%s", where);

@@ -122,7 +122,7 @@ static void golden_batches(void **state)
         ns_rows_options o = NS_ROWS_OPTIONS_DEFAULT;
         const ns_json *method = ns_json_get(args, "truncation_method");
         assert_true(ns_json_is_int(ns_json_get(args, "max_seq_length"), &o.max_seq_length));
-        o.truncate_left = method && ns_str_eq(method->s, "left");
+        o.too_long = method && ns_str_eq(method->s, "left") ? NS_LONG_LEFT : NS_LONG_RIGHT;
         o.add_bos = ns_json_truthy(ns_json_get(args, "add_bos"));
         o.add_eos = ns_json_truthy(ns_json_get(args, "add_eos"));
         o.eos_id = 128001; /* the recorded runs used <|end_of_text|> */

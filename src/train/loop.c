@@ -247,6 +247,7 @@ static ns_status train(ns_sft *t, const char *config_yaml, int argc, char *const
         return NS_OK;
     }
     t->engine.exec.key = (ns_philox_key){{(uint32_t)t->o->seed, 0x64726f70u}};
+    if (ns_ranks_first(&t->ranks)) NS_TRY(ns_sft_row_report(t, err), "row report");
     if (ns_ranks_first(&t->ranks)) NS_TRY(ns_sft_record_open(t, config_yaml, argc, argv, err), "records");
     ns_stop_install();
     ns_stop_set_limit(t->o->max_seconds);

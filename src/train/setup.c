@@ -16,7 +16,9 @@ static ns_status load_rows(ns_sft *t, ns_examples *out, const ns_sft_data_option
     r.prompt_template = d->prompt_template;
     r.label_key = d->label_key;
     r.truncation_field = d->truncation_field;
-    r.truncate_left = !strcmp(d->truncation_method, "left");
+    (void)ns_rows_long_parse(&r.too_long, d->truncation_method); /* one of the choices */
+    r.add_sep = d->add_sep;
+    r.sep_id = (int32_t)d->sep_id;
     r.max_seq_length = d->max_seq_length;
     r.add_bos = d->add_bos;
     r.add_eos = d->add_eos;
@@ -26,30 +28,14 @@ static ns_status load_rows(ns_sft *t, ns_examples *out, const ns_sft_data_option
     NS_FAIL_IF(d->add_eos && r.eos_id < 0, NS_ERR_CONFIG, "add_eos=True, but the tokenizer names no EOS token");
     NS_FAIL_IF(d->add_bos && r.bos_id < 0, NS_ERR_CONFIG, "add_bos=True, but the tokenizer names no BOS token");
     NS_TRY(ns_rows_load(out, d->file_path, t->tok, &r, pool, err), "rows of %s", d->file_path);
-    NS_FAIL_IF(out->n == 0, NS_ERR_INPUT, "%s: no rows", d->file_path);
+    NS_FAIL_IF(out->n == 0, NS_ERR_INPUT,
+               "%s: no rows are left: all %" PRId64 " are longer than max_seq_length=%" PRId64, d->file_path,
+               out->n_dropped, d->max_seq_length);
     for (int64_t i = 0; i < out->start[out->n]; i++)
         NS_FAIL_IF(out->ids[i] >= t->arch.vocab, NS_ERR_MISMATCH,
                    "%s: token id %d, but the model has %" PRId64
                    " rows of vocabulary: tokenizer and model do not belong together",
                    d->file_path, out->ids[i], t->arch.vocab);
-    return NS_OK;
-}
-
-/* Rows that would train on nothing, or on the same thing over and over, stop the run by default. */
-static ns_status check_rows(const ns_sft *t, const ns_examples *r, const char *path, ns_error *err)
-{
-    if (r->n_truncated)
-        NS_WARN("%s: %" PRId64 " of %" PRId64 " rows are longer than max_seq_length and were truncated", path,
-                r->n_truncated, r->n);
-    if (r->n_duplicate)
-        NS_WARN("%s: %" PRId64 " of %" PRId64 " rows repeat an earlier row", path, r->n_duplicate, r->n);
-    if (r->n_all_masked)
-        NS_WARN("%s: %" PRId64 " of %" PRId64 " rows have no trained token", path, r->n_all_masked, r->n);
-    NS_FAIL_IF(r->n_targets == 0, NS_ERR_INPUT, "%s: no row has a trained token", path);
-    NS_FAIL_IF(!t->o->allow_masked && (r->n_all_masked * 10 > r->n || r->n_truncated * 2 > r->n), NS_ERR_INPUT,
-               "%s: %" PRId64 " rows have no trained token and %" PRId64 " of %" PRId64
-               " are truncated: check the fields and max_seq_length, or go on with ++allow_masked_rows=true",
-               path, r->n_all_masked, r->n_truncated, r->n);
     return NS_OK;
 }
 
@@ -191,8 +177,8 @@ ns_status ns_sft_open(ns_sft *t, ns_sft_options *o, ns_error *err)
     if (st == NS_OK && !t->val_is_train) st = load_rows(t, &t->val_rows, &o->val, pool, err);
     ns_threads_free(&pool);
     NS_TRY(st, "load data");
-    NS_TRY(check_rows(t, &t->rows, o->train.file_path, err), "training rows");
-    if (!t->val_is_train) NS_TRY(check_rows(t, &t->val_rows, o->val.file_path, err), "validation rows");
+    NS_TRY(ns_sft_check_rows(t, &t->rows, o->train.file_path, err), "training rows");
+    if (!t->val_is_train) NS_TRY(ns_sft_check_rows(t, &t->val_rows, o->val.file_path, err), "validation rows");
     NS_TRY(count_steps(t, err), "steps");
     ns_sampler_kind kind = !strcmp(o->sampler, "megatron") ? NS_SAMPLER_MEGATRON : NS_SAMPLER_GLOBAL;
     NS_TRY(ns_sampler_init(&t->sampler, kind, t->rows.n, o->train.gbs, o->train.mbs, ns_ranks_dp(&t->ranks),

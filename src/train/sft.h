@@ -44,6 +44,7 @@ typedef struct ns_sft {
     int64_t *index;      /* rows of the present global batch */
     ns_ckpt_state state; /* step, consumed samples, ...: what state.json will say */
     int lock_fd;
+    int rows_refused; /* ns_sft_open failed because of the rows: ns_sft_row_report says which */
     struct ns_tfevents *events;
     void *metrics; /* FILE * of metrics.jsonl */
     double started, flops_done;
@@ -65,6 +66,9 @@ ns_status ns_sft_load_weights(ns_sft *t, ns_error *err); /* base model, or the n
 ns_status ns_sft_save(ns_sft *t, int forced, ns_error *err);
 int64_t ns_sft_checkpoint_bytes(const ns_sft *t);
 int64_t ns_sft_bytes_sent(const ns_sft *t); /* to other ranks, by rank 0, in a step */
+/* Stops a run whose rows are truncated, dropped, without target or repeated beyond the shares of the options. */
+ns_status ns_sft_check_rows(ns_sft *t, const ns_examples *r, const char *path, ns_error *err);
+ns_status ns_sft_row_report(const ns_sft *t, ns_error *err); /* writes row_report.jsonl */
 ns_status ns_sft_record_open(ns_sft *t, const char *config_yaml, int argc, char *const *argv, ns_error *err);
 ns_status ns_sft_record_step(ns_sft *t, double loss, double grad_norm, double lr, double step_s, int64_t tokens,
                              ns_error *err);

@@ -48,7 +48,16 @@
         BOOL("model.data." p ".add_bos", f.add_bos, inherit("add_bos", "false"),                                      \
              "put the tokenizer's BOS in front of each row"),                                                         \
         BOOL("model.data." p ".add_sep", f.add_sep, inherit("add_sep", "false"),                                      \
-             "separator token between prompt and answer"),                                                            \
+             "separator token between prompt and answer, sep_id"),                                                    \
+        {.key = "model.data." p ".sep_id",                                                                            \
+         .type = NS_OPT_INT,                                                                                          \
+         .at = AT(f.sep_id),                                                                                          \
+         .def = inherit("sep_id", "null"),                                                                            \
+         .min = 0,                                                                                                    \
+         .max = INT32_MAX,                                                                                            \
+         .flags = NS_OPT_NULLABLE,                                                                                    \
+         .null_value = -1,                                                                                            \
+         .help = "id of the separator token, for add_sep"},                                                           \
         STR("model.data." p ".label_key", f.label_key, inherit("label_key", "output"),                                \
             "the field that is trained on"),                                                                          \
         STR("model.data." p ".truncation_field", f.truncation_field, inherit("truncation_field", "input"),            \
@@ -59,8 +68,8 @@
          .type = NS_OPT_STRING,                                                                                       \
          .at = AT(f.truncation_method),                                                                               \
          .def = inherit("truncation_method", "right"),                                                                \
-         .choices = "right|left",                                                                                     \
-         .help = "which end is cut"},                                                                                 \
+         .choices = "right|left|drop|error",                                                                          \
+         .help = "rows over max_seq_length: the end that is cut, or drop them, or stop"},                             \
         BOOL("model.data." p ".packed_sequence", f.packed, inherit("packed_sequence", "false"),                       \
              "train on pack files"),                                                                                  \
         BOOL("model.data." p ".drop_last", f.drop_last, p[0] == 't' ? "true" : "false", "drop the last short batch"), \
@@ -244,7 +253,12 @@ const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS] = {
      .help = "divide by the targets of the step, or mean of micro-batch means (original)"},
     COMPAT("deterministic", "true", "", "reduction orders are always fixed on a CPU"),
     BOOL("allow_masked_rows", allow_masked, "false",
-         "go on although rows have no target or the data repeats itself much"),
+         "go on whatever the shares of truncated, dropped, target-less and repeated rows"),
+    FLT("max_truncated_share", max_truncated_share, "0.1", 0, 1,
+        "stop before step 1 if more of the rows are truncated (listed in row_report.jsonl)"),
+    FLT("max_dropped_share", max_dropped_share, "0.1", 0, 1, "the same for rows dropped by truncation_method=drop"),
+    FLT("max_masked_share", max_masked_share, "0.01", 0, 1, "the same for rows without a trained token"),
+    FLT("max_duplicate_share", max_duplicate_share, "0.5", 0, 1, "the same for rows that repeat an earlier row"),
     STR("isa", isa, "auto", "CPU level: auto, amx, avx512, f32, ref"),
     INT("threads", threads, "0", 0, 4096, "CPU threads; 0: all"),
     COMPAT("trainer.max_time", "null", "", "use exp_manager.max_time_per_run"),
@@ -341,8 +355,8 @@ ns_status ns_sft_check(ns_sft_options *o, ns_error *err)
                "exp_manager.create_wandb_logger=True: wandb is not available; metrics go to metrics.jsonl and "
                "TensorBoard (--disable_wandb)");
     NS_FAIL_IF(!o->train.drop_last, NS_ERR_CONFIG, "model.data.train_ds.drop_last=False is not possible for training");
-    NS_FAIL_IF(o->train.add_sep || o->val.add_sep, NS_ERR_UNSUPPORTED,
-               "add_sep=True: no separator token is defined by Hugging Face tokenizers");
+    NS_FAIL_IF((o->train.add_sep && o->train.sep_id < 0) || (o->val.add_sep && o->val.sep_id < 0), NS_ERR_CONFIG,
+               "add_sep=True: name the separator token's id with ++model.data.train_ds.sep_id=ID");
     NS_FAIL_IF(
         o->recompute && !strcmp(o->recompute, "selective"), NS_ERR_UNSUPPORTED,
         "activations_checkpoint_granularity=selective: attention never stores its scores here; use null or full");

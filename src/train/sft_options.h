@@ -6,7 +6,7 @@
 
 typedef struct ns_sft_data_options {
     const char *file_path;
-    int64_t gbs, mbs, max_seq_length;
+    int64_t gbs, mbs, max_seq_length, sep_id;
     int drop_last, add_eos, add_sep, add_bos, packed;
     const char *label_key, *truncation_field, *prompt_template, *truncation_method;
 } ns_sft_data_options;
@@ -49,6 +49,7 @@ typedef struct ns_sft_options {
     const char *isa, *accelerator;
     int64_t threads;
     int allow_masked;
+    double max_truncated_share, max_dropped_share, max_masked_share, max_duplicate_share;
     const char *tokenizer;
     const ns_node *compat; /* receives every setting that is accepted and not acted on */
     /* filled by ns_sft_check */
@@ -56,7 +57,7 @@ typedef struct ns_sft_options {
     double beta1, beta2;
 } ns_sft_options;
 
-enum { NS_SFT_N_OPTIONS = 152 };
+enum { NS_SFT_N_OPTIONS = 158 };
 extern const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS];
 
 /* Combinations, before any work: sizes that do not divide, layouts this build cannot run, missing paths. */
