@@ -57,6 +57,9 @@ static void run_tile(void *arg, int index, int worker)
     ns_status st = NS_OK;
     ns_arena a = NS_ARENA_INIT("prepare.row");
     char where[4200];
+    size_t in_bytes = 0; /* rows stay about as long as they are: no growing by steps, each of which copies */
+    for (size_t i = from; i < to; i++) in_bytes += m->in->line[i].n;
+    st = ns_buf_reserve(&t->text, in_bytes + in_bytes / 8, &t->err);
     for (size_t i = from; st == NS_OK && i < to; i++) {
         const ns_line *in = &m->in->line[i];
         ns_line note = *in;
@@ -105,9 +108,13 @@ ns_status ns_block_map(ns_block *out, const ns_block *in, const ns_prepare *p, i
             st = m.tiles[bad].err.code;
             goto done;
         }
+        size_t bytes = 1;
+        for (int i = 0; i < n; i++) bytes += m.tiles[i].text.len;
+        NS_CHECK(st, ns_buf_reserve(&out->text, bytes, err), "rows");
         for (int i = 0; i < n; i++) NS_CHECK(st, join(out, &m.tiles[i], err), "rows");
     }
-    if (out->text.data) { /* blocks may be kept for long: give back what doubling took too much */
+    if (out->text.data && out->text.cap / 8 * 7 >
+                              out->text.len) { /* blocks may be kept for long: give back what doubling took too much */
         NS_CHECK(st, ns_realloc((void **)&out->text.data, out->text.len + 1, "prepare.text", err), "rows");
         out->text.cap = out->text.len + 1;
     }

@@ -272,6 +272,7 @@ static ns_status fill(ns_stage *s, reader *r, ns_block *b, int *end, ns_error *e
 {
     size_t n_files = r->raw.n + r->ready.n;
     *end = 0;
+    NS_TRY(ns_buf_reserve(&b->text, BLOCK_BYTES, err), "ReadData"); /* freed after this block's rows are read */
     while (b->n < BLOCK_ROWS && b->text.len < BLOCK_BYTES) {
         if (r->file == n_files) {
             *end = 1;
