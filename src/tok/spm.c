@@ -9,7 +9,7 @@
 #include "tok/unicode.h"
 
 /* ---- normaliser ---- */
-/* The longest rule of the map that starts at p[i]: bytes it takes (0: none) and what they become. */
+/* The longest rule of the map that starts at p[i]: bytes it takes (0: none) and what they become (p NULL: damaged). */
 static size_t map_longest(const ns_spm_map *m, const uint8_t *p, size_t n, size_t i, ns_str *to)
 {
     size_t best = 0, start = i, node = 0;
@@ -29,6 +29,8 @@ static size_t map_longest(const ns_spm_map *m, const uint8_t *p, size_t n, size_
         if (value >= m->text_n) break;
         best = i + 1 - start;
         *to = (ns_str){m->text + value, strlen(m->text + value)}; /* the loader saw the last NUL */
+        /* A rule takes whole characters and gives some; another one is damage. */
+        if (((uint8_t)to->p[0] & 0xc0) == 0x80 || (i + 1 < n && (p[i + 1] & 0xc0) == 0x80)) to->p = NULL;
     }
     return best;
 }
@@ -103,7 +105,7 @@ ns_status ns_spm_normalize(const ns_spm *sp, ns_buf *out, ns_spans *map, const u
     if (sp->remove_blanks)
         for (; i < n; i += len) {
             len = next_unit(sp, p, n, i, &unit);
-            if (unit.n != 1 || unit.p[0] != ' ') break;
+            if (!unit.p || unit.n != 1 || unit.p[0] != ' ') break;
         }
     if (i == n) return NS_OK;
     if (sp->dummy_prefix && !sp->suffix) NS_TRY(put_blank(&s, i, i, err), "%s", "");
@@ -113,6 +115,10 @@ ns_status ns_spm_normalize(const ns_spm *sp, ns_buf *out, ns_spans *map, const u
             unit = (ns_str){(const char *)p + i, len};
         else
             len = next_unit(sp, p, n, i, &unit);
+        NS_FAIL_IF(!unit.p, NS_ERR_INPUT,
+                   "text byte %zu: the rule of precompiled_charsmap for it cuts a character: the "
+                   "tokenizer file is damaged",
+                   i);
         while (after_blank && unit.n && unit.p[0] == ' ') {
             unit.p++;
             unit.n--;

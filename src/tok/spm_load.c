@@ -112,6 +112,9 @@ static ns_status read_map(reading *r, const ns_proto *in, const ns_proto_field *
     m->unit = unit;
     m->n_units = size / 4;
     m->text_n = b.n - 4 - size;
+    size_t bad = ns_utf8_check((const uint8_t *)b.p + 4 + size, m->text_n);
+    NS_FAIL_IF(bad < m->text_n, NS_ERR_INPUT, "%s: byte %zu: a text of precompiled_charsmap is not UTF-8", in->where,
+               f->at + 4 + size + bad);
     m->text = ns_arena_strndup(&r->l->t->arena, b.p + 4 + size, m->text_n, err);
     return m->text ? NS_OK : NS_ERR_MEMORY;
 }
