@@ -432,6 +432,9 @@ static ns_status describe_task(ns_submission *s, ns_buf *out, int i, ns_error *e
             JOBS_TRY(ns_buf_adds(out, "    $ ", err));
             JOBS_TRY(ns_shell_line(out, gr->steps[j].argv.v, gr->steps[j].argv.n, err));
             JOBS_TRY(ns_buf_addc(out, '\n', err));
+            if (gr->steps[j].argv.n > 1 && strcmp(gr->steps[j].argv.v[1], "sft") == 0 && !same_as_before(s, i, k, j))
+                JOBS_TRY(ns_buf_adds(
+                    out, "    (its memory, steps and disk, before it runs: the same words behind `ns plan`)\n", err));
         }
     }
     JOBS_TRY(ns_buf_printf(out, err, "  log: %s\n", t->log));

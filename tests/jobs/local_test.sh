@@ -127,6 +127,53 @@ example=$(dirname "$ns")/examples/chain
 is "the C example chains jobs" 0 "done" env NS_PROGRAM="$ns" "$example" local /workspace/c /workspace/base /workspace/rows.jsonl ++trainer.sft.max_steps=4 ++trainer.sft.save_interval=2 ++model.data.train_ds.global_batch_size=16
 is "and tells what is wrong" 1 "is not mounted" env NS_PROGRAM="$ns" "$example" local /elsewhere /workspace/base /workspace/rows.jsonl
 
+# ---- W&B: a stand-in for its command, which notes what it was given ----
+mkdir -p bin
+printf '#!/bin/sh\necho "$WANDB_API_KEY|$*" >>"%s/wandb.calls"\nexit 1\n' "$dir" >bin/wandb
+chmod +x bin/wandb
+is "a training with W&B" 0 "W&B: project p1, run w b" env PATH="$PWD/bin:$PATH" WANDB_API_KEY=k3y "$ns" train $here --expname='w b' --output_dir=/workspace/wb --wandb_project=p1 --num_training_jobs=2 \
+    --wait $(settings 40 20)
+[ "$(grep -c '^k3y|sync --append -p p1 --id w b .*/wb/training/events.out.tfevents' "$dir/wandb.calls")" -ge 1 ] && ok "each job gives its events to wandb, whose failure changes nothing" || not_ok "wandb: $(cat "$dir/wandb.calls")"
+grep -rl k3y "$NS_HOME" "$work/wb" | grep -v '/env.sh$' | grep -q . && not_ok "the key stands in $(grep -rl k3y "$NS_HOME" | head -3)" || ok "the key is in env.sh only"
+
+# ---- the documented commands, word for word but for names ----
+is "documented: train" 0 "nothing was submitted" "$ns" train \
+    --cluster=local \
+    --expname=my-training-job \
+    --output_dir=/workspace/my-training-job/checkpoints \
+    --nemo_model=/workspace/base \
+    --num_nodes=1 \
+    --num_gpus=8 \
+    --num_training_jobs=4 \
+    --training_data=/workspace/rows.jsonl \
+    ++model.data.train_ds.micro_batch_size=4 \
+    ++model.tensor_model_parallel_size=1 \
+    --disable_wandb \
+    ++model.ffn_dropout=0.1 \
+    ++model.hidden_dropout=0.1 --dry_run
+grep -q 'task 4: my-training-job-prepare-eval' "$dir/out" && grep -q '++model.ffn_dropout=0.1' "$dir/out" && ok "five jobs, settings passed on" || not_ok "documented: $(cat "$dir/out")"
+mkdir -p "$work/sets/gsm8k" "$work/sets/math"
+echo '{"problem": "1+1", "expected_answer": "2"}' | tee "$work/sets/gsm8k/test.jsonl" >"$work/sets/math/test.jsonl"
+is "documented: eval" 0 "task 1: eval-1" "$ns" eval \
+    --cluster=local \
+    --model=/workspace/base \
+    --server_type=nemo \
+    --output_dir=/workspace/my-training-job/results/ \
+    --benchmarks gsm8k:0,math:0 \
+    --server_gpus=8 \
+    --run_after=my-training-job \
+    ++prompt_template=llama3-instruct --extra_datasets=/workspace/sets --dry_run
+is "documented: prepare_data in run_cmd" 0 "$ ns prepare" "$ns" run_cmd --cluster=local --dry_run \
+    python -m nemo_skills.training.prepare_data \
+    ++input_files="/workspace/output-rs*.jsonl" \
+    ++output_path=sft-data.jsonl \
+    ++prompt_config=generic/math \
+    ++prompt_template=llama3-instruct
+is "samples are refused by name" 1 "samples need the serving engine" "$ns" eval $here --model=/workspace/base --output_dir=/workspace/r --benchmarks gsm8k:4 --extra_datasets=/workspace/sets
+is "generate" 0 "" "$ns" generate $here --model=/workspace/base --output_dir=/workspace/gen ++input_file=/workspace/sets/math/test.jsonl ++input_key=problem ++inference.tokens_to_generate=4 --wait
+[ -f "$work/gen/output.jsonl.done" ] && ok "marks its result done"
+is "and is not done twice" 0 "exists: nothing to do" "$ns" generate $here --model=/workspace/base --output_dir=/workspace/gen ++input_file=/workspace/sets/math/test.jsonl
+
 # ---- ns setup ----
 printf '%s\n' "$dir/made" slurm mine "/a b:/data, /c:/d" 'A=1 2' '' acct main 'main:01:00:00,cpu:2-00:00:00' >answers
 is "ns setup writes a cluster file" 0 "mine.yaml is written" sh -c '"$1" setup <answers' sh "$ns"
@@ -155,7 +202,7 @@ for _ in $(seq 100); do [ "$(cat "$work/same.txt" 2>/dev/null | wc -l)" = 8 ] &&
 record=$(find "$NS_HOME/experiments/waiter" -name experiment.json)
 head -c 700 "$record" >"$dir/cut" && cp "$dir/cut" "$record"
 is "a damaged record is named" 3 "$record" "$ns" status waiter
-is "the others are shown all the same" 3 "slot1_" "$ns" status
+is "the others are shown all the same" 3 "slot1_" "$ns" status --all
 rm -r "$(dirname "$record")"
 echo '{"state": "dancing"}' >"$NS_HOME/experiments/a/$(ls "$NS_HOME/experiments/a")/state/0.json"
 is "a damaged state is named" 3 "state/0.json" "$ns" status a
