@@ -97,6 +97,16 @@ static ns_status own_program(char out[JOBS_PATH], ns_error *err)
     return NS_OK;
 }
 
+/* Opened at run time from the program's own folder (a build tree) or ../lib (an installation, which is copied whole). */
+static const char *const plugins[] = {"libns_cuda.so", "libns_mpi.so", "libns_nccl.so"};
+enum { N_PLUGINS = 3 };
+
+static ns_status beside(char out[JOBS_PATH], const char *exe, const char *name, ns_error *err)
+{
+    const char *slash = strrchr(exe, '/');
+    return jobs_path(out, err, "%.*s/%s", (int)(slash ? slash - exe : 0), exe, name);
+}
+
 ns_status ns_program_place(ns_arena *a, const char **out, ns_error *err)
 {
     char exe[JOBS_PATH], home[JOBS_PATH];
@@ -104,7 +114,15 @@ ns_status ns_program_place(ns_arena *a, const char **out, ns_error *err)
     NS_TRY(own_program(exe, err), "%s", "program");
     NS_TRY(ns_store_home(home, sizeof home, err), "%s", "program");
     NS_TRY(ns_map_open(&m, exe, err), "program");
-    *out = ns_arena_printf(a, err, "%s/bin/%s-%08x", home, NS_VERSION, ns_crc32c(0, m.data, m.size));
+    uint32_t crc = ns_crc32c(0, m.data, m.size);
+    for (size_t i = 0; i < N_PLUGINS; i++) { /* a plug-in that was rebuilt is another version, too */
+        char path[JOBS_PATH];
+        struct stat sb;
+        if (beside(path, exe, plugins[i], NULL) != NS_OK || stat(path, &sb) != 0) continue;
+        int64_t what[3] = {sb.st_size, sb.st_mtim.tv_sec, sb.st_mtim.tv_nsec};
+        crc = ns_crc32c(crc, what, sizeof what);
+    }
+    *out = ns_arena_printf(a, err, "%s/bin/%s-%08x", home, NS_VERSION, crc);
     ns_map_close(&m);
     return *out ? NS_OK : NS_ERR_MEMORY;
 }
@@ -131,6 +149,12 @@ static ns_status fill(const char *tmp, const char *exe, ns_error *err)
     }
     NS_TRY(jobs_path(path, err, "%s/bin/ns", tmp), "%s", "program");
     NS_TRY(copy_file(exe, path, 0755, err), "program");
+    for (size_t i = 0; i < N_PLUGINS; i++) {
+        NS_TRY(beside(from, exe, plugins[i], err), "%s", "program");
+        if (!ns_path_exists(from)) continue;
+        NS_TRY(jobs_path(path, err, "%s/bin/%s", tmp, plugins[i]), "%s", "program");
+        NS_TRY(copy_file(from, path, 0755, err), "program");
+    }
     NS_TRY(write_shims(tmp, err), "program");
     const char *slash = strrchr(exe, '/');
     int n = (int)(slash ? slash - exe : 0);

@@ -127,6 +127,9 @@ example=$(dirname "$ns")/examples/chain
 is "the C example chains jobs" 0 "done" env NS_PROGRAM="$ns" "$example" local /workspace/c /workspace/base /workspace/rows.jsonl ++trainer.sft.max_steps=4 ++trainer.sft.save_interval=2 ++model.data.train_ds.global_batch_size=16
 is "and tells what is wrong" 1 "is not mounted" env NS_PROGRAM="$ns" "$example" local /elsewhere /workspace/base /workspace/rows.jsonl
 
+plugin=$(dirname "$ns")/libns_mpi.so
+[ ! -f "$plugin" ] || cmp -s "$plugin" "$(ls -d "$NS_HOME"/bin/*/bin | tail -n 1)/libns_mpi.so" && ok "plug-ins beside the program go with its copy" || not_ok "plug-ins: $(ls "$NS_HOME"/bin/*/bin)"
+
 # ---- W&B: a stand-in for its command, which notes what it was given ----
 mkdir -p bin
 printf '#!/bin/sh\necho "$WANDB_API_KEY|$*" >>"%s/wandb.calls"\nexit 1\n' "$dir" >bin/wandb
