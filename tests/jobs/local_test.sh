@@ -128,7 +128,7 @@ is "the C example chains jobs" 0 "done" env NS_PROGRAM="$ns" "$example" local /w
 is "and tells what is wrong" 1 "is not mounted" env NS_PROGRAM="$ns" "$example" local /elsewhere /workspace/base /workspace/rows.jsonl
 
 plugin=$(dirname "$ns")/libns_mpi.so
-[ ! -f "$plugin" ] || cmp -s "$plugin" "$(ls -d "$NS_HOME"/bin/*/bin | tail -n 1)/libns_mpi.so" && ok "plug-ins beside the program go with its copy" || not_ok "plug-ins: $(ls "$NS_HOME"/bin/*/bin)"
+[ ! -f "$plugin" ] || cmp -s "$plugin" "$(find "$NS_HOME/bin" -name libns_mpi.so | head -n 1)" && ok "plug-ins beside the program go with its copy" || not_ok "plug-ins: $(ls "$NS_HOME"/bin/*/bin)"
 
 # ---- W&B: a stand-in for its command, which notes what it was given ----
 mkdir -p bin
