@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "ckpt/model_source.h"
+#include "ckpt/nemo_write.h"
 #include "ckpt/path.h"
 #include "ckpt/scan.h"
 
@@ -191,14 +192,35 @@ static ns_status get_mean(void *user, int param, float *data, ns_error *err)
     return NS_OK;
 }
 
-static ns_status write_mean(job *j, const char *out, ns_error *err)
+/* The same mean for rows of a view: what a streaming writer asks for. */
+static ns_status get_mean_rows(void *user, int view, int64_t row0, int64_t rows, float *out, ns_error *err)
+{
+    job *j = user;
+    int64_t n = rows * j->table.params[j->table.views[view].param].cols;
+    NS_TRY(ns_model_source_rows(&j->src[0], view, row0, rows, out, err), "%s", "");
+    for (int i = 1; i < j->n_use; i++) {
+        NS_TRY(ns_model_source_rows(&j->src[i], view, row0, rows, j->scratch, err), "%s", "");
+        for (int64_t k = 0; k < n; k++) out[k] += j->scratch[k];
+    }
+    for (int64_t k = 0; k < n && j->n_use > 1; k++) out[k] /= (float)j->n_use;
+    for (int64_t k = 0; k < n; k++) {
+        NS_FAIL_IF(!isfinite(out[k]), NS_ERR_NUMERIC,
+                   "the mean of %s is not finite at element %lld: a checkpoint is damaged", j->table.views[view].name,
+                   (long long)k);
+    }
+    return NS_OK;
+}
+
+static ns_status write_mean(job *j, const char *out, const char *dist_format, ns_error *err)
 {
     char parent[4096], name[256], tmp[4096], tokenizer[4096];
     NS_TRY(ns_path_split(parent, name, out, err), "%s", "");
     NS_TRY(ns_path(tokenizer, sizeof tokenizer, err, "%s/%s", j->dir, j->use[j->n_use - 1]->name), "%s", "");
     NS_TRY(ns_dir_begin(tmp, sizeof tmp, parent, name, err), "write %s", out);
-    ns_status st =
-        ns_model_write(tmp, &j->table, j->arch.dt, (int64_t)5 * 1000 * 1000 * 1000, tokenizer, get_mean, j, err);
+    ns_nemo_args nemo = {&j->table, j->arch.dt, dist_format, tokenizer, NULL, get_mean_rows, j};
+    ns_status st = dist_format ? ns_nemo_write(tmp, &nemo, err)
+                               : ns_model_write(tmp, &j->table, j->arch.dt, (int64_t)5 * 1000 * 1000 * 1000, tokenizer,
+                                                get_mean, j, err);
     if (st == NS_OK) st = ns_dir_publish(tmp, parent, name, err);
     if (st != NS_OK && ns_remove_tree(tmp, NULL) != NS_OK) NS_WARN("cannot remove '%s'", tmp);
     return st;
@@ -219,6 +241,12 @@ static void fill_report(const job *j, ns_average_report *r)
 ns_status ns_average(const char *checkpoints_dir, const char *which, const char *out, ns_average_report *report,
                      ns_error *err)
 {
+    return ns_average_to(checkpoints_dir, which, out, NULL, report, err);
+}
+
+ns_status ns_average_to(const char *checkpoints_dir, const char *which, const char *out, const char *dist_format,
+                        ns_average_report *report, ns_error *err)
+{
     job *j = NULL;
     ns_status st = NS_OK;
     NS_FAIL_IF(!ns_path_is_dir(checkpoints_dir), NS_ERR_INPUT, "%s: no such folder of checkpoints", checkpoints_dir);
@@ -231,7 +259,7 @@ ns_status ns_average(const char *checkpoints_dir, const char *which, const char 
     NS_CHECK(st, ns_ckpt_evicted_read(&j->evicted, &j->n_evicted, j->dir, &j->arena, err), "average");
     NS_CHECK(st, choose(j, err), "average");
     NS_CHECK(st, open_sources(j, err), "average");
-    NS_CHECK(st, write_mean(j, out, err), "average");
+    NS_CHECK(st, write_mean(j, out, dist_format, err), "average");
     if (report) fill_report(j, report);
 done:
     for (int i = 0; i < j->n_use; i++) ns_model_source_close(&j->src[i]);

@@ -64,14 +64,17 @@ static void check(const char *which, const int *steps, int n)
 {
     ns_error err = NS_ERROR_INIT;
     ns_average_report r;
-    assert_ns_ok(ns_remove_tree(out, &err), &err);
-    assert_ns_ok(ns_average(dir, which, out, &r, &err), &err);
-    assert_int_equal(r.n_used, n);
-    for (int i = 0; i < n; i++) assert_int_equal(r.steps_used[i], steps[i]);
-    mean_check c = {steps, n, 0};
-    assert_ns_ok(ns_model_read(out, &model.table, compare, &c, &err), &err);
-    assert_int_equal(c.seen, model.table.n_params);
-    assert_int_equal(ns_dir_is_done(out, 1, &err), 1);
+    static const char *const layouts[] = {"torch_dist", "zarr", NULL}; /* NeMo folders, and last a Hugging Face one */
+    for (int k = 0; k < 3; k++) {
+        assert_ns_ok(ns_remove_tree(out, &err), &err);
+        assert_ns_ok(ns_average_to(dir, which, out, layouts[k], &r, &err), &err);
+        assert_int_equal(r.n_used, n);
+        for (int i = 0; i < n; i++) assert_int_equal(r.steps_used[i], steps[i]);
+        mean_check c = {steps, n, 0};
+        assert_ns_ok(ns_model_read(out, &model.table, compare, &c, &err), &err);
+        assert_int_equal(c.seen, model.table.n_params);
+        assert_int_equal(ns_dir_is_done(out, 1, &err), 1);
+    }
 }
 
 static void steps(void **unused)

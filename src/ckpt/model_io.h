@@ -53,5 +53,8 @@ typedef struct ns_average_report {
  * copies are not counted twice. Publishes `out` atomically. A missing step is an error that lists those present. */
 NS_MUST_USE ns_status ns_average(const char *checkpoints_dir, const char *which, const char *out,
                                  ns_average_report *report, ns_error *err);
+/* The same in NeMo layout (nemo_write.h): dist_format torch_dist or zarr; NULL: Hugging Face layout. */
+NS_MUST_USE ns_status ns_average_to(const char *checkpoints_dir, const char *which, const char *out,
+                                    const char *dist_format, ns_average_report *report, ns_error *err);
 
 #endif

@@ -13,7 +13,7 @@
 #include "cli/cli.h"
 
 typedef struct average_options {
-    const char *input, *output;
+    const char *input, *output, *to, *nemo_format;
     ns_opt_list steps;
     int force, replace;
 } average_options;
@@ -38,6 +38,20 @@ static const ns_option opts[] = {
      .at = AT(steps),
      .def = "all",
      .help = "all | 1000,5000 | 1000-5000 | last | last:N (the newest N)"},
+    {.key = "to",
+     .flag = 1,
+     .type = NS_OPT_STRING,
+     .at = AT(to),
+     .def = "hf",
+     .choices = "hf|nemo",
+     .help = "layout of the model: Hugging Face or NeMo folder"},
+    {.key = "nemo-format",
+     .flag = 1,
+     .type = NS_OPT_STRING,
+     .at = AT(nemo_format),
+     .def = "torch_dist",
+     .choices = "torch_dist|zarr",
+     .help = "how the weights lie in a NeMo folder"},
     {.key = "force",
      .flag = 1,
      .type = NS_OPT_BOOL,
@@ -67,9 +81,11 @@ static ns_status clear_output(const average_options *o, const char *output, ns_e
 {
     char config[4096];
     if (!o->force || !ns_path_exists(output)) return NS_OK;
-    int n = snprintf(config, sizeof config, "%s/config.json", output);
+    int n = snprintf(config, sizeof config, "%s/model_config.yaml", output);
+    if (n > 0 && n < (int)sizeof config && !ns_path_exists(config))
+        n = snprintf(config, sizeof config, "%s/config.json", output);
     NS_FAIL_IF(n < 0 || n >= (int)sizeof config || !ns_path_exists(config), NS_ERR_INPUT,
-               "%s exists and is not a model folder (no config.json): remove it by hand", output);
+               "%s exists and is not a model folder (no config.json or model_config.yaml): remove it by hand", output);
     return ns_remove_tree(output, err);
 }
 
@@ -170,7 +186,7 @@ static ns_status average(const average_options *o, const char *input, const char
         if (ns_dir_is_done(fresh, 0, NULL))
             NS_TRY(ns_remove_tree(fresh, err), "remove %s", fresh); /* of a killed run */
     }
-    NS_TRY(ns_average(dir, steps, fresh, r, err), "%s", "average");
+    NS_TRY(ns_average_to(dir, steps, fresh, o->to[0] == 'n' ? o->nemo_format : NULL, r, err), "%s", "average");
     NS_TRY(mark_unfinished(&end, fresh, err), "mark");
     return o->replace ? swap_in(fresh, output, err) : NS_OK;
 }

@@ -160,4 +160,5 @@ def main():
             tar.add(out, ".")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+/* `ns export`: convert a model; what `ns convert` submits (pipelines.md §1.4). */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "base/log.h"
+#include "cli/cli.h"
+#include "export/export.h"
+
+typedef struct export_options {
+    const char *input, *output, *model_type, *from, *to, *hf, *dtype, *nemo_format, *max_shard;
+    int64_t num_gpus, num_nodes;
+    int force;
+} export_options;
+
+#define AT(f) offsetof(export_options, f)
+#define TEXT(k, f, d, ch, h)                                                                        \
+    {                                                                                               \
+        .key = k, .flag = 1, .type = NS_OPT_STRING, .at = AT(f), .def = d, .choices = ch, .help = h \
+    }
+
+static const ns_option opts[] = {
+    TEXT("input_model", input, NULL, NULL, "model to convert: Hugging Face folder, NeMo folder or .nemo file"),
+    TEXT("output_model", output, NULL, NULL, "model to make"),
+    TEXT("model_type", model_type, NULL, "llama|qwen",
+         "refuse an input of another type (llama includes Mistral); default: detected"),
+    TEXT("convert_from", from, NULL, "nemo|hf", "format of input_model; default: detected"),
+    TEXT("convert_to", to, NULL, "nemo|hf|trtllm", "format of output_model; required"),
+    TEXT("hf_model_name", hf, NULL, NULL,
+         "folder, or name in the Hugging Face cache, that gives config and tokenizer; default: the input's own"),
+    TEXT("dtype", dtype, NULL, "bf16|fp16|fp32", "type of the weights; default: the input's"),
+    TEXT("nemo-format", nemo_format, "torch_dist", "torch_dist|zarr", "layout of the weights in a NeMo folder"),
+    TEXT("max-shard-size", max_shard, "10GB", NULL, "hf: largest .safetensors file (5GB, 500MB, 2GiB)"),
+    {.key = "num_gpus",
+     .flag = 1,
+     .type = NS_OPT_INT,
+     .at = AT(num_gpus),
+     .def = "1",
+     .min = 1,
+     .max = 1024,
+     .help = "trtllm: tensor parallel size"},
+    {.key = "num_nodes",
+     .flag = 1,
+     .type = NS_OPT_INT,
+     .at = AT(num_nodes),
+     .def = "1",
+     .min = 1,
+     .max = 1024,
+     .help = "trtllm: pipeline parallel size"},
+    {.key = "force",
+     .flag = 1,
+     .type = NS_OPT_BOOL,
+     .at = AT(force),
+     .def = "false",
+     .help = "replace an existing model at output_model"},
+};
+
+static ns_status parse_size(const char *text, int64_t *bytes, ns_error *err)
+{
+    static const struct {
+        const char *unit;
+        double factor;
+    } units[] = {{"", 1},     {"B", 1},        {"KB", 1e3},        {"MB", 1e6},
+                 {"GB", 1e9}, {"KiB", 1024.0}, {"MiB", 1048576.0}, {"GiB", 1073741824.0}};
+    char *end;
+    double x = strtod(text, &end);
+    for (size_t i = 0; end != text && i < sizeof units / sizeof units[0]; i++) {
+        if (strcmp(end, units[i].unit) || !(x * units[i].factor >= 1 && x * units[i].factor < 9e18)) continue;
+        *bytes = (int64_t)(x * units[i].factor);
+        return NS_OK;
+    }
+    NS_FAIL(NS_ERR_CONFIG, "--max-shard-size '%s': expected a size such as 10GB, 500MB or 2GiB", text);
+}
+
+static void print_trt(const export_options *o, const ns_parsed *p, const char *input, const char *output)
+{
+    const char *dt = o->dtype && o->dtype[0] == 'f' ? (o->dtype[2] == '1' ? "float16" : "float32") : "bfloat16";
+    (void)input;
+    printf("To build the engine:\n  trtllm-build --checkpoint_dir %s --output_dir %s/engine --gpt_attention_plugin %s "
+           "--use_paged_context_fmha enable --max_batch_size 512 --max_input_len 4096 --max_seq_len 8192 "
+           "--max_num_tokens 8192",
+           output, output, dt);
+    for (size_t i = 0; i < p->n_overrides; i++) printf(" %s", p->overrides[i]);
+    printf("\n");
+}
+
+static int run(void *options, ns_parsed *p)
+{
+    const export_options *o = options;
+    ns_error err = NS_ERROR_INIT;
+    ns_export_args a = NS_EXPORT_DEFAULT;
+    ns_export_report *r = NULL;
+    size_t at = 0;
+    a.input = o->input ? o->input : at < p->n_positional ? p->positional[at++] : NULL;
+    a.output = o->output ? o->output : at < p->n_positional ? p->positional[at++] : NULL;
+    ns_status st = NS_OK;
+    if (!a.input || !a.output || at < p->n_positional)
+        st = ns_error_set(&err, NS_ERR_CONFIG, __FILE__, __LINE__,
+                          "give --input_model MODEL and --output_model MODEL, and nothing else by position");
+    if (st == NS_OK) st = ns_alloc((void **)&r, sizeof *r, "export", &err);
+    if (st == NS_OK) st = parse_size(o->max_shard, &a.max_shard_bytes, &err);
+    a.from = o->from;
+    a.to = o->to;
+    if (st == NS_OK && !a.to)
+        st = ns_error_set(&err, NS_ERR_CONFIG, __FILE__, __LINE__, "give --convert_to: hf, nemo or trtllm");
+    a.model_type = o->model_type;
+    a.hf_model_name = o->hf;
+    a.nemo_format = o->nemo_format;
+    a.has_dtype = o->dtype != NULL;
+    if (o->dtype) a.dt = o->dtype[0] == 'b' ? NS_DTYPE_BF16 : o->dtype[2] == '1' ? NS_DTYPE_F16 : NS_DTYPE_F32;
+    a.tp = (int)o->num_gpus;
+    a.pp = (int)o->num_nodes;
+    a.force = o->force;
+    if (st == NS_OK) st = ns_export(&a, r, &err);
+    if (st == NS_OK && p->json) {
+        printf("{\"from\": \"%s\", \"to\": \"%s\", \"dtype\": \"%s\", \"tensors\": %lld, \"compared\": %lld}\n",
+               r->from, a.to, ns_dtype_name(r->dt), (long long)r->n_tensors, (long long)r->n_compared);
+    } else if (st == NS_OK && !p->quiet) {
+        printf("%s: %s -> %s, %s, %lld tensors%s; report: %s/conversion.json\n", a.output, r->from, a.to,
+               ns_dtype_name(r->dt), (long long)r->n_tensors, r->n_compared ? ", each read back and equal" : "",
+               a.output);
+        if (!strcmp(a.to, "trtllm")) print_trt(o, p, a.input, a.output);
+    }
+    ns_free(r);
+    return st == NS_OK ? 0 : ns_cli_fail("export", &err);
+}
+
+const ns_verb ns_verb_export = {
+    .name = "export",
+    .group = "models",
+    .summary = "convert a model: Hugging Face, NeMo, TensorRT-LLM",
+    .usage = "ns export --input_model MODEL --output_model MODEL --convert_to hf|nemo|trtllm [--dtype bf16|fp16|fp32]",
+    .examples =
+        "ns export run1/model-averaged-nemo run1/model-hf --convert_to hf\n"
+        "ns export --input_model run1/model-hf --output_model run1/model-trtllm --convert_to trtllm --num_gpus 8",
+    .options = opts,
+    .n_options = sizeof opts / sizeof opts[0],
+    .options_size = sizeof(export_options),
+    .allow_positional = 1,
+    .keep_overrides = 1,
+    .keep_unknown = "convert_to=trtllm",
+    .run = run,
+};

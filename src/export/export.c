@@ -1,0 +1,359 @@
+/* Conversion: open and check the input, find the tokenizer, write into a temporary folder, read it back and compare, report,
+ * publish (DONE last). What would be silently wrong is refused: a type of model that is not the input's, values that the stored
+ * type cannot hold, an output whose tensors or record differ from the input's. */
+#include "export/export.h"
+
+#include <dirent.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "ckpt/hf_write.h"
+#include "ckpt/model_source.h"
+#include "ckpt/path.h"
+#include "ckpt/trt_write.h"
+
+typedef struct job {
+    const ns_export_args *a;
+    ns_export_report *r;
+    ns_arena arena;
+    ns_arch arch;
+    ns_param_table table;
+    ns_model_source src;
+    const char *tokenizer; /* folder, NULL: none */
+    ns_dtype dt;
+    ns_progress *progress;
+    int64_t rows_done;
+} job;
+
+static ns_status source_rows(void *user, int view, int64_t row0, int64_t n, float *out, ns_error *err)
+{
+    job *j = user;
+    NS_TRY(ns_model_source_rows(&j->src, view, row0, n, out, err), "%s", "");
+    j->rows_done += n * j->table.params[j->table.views[view].param].cols;
+    ns_progress_set(j->progress, (double)j->rows_done, "");
+    return NS_OK;
+}
+
+/* ---- tokenizer and config ---- */
+static int has_tokenizer(const char *dir)
+{
+    char p[4096];
+    static const char *const files[] = {"tokenizer.json", "tokenizer.model", "vocab.json"};
+    for (size_t i = 0; i < 3; i++)
+        if (ns_path(p, sizeof p, NULL, "%s/%s", dir, files[i]) == NS_OK && ns_path_exists(p)) return 1;
+    return 0;
+}
+
+/* The newest snapshot of a name in the Hugging Face cache. */
+static int in_cache(const char *name, char out[4096])
+{
+    char base[2048], best[256] = "", id[512];
+    const char *home = getenv("HF_HOME"), *hub = getenv("HF_HUB_CACHE"), *h = getenv("HOME");
+    size_t n = 0;
+    for (const char *p = name; *p && n < sizeof id - 3; p++) {
+        if (*p == '/')
+            n += (size_t)snprintf(id + n, 3, "--");
+        else
+            id[n++] = *p;
+    }
+    id[n] = 0;
+    int k = hub ? snprintf(base, sizeof base, "%s", hub)
+                : snprintf(base, sizeof base, home ? "%s/hub" : "%s/.cache/huggingface/hub",
+                           home ? home
+                           : h  ? h
+                                : "");
+    if (k < 0 || k >= (int)sizeof base || ns_path(out, 4096, NULL, "%s/models--%s/snapshots", base, id) != NS_OK)
+        return 0;
+    DIR *d = opendir(out);
+    if (!d) return 0;
+    for (struct dirent *e; (e = readdir(d));)
+        if (e->d_name[0] != '.' && strlen(e->d_name) < sizeof best && strcmp(e->d_name, best) > 0)
+            snprintf(best, sizeof best, "%.255s", e->d_name);
+    closedir(d);
+    return best[0] && ns_path(out, 4096, NULL, "%s/models--%s/snapshots/%s", base, id, best) == NS_OK;
+}
+
+static ns_status find_tokenizer(job *j, ns_error *err)
+{
+    const char *name = j->a->hf_model_name;
+    char own[4096], cached[4096] = "";
+    char *out = j->r->tokenizer_dir;
+    NS_TRY(ns_model_tokenizer_dir(own, sizeof own, j->a->input, err), "%s", "");
+    if (name && ns_path_is_dir(name)) {
+        snprintf(out, 4096, "%s", name);
+    } else if (name && in_cache(name, cached)) {
+        snprintf(out, 4096, "%s", cached);
+    } else if (has_tokenizer(own)) {
+        snprintf(out, 4096, "%s", own);
+        if (name)
+            NS_INFO("%s is neither a folder nor in the Hugging Face cache: config and tokenizer are the input's own",
+                    name);
+    } else {
+        NS_FAIL_IF(
+            name, NS_ERR_INPUT,
+            "no tokenizer found: '%s' is not a folder, not in the Hugging Face cache%s%s, and %s has none: give the "
+            "folder of the tokenizer with --hf_model_name",
+            name, cached[0] ? " at " : "", cached, own);
+        out[0] = 0;
+        NS_WARN("%s has no tokenizer: the output has none either (--hf_model_name FOLDER adds one)", j->a->input);
+    }
+    j->tokenizer = out[0] ? out : NULL;
+    return NS_OK;
+}
+
+/* A NeMo file does not say token ids, and of the llama3 rotary scaling only that there is one: the config.json that goes with the
+ * tokenizer does, if it describes this architecture. */
+static ns_status complete_arch(job *j, ns_error *err)
+{
+    char p[4096];
+    ns_arch b, *a = &j->arch;
+    ns_error why = NS_ERROR_INIT;
+    if (!j->tokenizer) return NS_OK;
+    NS_TRY(ns_path(p, sizeof p, err, "%s/config.json", j->tokenizer), "%s", "");
+    if (!ns_path_exists(p) || ns_arch_read(&b, p, &why) != NS_OK) return NS_OK;
+    int same = a->C == b.C && a->F == b.F && a->L == b.L && a->n_heads == b.n_heads && a->n_kv == b.n_kv &&
+               a->head_dim == b.head_dim && a->qkv_bias == b.qkv_bias && a->qk_norm == b.qk_norm;
+    if (!same) {
+        NS_INFO("%s describes another architecture: only its tokenizer is used", p);
+        return NS_OK;
+    }
+    if (j->src.format != NS_FORMAT_NEMO) return NS_OK;
+    a->family = b.family;
+    if (a->bos < 0) a->bos = b.bos;
+    if (!a->n_eos) {
+        a->n_eos = b.n_eos;
+        memcpy(a->eos, b.eos, sizeof a->eos);
+    }
+    if (a->rope == NS_ROPE_LLAMA3 && b.rope == NS_ROPE_LLAMA3 &&
+        (a->rope_factor != b.rope_factor || a->rope_low != b.rope_low || a->rope_high != b.rope_high ||
+         a->rope_orig_max != b.rope_orig_max)) {
+        NS_INFO("rotary scaling: factor %g of %s (a NeMo file without it means %g)", b.rope_factor, p, a->rope_factor);
+        a->rope_factor = b.rope_factor;
+        a->rope_low = b.rope_low;
+        a->rope_high = b.rope_high;
+        a->rope_orig_max = b.rope_orig_max;
+    }
+    return NS_OK;
+}
+
+/* ---- input ---- */
+static ns_status open_input(job *j, ns_error *err)
+{
+    const ns_export_args *a = j->a;
+    ns_format f = ns_model_format(a->input);
+    NS_FAIL_IF(f == NS_FORMAT_UNKNOWN, NS_ERR_INPUT,
+               "%s: no model found: neither config.json (hf) nor model_config.yaml or a .nemo file (nemo)", a->input);
+    j->r->from = ns_format_name(f);
+    if (a->from && strcmp(a->from, j->r->from)) {
+        NS_FAIL_IF(f != NS_FORMAT_HF, NS_ERR_CONFIG, "--convert_from %s, but %s is in %s layout", a->from, a->input,
+                   j->r->from);
+        NS_INFO("%s is in Hugging Face layout already: read as it is", a->input);
+    }
+    NS_TRY(ns_model_arch(&j->arch, a->input, err), "input");
+    int qwen = j->arch.family == NS_FAMILY_QWEN2 || j->arch.family == NS_FAMILY_QWEN3;
+    NS_FAIL_IF(a->model_type && strcmp(a->model_type, qwen ? "qwen" : "llama"), NS_ERR_MISMATCH,
+               "--model_type %s, but %s is of type %s (known: llama with Mistral, qwen)", a->model_type, a->input,
+               qwen ? "qwen" : "llama");
+    NS_TRY(ns_param_table_build(&j->table, &j->arch, &j->arena, err), "input");
+    NS_TRY(ns_model_source_open(&j->src, a->input, &j->table, err), "input");
+    NS_TRY(find_tokenizer(j, err), "%s", "");
+    NS_TRY(complete_arch(j, err), "%s", "");
+    j->dt = a->has_dtype ? a->dt : j->src.tensor[0]->dt;
+    if (j->dt != NS_DTYPE_BF16 && j->dt != NS_DTYPE_F16) j->dt = NS_DTYPE_F32;
+    j->r->dt = j->dt;
+    j->r->n_elements = j->table.n_elements;
+    return NS_OK;
+}
+
+/* ---- output ---- */
+static ns_status write_output(job *j, const char *tmp, ns_error *err)
+{
+    const ns_export_args *a = j->a;
+    if (!strcmp(a->to, "hf"))
+        return ns_hf_write(tmp, &j->table, j->dt, a->max_shard_bytes, j->tokenizer, source_rows, j, err);
+    if (!strcmp(a->to, "nemo")) {
+        ns_nemo_args n = {&j->table, j->dt, a->nemo_format, j->tokenizer, a->hf_model_name, source_rows, j};
+        return ns_nemo_write(tmp, &n, err);
+    }
+    ns_trt_args t = {&j->table, j->dt, a->tp, a->pp, source_rows, j};
+    NS_TRY(ns_trt_write(tmp, &t, err), "%s", "");
+    if (!j->tokenizer) return NS_OK;
+    char p[4096];
+    NS_TRY(ns_path(p, sizeof p, err, "%s/tokenizer", tmp), "%s", "");
+    NS_TRY(ns_mkdirs(p, err), "%s", "");
+    return ns_model_write_side_files(p, &j->arch, j->tokenizer, err);
+}
+
+typedef struct stats {
+    double min, max, sum;
+    uint32_t crc;
+    int64_t lost; /* finite before, not after rounding */
+} stats;
+
+static void add_stats(stats *s, const float *p, const float *rounded, int64_t n, int first)
+{
+    for (int64_t i = 0; i < n; i++) {
+        double x = (double)rounded[i];
+        if ((first && i == 0) || x < s->min) s->min = x;
+        if ((first && i == 0) || x > s->max) s->max = x;
+        s->sum += x;
+        s->lost += isfinite(p[i]) && !isfinite(rounded[i]);
+    }
+}
+
+/* One tensor: what the input holds, rounded, against what was written; and its line of the report. */
+static ns_status prove_view(job *j, ns_model_source *back, int v, float *p, float *q, void *bytes, int64_t size,
+                            ns_buf *b, ns_error *err)
+{
+    const ns_view *w = &j->table.views[v];
+    int64_t cols = j->table.params[w->param].cols, step = size / cols, at = 0;
+    stats s = {0};
+    for (int64_t r = 0; r < w->rows; r += step, at++) {
+        int64_t k = w->rows - r < step ? w->rows - r : step, n = k * cols;
+        NS_TRY(source_rows(j, v, r, k, p, err), "%s", w->name);
+        ns_from_f32(bytes, j->dt, p, (size_t)n);
+        s.crc = ns_crc32_more(s.crc, bytes, (size_t)n * ns_dtype_size(j->dt));
+        ns_to_f32(q, bytes, j->dt, (size_t)n);
+        add_stats(&s, p, q, n, at == 0);
+        if (!back) continue;
+        NS_TRY(ns_model_source_rows(back, v, r, k, p, err), "%s", w->name);
+        for (int64_t i = 0; i < n; i++)
+            NS_FAIL_IF(memcmp(&p[i], &q[i], sizeof *p) && !(isnan(p[i]) && isnan(q[i])), NS_ERR_INTERNAL,
+                       "%s: element %lld was written as %g, expected %g", w->name, (long long)(r * cols + i),
+                       (double)p[i], (double)q[i]);
+    }
+    NS_FAIL_IF(s.lost, NS_ERR_NUMERIC, "%s: %lld values are too large for %s: choose --dtype bf16 or fp32", w->name,
+               (long long)s.lost, ns_dtype_name(j->dt));
+    char lo[32], hi[32], mean[32];
+    double m = s.sum / (double)(w->rows * cols);
+    ns_json_format_double(lo, isfinite(s.min) ? s.min : 0);
+    ns_json_format_double(hi, isfinite(s.max) ? s.max : 0);
+    ns_json_format_double(mean, isfinite(m) ? m : 0);
+    NS_TRY(
+        ns_buf_printf(b, err, "%s\n    {\"name\": \"%s\", \"shape\": [%lld", v ? "," : "", w->name, (long long)w->rows),
+        "%s", "");
+    if (w->nd == 2) NS_TRY(ns_buf_printf(b, err, ", %lld", (long long)cols), "%s", "");
+    return ns_buf_printf(b, err, "], \"dtype\": \"%s\", \"crc32\": \"%08x\", \"min\": %s, \"max\": %s, \"mean\": %s}",
+                         ns_dtype_name(j->dt), s.crc, lo, hi, mean);
+}
+
+static int same_record(const ns_arch *a, const ns_arch *b)
+{
+    return a->family == b->family && a->vocab == b->vocab && a->C == b->C && a->F == b->F && a->L == b->L &&
+           a->n_heads == b->n_heads && a->n_kv == b->n_kv && a->head_dim == b->head_dim && a->max_pos == b->max_pos &&
+           a->norm_eps == b->norm_eps && a->qkv_bias == b->qkv_bias && a->qk_norm == b->qk_norm && a->tied == b->tied &&
+           a->rope == b->rope && a->rope_theta == b->rope_theta && a->rope_factor == b->rope_factor &&
+           a->rope_low == b->rope_low && a->rope_high == b->rope_high && a->window == b->window;
+}
+
+static ns_status prove(job *j, const char *tmp, ns_error *err)
+{
+    ns_arena arena = NS_ARENA_INIT("export.proof");
+    ns_arch arch;
+    ns_param_table table;
+    ns_model_source back = {0};
+    int64_t size = 1 << 22;
+    float *p = NULL, *q = NULL;
+    void *bytes = NULL;
+    ns_buf b = {0};
+    char path[4096];
+    ns_status st = NS_OK;
+    int readable = strcmp(j->a->to, "trtllm") != 0;
+    for (int i = 0; i < j->table.n_params; i++)
+        if (j->table.params[i].cols > size) size = j->table.params[i].cols;
+    if (readable) {
+        NS_CHECK(st, ns_model_arch(&arch, tmp, err), "read back");
+        NS_BAIL_IF(st, !same_record(&arch, &j->arch), NS_ERR_INTERNAL,
+                   "the configuration that was written does not describe the input's architecture");
+        NS_CHECK(st, ns_param_table_build(&table, &arch, &arena, err), "read back");
+        NS_CHECK(st, ns_model_source_open(&back, tmp, &table, err), "read back");
+    }
+    NS_CHECK(st, ns_alloc((void **)&p, (size_t)size * sizeof *p, "export.proof", err), "proof");
+    NS_CHECK(st, ns_alloc((void **)&q, (size_t)size * sizeof *q, "export.proof", err), "proof");
+    NS_CHECK(st, ns_alloc(&bytes, (size_t)size * sizeof *q, "export.proof", err), "proof");
+    NS_CHECK(st, ns_buf_adds(&b, "{\n  \"input\": ", err), "%s", "");
+    NS_CHECK(st, ns_json_write_str(&b, (ns_str){j->a->input, strlen(j->a->input)}, NS_JSON_UTF8, err), "%s", "");
+    NS_CHECK(st,
+             ns_buf_printf(&b, err, ",\n  \"from\": \"%s\",\n  \"to\": \"%s\",\n  \"read_back\": %s,\n  \"tensors\": [",
+                           j->r->from, j->a->to, readable ? "true" : "false"),
+             "%s", "");
+    for (int v = 0; v < j->table.n_views; v++)
+        NS_CHECK(st, prove_view(j, readable ? &back : NULL, v, p, q, bytes, size, &b, err), "proof");
+    NS_CHECK(st, ns_buf_adds(&b, "\n  ]\n}\n", err), "%s", "");
+    NS_CHECK(st, ns_path(path, sizeof path, err, "%s/conversion.json", tmp), "%s", "");
+    NS_CHECK(st, ns_file_replace(path, b.data, b.len, err), "write report");
+    j->r->n_tensors = j->table.n_views;
+    j->r->n_compared = readable ? j->table.n_views : 0;
+done:
+    if (back.t) ns_model_source_close(&back);
+    ns_buf_free(&b);
+    ns_free(p);
+    ns_free(q);
+    ns_free(bytes);
+    ns_arena_free(&arena);
+    return st;
+}
+
+/* The job's log folder lies inside the output (pipelines.md §1.4) and is there before the model: it is not in the way. */
+static int only_logs(const char *output)
+{
+    DIR *d = opendir(output);
+    int other = 0;
+    if (!d) return 0;
+    for (struct dirent *e; (e = readdir(d));)
+        other |= strcmp(e->d_name, ".") && strcmp(e->d_name, "..") && strcmp(e->d_name, "conversion-logs");
+    closedir(d);
+    return !other;
+}
+
+static ns_status publish(const char *tmp, const char *parent, const char *name, const char *output, ns_error *err)
+{
+    char aside[4096], logs[4096];
+    int with_logs = ns_path_is_dir(output) && only_logs(output);
+    NS_TRY(ns_path(aside, sizeof aside, err, "%s/.%s.logs", parent, name), "%s", "");
+    NS_TRY(ns_path(logs, sizeof logs, err, "%s/conversion-logs", output), "%s", "");
+    with_logs = with_logs && ns_path_exists(logs);
+    NS_FAIL_IF(with_logs && rename(logs, aside), NS_ERR_IO, "cannot move %s aside", logs);
+    ns_status st = ns_dir_publish(tmp, parent, name, err);
+    if (with_logs && rename(aside, logs)) NS_WARN("cannot move the logs back: they are in %s", aside);
+    return st;
+}
+
+ns_status ns_export(const ns_export_args *a, ns_export_report *report, ns_error *err)
+{
+    char parent[4096], name[256], tmp[4096] = "";
+    job *j = NULL;
+    ns_status st = NS_OK;
+    memset(report, 0, sizeof *report);
+    NS_FAIL_IF(ns_path_exists(a->output) && !only_logs(a->output) && !a->force, NS_ERR_INPUT,
+               "%s exists already: remove it, choose another output, or say --force", a->output);
+    NS_FAIL_IF(a->force && ns_path_exists(a->output) && !only_logs(a->output) && !ns_dir_is_done(a->output, 0, NULL),
+               NS_ERR_INPUT, "%s exists and is not a complete model of ours (no DONE): remove it by hand", a->output);
+    NS_TRY(ns_alloc((void **)&j, sizeof *j, "export", err), "export");
+    j->a = a;
+    j->r = report;
+    j->arena.label = "export";
+    NS_CHECK(st, open_input(j, err), "%s", "");
+    NS_CHECK(st, ns_path_split(parent, name, a->output, err), "%s", "");
+    NS_CHECK(st, ns_mkdirs(parent, err), "write %s", a->output);
+    NS_CHECK(st, ns_dir_begin(tmp, sizeof tmp, parent, name, err), "write %s", a->output);
+    j->progress = ns_progress_begin("export", 2.0 * (double)j->table.n_elements, "elements");
+    st = write_output(j, tmp, err);
+    if (st == NS_OK) st = prove(j, tmp, err);
+    ns_progress_end(&j->progress, NULL);
+    if (st == NS_OK) st = publish(tmp, parent, name, a->output, err);
+done:
+    if (st != NS_OK && tmp[0] && ns_remove_tree(tmp, NULL) != NS_OK) NS_WARN("cannot remove '%s'", tmp);
+    if (j) {
+        if (j->src.t) ns_model_source_close(&j->src);
+        ns_arena_free(&j->arena);
+    }
+    ns_free(j);
+    return st;
+}

@@ -1,0 +1,38 @@
+/* A model of any format into any other, in one step, with proof: every tensor of what was written is read back and compared with the
+ * input rounded to the stored type; the record of the architecture must agree; a report lists every tensor.
+ *     ns_export_args a = NS_EXPORT_DEFAULT; a.input = "model-averaged-nemo"; a.output = "model-hf"; a.to = "hf";
+ *     NS_TRY(ns_export(&a, &report, err), "export");
+ * Streams (a block of rows in memory). The output appears complete or not at all; a run that was cut off starts anew. */
+#ifndef NS_EXPORT_EXPORT_H
+#define NS_EXPORT_EXPORT_H
+
+#include "arch/arch.h"
+
+typedef struct ns_export_args {
+    const char *input, *output;
+    const char *from;          /* hf, nemo; NULL: detected */
+    const char *to;            /* hf, nemo, trtllm */
+    const char *model_type;    /* llama, qwen: compared with what the input is; NULL: not compared */
+    const char *hf_model_name; /* folder or cached name that gives config and tokenizer; NULL: the input's own */
+    const char *nemo_format;   /* torch_dist, zarr */
+    int has_dtype;
+    ns_dtype dt;
+    int64_t max_shard_bytes; /* hf */
+    int tp, pp;              /* trtllm */
+    int force;               /* an existing output is replaced */
+} ns_export_args;
+#define NS_EXPORT_DEFAULT                                                                                             \
+    {                                                                                                                 \
+        NULL, NULL, NULL, NULL, NULL, NULL, "torch_dist", 0, NS_DTYPE_BF16, (int64_t)10 * 1000 * 1000 * 1000, 1, 1, 0 \
+    }
+
+typedef struct ns_export_report {
+    const char *from, *tokenizer_from; /* "hf"; path or "" */
+    char tokenizer_dir[4096];
+    int64_t n_tensors, n_compared, n_elements;
+    ns_dtype dt;
+} ns_export_report;
+
+NS_MUST_USE ns_status ns_export(const ns_export_args *a, ns_export_report *report, ns_error *err);
+
+#endif
