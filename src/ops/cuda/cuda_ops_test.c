@@ -33,9 +33,11 @@ static void all_cases(const char *prefix)
     ns_cuda_info info;
     use_device(&ops, &info);
     int bad = 0, done = 0;
+    const char *only = getenv("NS_CUDA_CASES"); /* for compute-sanitizer: cases with this prefix */
     for (int i = 0; i < N_CASES; i++) {
         char msg[1024] = "";
         if (strncmp(cases[i].name, prefix, strlen(prefix)) != 0) continue;
+        if (only && strncmp(cases[i].name, only, strlen(only)) != 0) continue;
         done++;
         if (check(&cases[i], &ops, NULL, msg, sizeof msg)) continue;
         print_error("%s on %s: %s\n", cases[i].name, info.name, msg);

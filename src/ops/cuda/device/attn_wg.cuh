@@ -134,8 +134,8 @@ template <int B> __device__ __forceinline__ void wg_clear(float (&x)[B][4])
 }
 
 /* ---- forward: G warpgroups share the key tiles ---- */
-template <int HD, int G, int BN, int CAP>
-__global__ void __launch_bounds__(G * 128) attn_fwd_wg(attn_p p)
+template <int HD, int G, int BN, int CAP, int BLOCKS>
+__global__ void __launch_bounds__(G * 128, BLOCKS) attn_fwd_wg(attn_p p)
 {
     enum { BM = 64 * G, NT = G * 128, NB = BN / 8, QB = BM * HD * 2, KB = BN * HD * 2 };
     extern __shared__ __align__(1024) char panels[];
@@ -247,8 +247,8 @@ template <int CAP> __device__ __forceinline__ float wg_prob(const attn_p &p, flo
 }
 
 /* ---- dQ ---- */
-template <int HD, int G, int BN, int CAP>
-__global__ void __launch_bounds__(G * 128) attn_dq_wg(attn_p p)
+template <int HD, int G, int BN, int CAP, int BLOCKS>
+__global__ void __launch_bounds__(G * 128, BLOCKS) attn_dq_wg(attn_p p)
 {
     enum { BM = 64 * G, NT = G * 128, NB = BN / 8, QB = BM * HD * 2, KB = BN * HD * 2 };
     extern __shared__ __align__(1024) char panels[];
@@ -325,8 +325,8 @@ __global__ void __launch_bounds__(G * 128) attn_dq_wg(attn_p p)
 }
 
 /* ---- dK, dV ---- */
-template <int HD, int G, int BQ, int CAP>
-__global__ void __launch_bounds__(G * 128) attn_dkv_wg(attn_p p)
+template <int HD, int G, int BQ, int CAP, int BLOCKS>
+__global__ void __launch_bounds__(G * 128, BLOCKS) attn_dkv_wg(attn_p p)
 {
     enum { BK = 64 * G, NT = G * 128, NB = BQ / 8, KB = BK * HD * 2, QB = BQ * HD * 2 };
     extern __shared__ __align__(1024) char panels[];
@@ -406,14 +406,18 @@ __global__ void __launch_bounds__(G * 128) attn_dkv_wg(attn_p p)
     }
 }
 
-template <int HD, int G, int BN, int CAP> static void wg_fwd(cudaStream_t s, const attn_p &p)
+/* BLOCKS: blocks that must fit one multiprocessor, which bounds the registers. */
+template <int HD, int G, int BN, int CAP, int BLOCKS> static void wg_fwd(cudaStream_t s, const attn_p &p)
 {
-    launch(attn_fwd_wg<HD, G, BN, CAP>, dim3(cdiv(p.T, G * 64), p.n_heads), G * 128, (G * 64 + 4 * BN) * HD * 2, s, p);
+    launch(attn_fwd_wg<HD, G, BN, CAP, BLOCKS>, dim3(cdiv(p.T, G * 64), p.n_heads), G * 128, (G * 64 + 4 * BN) * HD * 2, s, p);
 }
-template <int HD, int G, int BN, int KG, int BQ, int CAP> static void wg_bwd(cudaStream_t s, const attn_p &p)
+template <int HD, int G, int BN, int CAP, int BLOCKS> static void wg_dq(cudaStream_t s, const attn_p &p)
 {
-    launch(attn_dkv_wg<HD, KG, BQ, CAP>, dim3(cdiv(p.T, KG * 64), p.n_kv), KG * 128, (KG * 128 + 4 * BQ) * HD * 2, s, p);
-    launch(attn_dq_wg<HD, G, BN, CAP>, dim3(cdiv(p.T, G * 64), p.n_heads), G * 128, (G * 128 + 4 * BN) * HD * 2, s, p);
+    launch(attn_dq_wg<HD, G, BN, CAP, BLOCKS>, dim3(cdiv(p.T, G * 64), p.n_heads), G * 128, (G * 128 + 4 * BN) * HD * 2, s, p);
+}
+template <int HD, int G, int BQ, int CAP, int BLOCKS> static void wg_dkv(cudaStream_t s, const attn_p &p)
+{
+    launch(attn_dkv_wg<HD, G, BQ, CAP, BLOCKS>, dim3(cdiv(p.T, G * 64), p.n_kv), G * 128, (G * 128 + 4 * BQ) * HD * 2, s, p);
 }
 
 #endif
