@@ -154,8 +154,13 @@ ns_status ns_model_arch(ns_arch *a, const char *path, ns_error *err)
 
 ns_status ns_model_tokenizer_dir(char *out, size_t size, const char *path, ns_error *err)
 {
-    NS_TRY(ns_path(out, size, err, "%s/tokenizer/tokenizer.json", path), "%s", "");
-    int inside = ns_model_format(path) == NS_FORMAT_NEMO && ns_path_exists(out);
+    static const char *const files[] = {"tokenizer.json", "tokenizer.model", "tekken.json", "qwen.tiktoken",
+                                        "vocab.json"};
+    int inside = 0;
+    for (size_t i = 0; ns_model_format(path) == NS_FORMAT_NEMO && i < sizeof files / sizeof files[0]; i++) {
+        NS_TRY(ns_path(out, size, err, "%s/tokenizer/%s", path, files[i]), "%s", "");
+        inside |= ns_path_exists(out);
+    }
     return ns_path(out, size, err, inside ? "%s/tokenizer" : "%s", path);
 }
 

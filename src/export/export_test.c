@@ -218,6 +218,29 @@ static void refused(void **s)
     assert_ns_ok(ns_remove_tree(dir, &err), &err);
 }
 
+/* A tokenizer of any kind goes along, into the container and out of it. */
+static void tokenizer_goes_along(void **s)
+{
+    (void)s;
+    static const char *const kinds[] = {"tokenizer.json", "tokenizer.model"};
+    char dir[256], in[300], nemo[300], back[300], path[600];
+    ns_error err = NS_ERROR_INIT;
+    for (int k = 0; k < 2; k++) {
+        ns_test_tmpdir(dir, sizeof dir);
+        snprintf(in, sizeof in, "%s/in", dir);
+        snprintf(nemo, sizeof nemo, "%s/nemo", dir);
+        snprintf(back, sizeof back, "%s/back", dir);
+        assert_ns_ok(convert(GOLDEN "/hf/llama", in, "hf", NULL, &err), &err);
+        snprintf(path, sizeof path, "%s/%s", in, kinds[k]);
+        assert_ns_ok(ns_file_replace(path, "{}", 2, &err), &err);
+        assert_ns_ok(convert(in, nemo, "nemo", NULL, &err), &err);
+        assert_ns_ok(convert(nemo, back, "hf", NULL, &err), &err);
+        snprintf(path, sizeof path, "%s/%s", back, kinds[k]);
+        assert_true(ns_path_exists(path));
+        assert_ns_ok(ns_remove_tree(dir, &err), &err);
+    }
+}
+
 /* The log folder of the job that converts lies in the output from the start (pipelines.md §1.4). */
 static void logs_in_the_output(void **s)
 {
@@ -275,8 +298,8 @@ int main(void)
 {
     ns_log_set_level(NS_LOG_ERROR); /* models without a tokenizer: said in every conversion */
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(there_and_back),     cmocka_unit_test(tensorrt_llm), cmocka_unit_test(refused),
-        cmocka_unit_test(logs_in_the_output), cmocka_unit_test(faults),
+        cmocka_unit_test(there_and_back),     cmocka_unit_test(tensorrt_llm),         cmocka_unit_test(refused),
+        cmocka_unit_test(logs_in_the_output), cmocka_unit_test(tokenizer_goes_along), cmocka_unit_test(faults),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
