@@ -60,6 +60,12 @@ static ns_status read_date(ns_chat *c, const char *date, ns_error *err)
     return NS_OK;
 }
 
+ns_status ns_chat_usable(const ns_chat *c, ns_error *err)
+{
+    if (!c || c->problem.code == NS_OK) return NS_OK;
+    NS_FAIL(c->problem.code, "%.600s (another one: chat_template=FILE; none: chat_template=shipped)", c->problem.msg);
+}
+
 static ns_status open_chat(ns_chat *c, const char *tokenizer, const ns_chat_options *o, ns_error *err)
 {
     static const char *const forms[] = {"auto", "messages", "sharegpt", "alpaca", "prompt_completion", "template"};
@@ -78,8 +84,14 @@ static ns_status open_chat(ns_chat *c, const char *tokenizer, const ns_chat_opti
     NS_TRY(read_roles(c, o->roles, err), "chat settings");
     NS_TRY(read_date(c, o->date, err), "chat settings");
     if (!strcmp(o->tmpl, "shipped")) return NS_OK;
-    NS_TRY(ns_chat_template_load(&c->tmpl, tokenizer, strcmp(o->tmpl, "auto") ? o->tmpl : NULL, err),
-           "chat_template %s", o->tmpl);
+    int own = !strcmp(o->tmpl, "auto");
+    ns_status st = ns_chat_template_load(&c->tmpl, tokenizer, own ? NULL : o->tmpl, own ? &c->problem : err);
+    NS_FAIL_IF(st == NS_ERR_MEMORY, NS_ERR_MEMORY, "out of memory");
+    if (st != NS_OK && !own) {
+        ns_error_frame(err, __FILE__, __LINE__, "chat_template %s", o->tmpl);
+        return st;
+    }
+    c->date_fixed = o->date != NULL;
     for (size_t i = 0; c->tmpl && c->extra && i < c->extra->n; i++) {
         char name[64];
         snprintf(name, sizeof name, "%.*s", (int)(c->extra->keys[i].n < 60 ? c->extra->keys[i].n : 60),
@@ -88,9 +100,7 @@ static ns_status open_chat(ns_chat *c, const char *tokenizer, const ns_chat_opti
             NS_WARN("chat_template_kwargs: %s never reads '%s': it has no effect", ns_chat_template_name(c->tmpl),
                     name);
     }
-    if (c->tmpl && !o->date && ns_chat_template_uses(c->tmpl, "strftime_now"))
-        NS_WARN("%s writes today's date into every row: another day gives other rows; fix it with chat_date=YYYY-MM-DD",
-                ns_chat_template_name(c->tmpl));
+    if (c->extra) NS_TRY(ns_chat_usable(c, err), "chat_template_kwargs");
     NS_FAIL_IF(c->extra && !c->tmpl, NS_ERR_CONFIG, "chat_template_kwargs is set, and there is no chat template in %s",
                tokenizer);
     return NS_OK;

@@ -33,7 +33,8 @@ typedef struct ns_chat_options {
         "auto", NULL, "auto", "assistant", "tools", NULL, 0, 0, 0, 0 \
     }
 
-/* tokenizer: folder, or a file in it. Err: NS_ERR_CONFIG, NS_ERR_INPUT naming the setting or the template's line. */
+/* tokenizer: folder, or a file in it. Err: NS_ERR_CONFIG, NS_ERR_INPUT naming the setting or the template's line; a
+ * fault of the folder's own template (auto) is reported by the first chat row that needs it. */
 NS_MUST_USE ns_status ns_chat_open(ns_chat **out, const char *tokenizer, const ns_chat_options *o, ns_error *err);
 const char *ns_chat_template_file(const ns_chat *c); /* for logs; NULL: shipped layouts */
 void ns_chat_free(ns_chat **c);

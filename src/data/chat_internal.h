@@ -10,6 +10,8 @@
 struct ns_chat {
     ns_arena arena;
     ns_chat_template *tmpl; /* NULL: shipped layouts */
+    ns_error problem;       /* the folder's own template cannot be used: matters only when there are chat rows */
+    int date_fixed;
     const ns_json *extra;
     const char *tools_key;
     const char *form; /* NULL: detected */
@@ -35,6 +37,8 @@ NS_MUST_USE ns_status ns_chat_tokens(ns_row_out *out, const ns_chat *c, const ns
 /* The conversation up to the answer that is asked for: text and ids appended. */
 NS_MUST_USE ns_status ns_chat_prompt(ns_ids *ids, ns_buf *text, const ns_chat *c, const ns_conversation *v,
                                      const ns_tok *tok, const char *where, ns_error *err);
+/* Fails when chat rows need the folder's template and it cannot be used. */
+NS_MUST_USE ns_status ns_chat_usable(const ns_chat *c, ns_error *err);
 /* Is it an element of the comma-separated list? */
 int ns_in_list(ns_str list, ns_str who);
 

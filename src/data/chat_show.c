@@ -79,6 +79,7 @@ ns_status ns_chat_show(ns_chat_shown *out, const ns_chat *c, const ns_tok *tok, 
     ns_status st = NS_OK;
     memset(out, 0, sizeof *out);
     NS_CHECK(st, ns_buf_reserve(&out->text, 1, err), "text");
+    NS_CHECK(st, ns_chat_usable(c, err), "chat template");
     NS_CHECK(st, as_row(&row, &a, c, value, o->tools, where, err), "row");
     NS_CHECK(st, show(out, c, tok, row, &a, o, where, err), "%s", "");
 done:

@@ -317,6 +317,41 @@ static void refusals(void **state)
             "the row has tools, and the shipped llama3 layout has no place for them");
 }
 
+/* A folder's template that cannot be used matters only to chat rows. */
+static void unusable(void **state)
+{
+    (void)state;
+    ns_error err = NS_ERROR_INIT;
+    ns_chat_options o = NS_CHAT_OPTIONS_DEFAULT;
+    ns_examples ex;
+    put_file("chat_template.jinja", "a\n{% include 'x' %}");
+    assert_ns_ok(load(&ex, "{\"input\": \"q\", \"output\": \"a\"}", &o, NULL, &err), &err);
+    ns_examples_free(&ex);
+    assert_ns_fails(load(&ex, TALK, &o, NULL, &err), NS_ERR_UNSUPPORTED,
+                    "chat_template.jinja:2:4: the tag 'include' is not supported (another one:", &err);
+    o.tmpl = "shipped";
+    assert_ns_ok(load(&ex, TALK, &o, NULL, &err), &err);
+    ns_examples_free(&ex);
+    /* the date: one moment for all rows, said unless it is fixed */
+    o.tmpl = "auto";
+    put_file("chat_template.jinja",
+             "{{ strftime_now('%Y-%m-%d') }}{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}");
+    assert_ns_ok(load(&ex, TALK, &o, NULL, &err), &err);
+    assert_non_null(strstr(log_text, "writes today's date into the rows"));
+    ns_examples_free(&ex);
+    o.date = "2026-05-01";
+    ns_buf b = {0};
+    assert_ns_ok(load(&ex, TALK, &o, NULL, &err), &err);
+    assert_null(strstr(log_text, "today's date"));
+    text_of(&b, &ex, 0, 0);
+    assert_string_equal(b.data, "2026-05-01q1</s>a1</s>q2</s>a2</s>");
+    ns_examples_free(&ex);
+    ns_buf_free(&b);
+    char path[512];
+    snprintf(path, sizeof path, "%s/chat_template.jinja", dir);
+    unlink(path);
+}
+
 static void forms(void **state)
 {
     (void)state;
@@ -424,8 +459,9 @@ static void out_of_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(shapes), cmocka_unit_test(choices), cmocka_unit_test(refusals),
-        cmocka_unit_test(forms),  cmocka_unit_test(borders), cmocka_unit_test(out_of_memory),
+        cmocka_unit_test(shapes),        cmocka_unit_test(choices), cmocka_unit_test(refusals),
+        cmocka_unit_test(unusable),      cmocka_unit_test(forms),   cmocka_unit_test(borders),
+        cmocka_unit_test(out_of_memory),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -210,6 +210,7 @@ static ns_status detect(loader *l, ns_examples *out, ns_error *err)
     const char *file = ns_chat_template_file(l->o.chat);
     const ns_json *nemo = form == NS_CHAT_SHAREGPT ? ns_json_get(row, "mask") : NULL;
     int own = nemo && nemo->type == NS_JSON_STRING;
+    if (l->chat && !own) NS_CHECK(st, ns_chat_usable(l->o.chat, err), "chat template");
     if (l->chat && (!file || own))
         NS_CHECK(st, ns_chat_layout_find(&l->layout, l->tok, (ns_chat_form)form, err), "%s", where);
     snprintf(out->format, sizeof out->format, "%s", name);
@@ -499,6 +500,10 @@ static void name_forms(ns_examples *out, const joined *j)
 
 static void report_notes(const loader *l, const joined *j)
 {
+    if (l->chat && !l->layout && !l->o.chat->date_fixed && ns_chat_template_uses(l->o.chat->tmpl, "strftime_now"))
+        NS_WARN("%s: the chat template writes today's date into the rows: another day gives other rows; fix it with "
+                "chat_date=YYYY-MM-DD",
+                l->path);
     if (l->chat && !l->layout)
         NS_INFO("%s: what is trained: turns of %s%s%s, found by %s", l->path, l->o.chat->roles[0],
                 l->o.chat->n_roles > 1 ? " and other roles" : "",

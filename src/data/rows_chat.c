@@ -148,6 +148,7 @@ static ns_status put_row(ns_row_out *out, ns_chat_form form, const ns_chat_layou
 {
     ns_conversation v;
     NS_TRY(ns_conversation_read(&v, a, form, o->chat, row, where, err), "%s", "");
+    if (!v.nemo) NS_TRY(ns_chat_usable(o->chat, err), "chat template");
     if (o->chat && o->chat->tmpl && !v.nemo) return ns_chat_tokens(out, o->chat, &v, o, tok, where, err);
     if (!l) NS_TRY(ns_chat_layout_find(&l, tok, form, err), "%s", "");
     NS_TRY(put(out, tok, zs(l->begin), 0, 0, err), "%s", "");
