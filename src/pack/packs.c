@@ -1,0 +1,386 @@
+/* Packing a set of samples and writing the three arrays (packs.h).
+ *
+ *   lengths ─chunks─▶ ns_bins_assign ─▶ widths ─▶ rows written one after another to <name>.tmp ─▶ renamed when all are whole
+ *
+ * A sample of n ids has length n - 1 (inputs and labels lose one) and is stored whole, so a row is wider than the pack size.
+ * With cp > 1 the sample is padded with EOS to a multiple of lcm(16, 2 cp), at most max_seq_length. */
+#include "pack/packs.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "pack/npy.h"
+
+typedef struct sample {
+    const int32_t *ids;
+    int64_t n, stored; /* ids; with padding */
+    int32_t answer;
+    const uint8_t *mask;
+} sample;
+
+typedef struct packer {
+    const ns_pack_set *set;
+    const ns_pack_options *o;
+    int64_t n;       /* samples with at least one id */
+    int64_t *number; /* [n] sample -> row number over all files */
+    int32_t *len;    /* [n] */
+    ns_bins *bins;   /* [n_chunks] */
+    int64_t n_chunks;
+    int64_t rows, width, most; /* of the arrays */
+} packer;
+
+static sample get(const packer *p, int64_t i)
+{
+    int64_t row = p->number[i];
+    const ns_examples *ex = p->set->file;
+    while (row >= ex->n) row -= ex->n, ex++;
+    int64_t n = ex->start[row + 1] - ex->start[row];
+    return (sample){.ids = ex->ids + ex->start[row],
+                    .n = n,
+                    .stored = p->len[i] + 1,
+                    .answer = ex->answer_start[row],
+                    .mask = ex->mask ? ex->mask + ex->start[row] : NULL};
+}
+
+static int64_t padded(const ns_pack_options *o, int64_t n)
+{
+    if (o->cp <= 1) return n;
+    int64_t a = 16, b = 2 * o->cp;
+    while (b) {
+        int64_t r = a % b;
+        a = b;
+        b = r;
+    }
+    int64_t m = 16 / a * 2 * o->cp, t = (n + m - 1) / m * m;
+    if (t > o->max_seq_length) t = o->max_seq_length;
+    return n <= t ? t + 1 : n;
+}
+
+static ns_status measure(packer *p, ns_pack_sum *sum, ns_error *err)
+{
+    int64_t all = 0, base = 0;
+    for (int f = 0; f < p->set->n_files; f++) all += p->set->file[f].n;
+    NS_TRY(ns_alloc((void **)&p->number, (size_t)all * sizeof *p->number, "packs.number", err), "samples");
+    NS_TRY(ns_alloc((void **)&p->len, (size_t)all * sizeof *p->len, "packs.len", err), "samples");
+    for (int f = 0; f < p->set->n_files; base += p->set->file[f++].n) {
+        const ns_examples *ex = &p->set->file[f];
+        for (int64_t i = 0; i < ex->n; i++) {
+            int64_t n = ex->start[i + 1] - ex->start[i];
+            if (n == 0) {
+                sum->skipped++;
+                continue;
+            }
+            int64_t len = padded(p->o, n) - 1;
+            NS_FAIL_IF(len > p->o->size, NS_ERR_INPUT,
+                       "line %" PRId64 " of file %d has %" PRId64
+                       " tokens, more than the pack size %d: set ++model.data.train_ds.max_seq_length=%d or less, or a "
+                       "larger ++pack_sizes",
+                       ns_examples_line(ex, i), f + 1, len, p->o->size, p->o->size);
+            p->number[p->n] = base + i;
+            p->len[p->n++] = (int32_t)len;
+        }
+    }
+    NS_FAIL_IF(p->n == 0, NS_ERR_INPUT, "no sample to pack: all rows are empty");
+    return NS_OK;
+}
+
+static void log_figures(const ns_pack_options *o, double fill, int64_t packs, int64_t samples)
+{
+    NS_INFO("Packing is %.2f%% efficient", 100.0 * fill / (double)packs);
+    NS_INFO(">>>>> For pack size %d, average number of sequences per pack is n = %.3f <<<<<", o->size,
+            (double)samples / (double)packs);
+}
+
+static ns_status assign(packer *p, ns_pack_sum *sum, ns_error *err)
+{
+    const ns_pack_options *o = p->o;
+    int64_t k = p->n_chunks = (p->n + o->chunk - 1) / o->chunk, from = 0;
+    NS_TRY(ns_alloc((void **)&p->bins, (size_t)k * sizeof *p->bins, "packs.chunks", err), "chunks");
+    if (k > 1) NS_INFO("Processing dataset in %" PRId64 " chunks of %" PRId64 " samples", k, o->chunk);
+    NS_INFO("Packing sequences to length %d...", o->size);
+    for (int64_t c = 0; c < k; c++) {
+        int64_t n = p->n / k + (c < p->n % k);
+        if (k > 1) NS_INFO("Processing chunk %" PRId64, c);
+        ns_bins *b = &p->bins[c];
+        NS_TRY(ns_bins_assign(b, p->len + from, n, o->size, o->how, o->seed + (uint32_t)c, err), "chunk %" PRId64, c);
+        int64_t tokens = 0;
+        for (int64_t i = 0; i < b->n; i++) {
+            int64_t stored = 0, count = b->start[i + 1] - b->start[i];
+            for (int64_t j = b->start[i]; j < b->start[i + 1]; j++) {
+                b->item[j] += from;
+                stored += p->len[b->item[j]] + 1;
+            }
+            tokens += stored - count;
+            if (stored > p->width) p->width = stored;
+            if (count > p->most) p->most = count;
+        }
+        p->rows += b->n;
+        sum->tokens += tokens;
+        sum->fill += (double)tokens / o->size;
+        if (k > 1) log_figures(o, (double)tokens / o->size, b->n, n);
+        from += n;
+    }
+    sum->packs = p->rows;
+    sum->samples = p->n;
+    return NS_OK;
+}
+
+/* Target flag of stored position q: does the original, or the exact rule, train what q predicts? */
+static int trained(const ns_pack_options *o, const sample *s, int64_t q)
+{
+    if (q >= s->n) return 0;
+    if (o->exact_mask || s->mask) {
+        if (q + 1 >= s->n) return 0;
+        return s->mask ? s->mask[q + 1] != 0 : q + 1 >= s->answer;
+    }
+    return q >= s->answer - 1 && s->ids[q] != o->eos;
+}
+
+static const char *const suffix[3] = {"input_ids", "loss_mask", "seq_start_id"};
+static const char *const descr[3] = {"<i4", "|b1", "<i4"};
+
+typedef struct outputs {
+    ns_file *file[3];
+    char path[3][4200], tmp[3][4210];
+} outputs;
+
+static ns_status open_outputs(outputs *f, const char *base, int64_t rows, int64_t width, int64_t most, ns_error *err)
+{
+    for (int k = 0; k < 3; k++) {
+        snprintf(f->path[k], sizeof f->path[k], "%s.%s.npy", base, suffix[k]);
+        snprintf(f->tmp[k], sizeof f->tmp[k], "%s.tmp", f->path[k]);
+        NS_TRY(ns_file_create(&f->file[k], f->tmp[k], err), "pack files");
+        NS_TRY(ns_npy_write_header(f->file[k], descr[k], rows, k == 2 ? most : width, err), "%s", f->tmp[k]);
+    }
+    return NS_OK;
+}
+
+static ns_status close_outputs(outputs *f, ns_error *err)
+{
+    for (int k = 0; k < 3; k++) NS_TRY(ns_file_close(&f->file[k], err), "%s", f->tmp[k]);
+    for (int k = 0; k < 3; k++)
+        NS_FAIL_IF(rename(f->tmp[k], f->path[k]) != 0, NS_ERR_IO, "%s: rename: %s", f->path[k], strerror(errno));
+    return NS_OK;
+}
+
+static void drop_outputs(outputs *f)
+{
+    for (int k = 0; k < 3; k++)
+        if (f->file[k]) ns_file_abort(&f->file[k]);
+}
+
+static ns_status write_rows(const packer *p, outputs *f, ns_error *err)
+{
+    ns_status st = NS_OK;
+    int32_t *ids = NULL, *starts = NULL;
+    uint8_t *mask = NULL;
+    NS_CHECK(st, ns_alloc((void **)&ids, (size_t)p->width * sizeof *ids, "packs.row", err), "row");
+    NS_CHECK(st, ns_alloc((void **)&mask, (size_t)p->width, "packs.row", err), "row");
+    NS_CHECK(st, ns_alloc((void **)&starts, (size_t)p->most * sizeof *starts, "packs.row", err), "row");
+    for (int64_t c = 0; c < p->n_chunks; c++)
+        for (int64_t b = 0; b < p->bins[c].n; b++) {
+            int64_t at = 0, k = 0;
+            for (int64_t j = p->bins[c].start[b]; j < p->bins[c].start[b + 1]; j++) {
+                sample s = get(p, p->bins[c].item[j]);
+                starts[k++] = (int32_t)at;
+                for (int64_t q = 0; q < s.stored; q++, at++) {
+                    ids[at] = q < s.n ? s.ids[q] : p->o->eos;
+                    mask[at] = (uint8_t)trained(p->o, &s, q);
+                }
+            }
+            for (; k < p->most; k++) starts[k] = -1;
+            for (; at < p->width; at++) ids[at] = -1, mask[at] = 1;
+            NS_CHECK(st, ns_file_write(f->file[0], ids, (size_t)p->width * 4, err), "ids");
+            NS_CHECK(st, ns_file_write(f->file[1], mask, (size_t)p->width, err), "mask");
+            NS_CHECK(st, ns_file_write(f->file[2], starts, (size_t)p->most * 4, err), "starts");
+        }
+done:
+    ns_free(ids);
+    ns_free(mask);
+    ns_free(starts);
+    return st;
+}
+
+static ns_status write_meta(const packer *p, const char *base, const ns_pack_sum *sum, ns_error *err)
+{
+    char path[4200];
+    ns_buf b = {0};
+    ns_status st = NS_OK;
+    snprintf(path, sizeof path, "%s.meta.json", base);
+    NS_CHECK(st,
+             ns_buf_printf(&b, err,
+                           "{\"format\": 1, \"pack_size\": %d, \"context_parallel_size\": %" PRId64
+                           ", \"packs\": %" PRId64 ", \"samples\": %" PRId64 ", \"tokens\": %" PRId64
+                           ", \"eos_id\": %d, \"loss_mask\": \"%s\", \"tokenizer\": ",
+                           p->o->size, p->o->cp, sum->packs, sum->samples, sum->tokens, p->o->eos,
+                           p->o->exact_mask ? "exact" : "original"),
+             "meta");
+    NS_CHECK(st, ns_json_write_str(&b, (ns_str){p->o->tokenizer, strlen(p->o->tokenizer)}, NS_JSON_UTF8, err), "meta");
+    NS_CHECK(st, ns_buf_adds(&b, "}\n", err), "meta");
+    NS_CHECK(st, ns_file_replace(path, b.data, b.len, err), "meta");
+done:
+    ns_buf_free(&b);
+    return st;
+}
+
+ns_status ns_packs_write(const ns_pack_set *set, const char *base, const ns_pack_options *o, ns_pack_sum *sum,
+                         ns_error *err)
+{
+    packer p = {.set = set, .o = o};
+    outputs f = {0};
+    ns_status st = NS_OK;
+    *sum = (ns_pack_sum){0};
+    NS_CHECK(st, measure(&p, sum, err), "samples");
+    NS_CHECK(st, assign(&p, sum, err), "assign");
+    NS_CHECK(st, open_outputs(&f, base, p.rows, p.width, p.most, err), "%s", base);
+    NS_CHECK(st, write_rows(&p, &f, err), "%s", base);
+    NS_CHECK(st, close_outputs(&f, err), "%s", base);
+    NS_CHECK(st, write_meta(&p, base, sum, err), "%s", base);
+    log_figures(o, sum->fill, sum->packs, sum->samples); /* of the whole set, last */
+done:
+    drop_outputs(&f);
+    for (int64_t c = 0; p.bins && c < p.n_chunks; c++) ns_bins_free(&p.bins[c]);
+    ns_free(p.bins);
+    ns_free(p.number);
+    ns_free(p.len);
+    return st;
+}
+
+/* ---- merge ---- */
+typedef struct pack_in {
+    ns_npy a[3];
+    int64_t size, cp, eos; /* of the meta file; size -1: there is none */
+    char mask[16];
+} pack_in;
+
+static ns_status read_meta(pack_in *in, const char *prefix, ns_error *err)
+{
+    char path[4200];
+    ns_arena a = NS_ARENA_INIT("packs.meta");
+    ns_buf b = {0};
+    ns_json *v;
+    ns_status st = NS_OK;
+    in->size = -1;
+    snprintf(path, sizeof path, "%s.meta.json", prefix);
+    if (!ns_path_exists(path)) {
+        NS_WARN("%s: packed by another program: pack size, tokenizer and padding cannot be compared", prefix);
+        return NS_OK;
+    }
+    NS_CHECK(st, ns_file_read(&b, path, err), "meta");
+    NS_CHECK(st, ns_json_parse(&v, &a, b.data ? b.data : "", b.len, path, 0, err), "meta");
+    const ns_json *m = ns_json_get(v, "loss_mask");
+    NS_BAIL_IF(st,
+               v->type != NS_JSON_OBJECT || !ns_json_is_int(ns_json_get(v, "pack_size"), &in->size) ||
+                   !ns_json_is_int(ns_json_get(v, "context_parallel_size"), &in->cp) ||
+                   !ns_json_is_int(ns_json_get(v, "eos_id"), &in->eos) || !m || m->type != NS_JSON_STRING,
+               NS_ERR_INPUT, "%s: no pack_size, context_parallel_size, eos_id and loss_mask", path);
+    snprintf(in->mask, sizeof in->mask, "%.*s", (int)(m->s.n < 15 ? m->s.n : 15), m->s.p);
+done:
+    ns_buf_free(&b);
+    ns_arena_free(&a);
+    return st;
+}
+
+static ns_status open_pack(pack_in *in, const char *prefix, ns_error *err)
+{
+    char path[4200];
+    for (int k = 0; k < 3; k++) {
+        snprintf(path, sizeof path, "%s.%s.npy", prefix, suffix[k]);
+        NS_TRY(ns_npy_open(&in->a[k], path, err), "%s", prefix);
+        NS_FAIL_IF(in->a[k].item != (k == 1 ? 1u : 4u), NS_ERR_INPUT, "%s: items %s, expected %s", path, in->a[k].descr,
+                   descr[k]);
+        NS_FAIL_IF(in->a[k].rows != in->a[0].rows, NS_ERR_MISMATCH,
+                   "%s: %" PRId64 " rows, input_ids has %" PRId64 ": the three files do not belong together", path,
+                   in->a[k].rows, in->a[0].rows);
+    }
+    NS_FAIL_IF(in->a[1].cols != in->a[0].cols, NS_ERR_MISMATCH,
+               "%s: loss_mask is %" PRId64 " wide, input_ids %" PRId64 ": the files do not belong together", prefix,
+               in->a[1].cols, in->a[0].cols);
+    return read_meta(in, prefix, err);
+}
+
+static ns_status check_fit(const pack_in *x, const char *a, const pack_in *y, const char *b, ns_error *err)
+{
+    if (x->size < 0 || y->size < 0) return NS_OK;
+    NS_FAIL_IF(x->size != y->size, NS_ERR_MISMATCH, "%s has packs of %" PRId64 ", %s of %" PRId64, a, x->size, b,
+               y->size);
+    NS_FAIL_IF(x->cp != y->cp || x->eos != y->eos || strcmp(x->mask, y->mask), NS_ERR_MISMATCH,
+               "%s and %s differ in context_parallel_size (%" PRId64 ", %" PRId64 "), EOS (%" PRId64 ", %" PRId64
+               ") or loss mask (%s, %s): pack them alike",
+               a, b, x->cp, y->cp, x->eos, y->eos, x->mask, y->mask);
+    return NS_OK;
+}
+
+static ns_status copy_rows(outputs *f, const pack_in *in, const int64_t cols[3], ns_error *err)
+{
+    static const unsigned char minus[256] = {[0 ... 255] = 255}, ones[256] = {[0 ... 255] = 1};
+    for (int64_t i = 0; i < in->a[0].rows; i++)
+        for (int k = 0; k < 3; k++) {
+            size_t have = (size_t)in->a[k].cols * in->a[k].item, want = (size_t)cols[k] * in->a[k].item;
+            NS_TRY(ns_file_write(f->file[k], ns_npy_row(&in->a[k], i), have, err), "row");
+            for (size_t n; have < want; have += n) {
+                n = want - have < 256 ? want - have : 256;
+                NS_TRY(ns_file_write(f->file[k], k == 1 ? ones : minus, n, err), "row");
+            }
+        }
+    return NS_OK;
+}
+
+/* What the packs have in common; nothing where one of them does not say. */
+static ns_status merge_meta(const pack_in *in, size_t n, const char *output, int64_t rows, ns_error *err)
+{
+    char path[4200], text[512];
+    int known = 1;
+    for (size_t i = 0; i < n; i++) known &= in[i].size >= 0;
+    snprintf(path, sizeof path, "%s.meta.json", output);
+    if (!known) {
+        (void)remove(path); /* of an older pack of that name */
+        return NS_OK;
+    }
+    int len = snprintf(text, sizeof text,
+                       "{\"format\": 1, \"pack_size\": %" PRId64 ", \"context_parallel_size\": %" PRId64
+                       ", \"packs\": %" PRId64 ", \"eos_id\": %" PRId64 ", \"loss_mask\": \"%s\"}\n",
+                       in[0].size, in[0].cp, rows, in[0].eos, in[0].mask);
+    return ns_file_replace(path, text, (size_t)len, err);
+}
+
+ns_status ns_packs_merge(const char *const *prefix, size_t n, const char *output, ns_error *err)
+{
+    pack_in *in = NULL;
+    outputs f = {0};
+    int64_t rows = 0, cols[3] = {0};
+    ns_status st = NS_OK;
+    NS_FAIL_IF(n < 1, NS_ERR_CONFIG, "nothing to merge: name --input_prefixes A B ...");
+    for (size_t i = 0; i < n; i++) {
+        NS_FAIL_IF(!strcmp(prefix[i], output), NS_ERR_CONFIG, "%s is input and output: choose another --output_prefix",
+                   output);
+        for (size_t j = 0; j < i; j++)
+            NS_FAIL_IF(!strcmp(prefix[i], prefix[j]), NS_ERR_CONFIG, "%s is named twice", prefix[i]);
+    }
+    NS_TRY(ns_alloc((void **)&in, n * sizeof *in, "packs.merge", err), "merge");
+    for (size_t i = 0; i < n; i++) {
+        NS_CHECK(st, open_pack(&in[i], prefix[i], err), "merge");
+        NS_CHECK(st, check_fit(&in[0], prefix[0], &in[i], prefix[i], err), "merge");
+        NS_INFO("%s: %" PRId64 " packs", prefix[i], in[i].a[0].rows);
+        rows += in[i].a[0].rows;
+        for (int k = 0; k < 3; k++)
+            if (in[i].a[k].cols > cols[k]) cols[k] = in[i].a[k].cols;
+    }
+    NS_CHECK(st, open_outputs(&f, output, rows, cols[0], cols[2], err), "%s", output);
+    for (size_t i = 0; i < n; i++) NS_CHECK(st, copy_rows(&f, &in[i], cols, err), "%s", prefix[i]);
+    NS_CHECK(st, close_outputs(&f, err), "%s", output);
+    NS_CHECK(st, merge_meta(in, n, output, rows, err), "%s", output);
+    NS_INFO("%s: %" PRId64 " packs in all", output, rows);
+done:
+    drop_outputs(&f);
+    for (size_t i = 0; i < n; i++)
+        for (int k = 0; k < 3; k++) ns_npy_close(&in[i].a[k]);
+    ns_free(in);
+    return st;
+}
