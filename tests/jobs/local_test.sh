@@ -134,10 +134,10 @@ plugin=$(dirname "$ns")/libns_mpi.so
 mkdir -p bin
 printf '#!/bin/sh\necho "$WANDB_API_KEY|$*" >>"%s/wandb.calls"\nexit 1\n' "$dir" >bin/wandb
 chmod +x bin/wandb
-is "a training with W&B" 0 "W&B: project p1, run w b" env PATH="$PWD/bin:$PATH" WANDB_API_KEY=k3y "$ns" train $here --expname='w b' --output_dir=/workspace/wb --wandb_project=p1 --num_training_jobs=2 \
+is "a training with W&B" 0 "W&B: project p1, run w b" env PATH="$PWD/bin:$PATH" WANDB_API_KEY=k3y-5f0c2e9b71 "$ns" train $here --expname='w b' --output_dir=/workspace/wb --wandb_project=p1 --num_training_jobs=2 \
     --wait $(settings 40 20)
-[ "$(grep -c '^k3y|sync --append -p p1 --id w b .*/wb/training/events.out.tfevents' "$dir/wandb.calls")" -ge 1 ] && ok "each job gives its events to wandb, whose failure changes nothing" || not_ok "wandb: $(cat "$dir/wandb.calls")"
-grep -rl k3y "$NS_HOME" "$work/wb" | grep -v '/env.sh$' | grep -q . && not_ok "the key stands in $(grep -rl k3y "$NS_HOME" | head -3)" || ok "the key is in env.sh only"
+[ "$(grep -c '^k3y-5f0c2e9b71|sync --append -p p1 --id w b .*/wb/training/events.out.tfevents' "$dir/wandb.calls")" -ge 1 ] && ok "each job gives its events to wandb, whose failure changes nothing" || not_ok "wandb: $(cat "$dir/wandb.calls")"
+grep -rl k3y-5f0c2e9b71 "$NS_HOME" "$work/wb" | grep -v '/env.sh$' | grep -q . && not_ok "the key stands in $(grep -rl k3y-5f0c2e9b71 "$NS_HOME" | head -3)" || ok "the key is in env.sh only"
 
 # ---- the documented commands, word for word but for names ----
 is "documented: train" 0 "nothing was submitted" "$ns" train \
