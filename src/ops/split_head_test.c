@@ -23,7 +23,7 @@ typedef struct problem {
 
 static void run(const ns_ops *ops, ns_step *step, ns_head_args *a)
 {
-    static char work[1 << 24];
+    static _Alignas(64) char work[1 << 24]; /* as the planner gives it */
     ns_exec x = {.ops = ops, .work = work, .work_bytes = sizeof work, .step = step};
     ops->head(&x, a);
     assert_int_equal(x.err.code, NS_OK);
