@@ -7,8 +7,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/statvfs.h>
@@ -44,6 +46,20 @@ int ns_path_is_dir(const char *path)
 {
     struct stat sb;
     return stat(path, &sb) == 0 && S_ISDIR(sb.st_mode);
+}
+
+int ns_path_is_special(const char *path)
+{
+    struct stat sb;
+    return stat(path, &sb) == 0 && !S_ISREG(sb.st_mode) && !S_ISDIR(sb.st_mode);
+}
+
+ns_status ns_path_target(ns_buf *out, const char *path, ns_error *err)
+{
+    struct stat sb;
+    char real[PATH_MAX];
+    int linked = lstat(path, &sb) == 0 && S_ISLNK(sb.st_mode) && realpath(path, real) != NULL;
+    return ns_buf_adds(out, linked ? real : path, err);
 }
 
 ns_status ns_disk_free(uint64_t *bytes, const char *path, ns_error *err)
@@ -141,7 +157,18 @@ static ns_status write_synced(const char *path, const void *data, size_t n, ns_e
     return st;
 }
 
-ns_status ns_file_replace(const char *path, const void *data, size_t n, ns_error *err)
+/* A device or pipe takes the bytes as they come: a rename would put a plain file in its place. */
+static ns_status write_through(const char *path, const void *data, size_t n, ns_error *err)
+{
+    ns_file *f = NULL;
+    NS_TRY(ns_file_create(&f, path, err), "%s", "");
+    ns_status st = n ? ns_file_write(f, data, n, err) : NS_OK;
+    if (st == NS_OK) return ns_file_close(&f, err);
+    ns_file_abort(&f);
+    return st;
+}
+
+static ns_status replace_regular(const char *path, const void *data, size_t n, ns_error *err)
 {
     static atomic_uint serial; /* two threads may replace the same file */
     char tmp[4096], parent[4096];
@@ -158,6 +185,16 @@ ns_status ns_file_replace(const char *path, const void *data, size_t n, ns_error
     }
     NS_TRY(ns_fsync_dir(parent, err), "replace '%s'", path);
     return NS_OK;
+}
+
+ns_status ns_file_replace(const char *path, const void *data, size_t n, ns_error *err)
+{
+    ns_buf target = {0};
+    if (ns_path_is_special(path)) return write_through(path, data, n, err);
+    ns_status st = ns_path_target(&target, path, err);
+    if (st == NS_OK) st = replace_regular(target.data, data, n, err);
+    ns_buf_free(&target);
+    return st;
 }
 
 ns_status ns_mkdirs(const char *path, ns_error *err)

@@ -23,6 +23,10 @@ NS_MUST_USE ns_status ns_remove_tree(const char *path, ns_error *err); /* missin
 NS_MUST_USE ns_status ns_link_tree(const char *from, const char *to, ns_error *err); /* `to`: new dir of hard links */
 int ns_path_exists(const char *path);
 int ns_path_is_dir(const char *path);
+/* A device, pipe or socket (links followed): written in place, never replaced by a file of its name. */
+int ns_path_is_special(const char *path);
+/* Where a file of this name really lies: the end of a chain of links, else path itself. Free with ns_buf_free. */
+NS_MUST_USE ns_status ns_path_target(ns_buf *out, const char *path, ns_error *err);
 /* Free bytes for an ordinary user on the file system of `path` (nearest existing parent). */
 NS_MUST_USE ns_status ns_disk_free(uint64_t *bytes, const char *path, ns_error *err);
 

@@ -4,7 +4,9 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "base/crc32c.h"
 #include "base/file.h"
@@ -288,6 +290,31 @@ static void replace_with_every_call_failing(void **state)
     }
 }
 
+/* A pipe (or a device such as /dev/null) stays what it is; through a link the file behind it is replaced. */
+static void replace_spares_pipes_and_links(void **state)
+{
+    (void)state;
+    ns_error err = NS_ERROR_INIT;
+    char fifo[400], file[400], name[400], got[16] = "";
+    struct stat sb;
+    snprintf(fifo, sizeof fifo, "%s/fifo", g_dir);
+    snprintf(file, sizeof file, "%s/behind", g_dir);
+    snprintf(name, sizeof name, "%s/link", g_dir);
+    assert_int_equal(mkfifo(fifo, 0600), 0);
+    int fd = open(fifo, O_RDWR | O_NONBLOCK);
+    assert_true(fd >= 0);
+    assert_ns_ok(ns_file_replace(fifo, "abc", 3, &err), &err);
+    assert_int_equal(read(fd, got, sizeof got - 1), 3);
+    assert_string_equal(got, "abc");
+    close(fd);
+    assert_true(lstat(fifo, &sb) == 0 && S_ISFIFO(sb.st_mode));
+    spit(file, "old");
+    assert_int_equal(symlink(file, name), 0);
+    assert_ns_ok(ns_file_replace(name, "new!", 4, &err), &err);
+    assert_true(lstat(name, &sb) == 0 && S_ISLNK(sb.st_mode));
+    assert_true(stat(file, &sb) == 0 && sb.st_size == 4);
+}
+
 static void crash_in_replace(void **state)
 {
     (void)state;
@@ -345,6 +372,7 @@ int main(void)
                                        T(writer_to_standard_output),
                                        T(replace_with_every_call_failing),
                                        T(crash_in_replace),
+                                       T(replace_spares_pipes_and_links),
                                        cmocka_unit_test(checksums)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "data/prepare_internal.h"
 
@@ -305,15 +306,33 @@ static ns_status build(plan *pl, ns_prepare *p, const ns_node *list, const char 
     return NS_OK;
 }
 
+/* One file under two names: other spelling, a link. Devices and pipes are not files that can be lost. */
+static int same_file(const char *a, const char *b)
+{
+    struct stat x, y;
+    if (!strcmp(a, "-") || !strcmp(b, "-")) return 0;
+    if (stat(a, &x) || stat(b, &y)) return !strcmp(a, b);
+    return S_ISREG(x.st_mode) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+static ns_status refuse_same(const char *input, const char *output, ns_error *err)
+{
+    if (!input || !output || !same_file(input, output)) return NS_OK;
+    NS_FAIL(NS_ERR_CONFIG,
+            "%s is both an input and the output%s%s%s: choose another output name, or a pattern that does not match it",
+            input, strcmp(input, output) ? " (as '" : "", strcmp(input, output) ? output : "",
+            strcmp(input, output) ? "')" : "");
+}
+
 /* Writing over an input would lose it, and a pattern that matches the output feeds it back on the next run. */
 static ns_status check_output(const ns_prepare *p, const plan *pl, ns_error *err)
 {
-    for (size_t i = 0; i < pl->n; i++)
-        for (size_t k = 0; pl->stage[i]->output_manifest && k < p->n_files; k++)
-            NS_FAIL_IF(
-                strcmp(p->file[k], "-") && !strcmp(p->file[k], pl->stage[i]->output_manifest), NS_ERR_CONFIG,
-                "%s is both an input and the output: choose another output name, or a pattern that does not match it",
-                p->file[k]);
+    for (size_t i = 0; i < pl->n; i++) {
+        const char *out = pl->stage[i]->output_manifest;
+        for (size_t k = 0; out && k < p->n_files; k++) NS_TRY(refuse_same(p->file[k], out, err), "%s", "files");
+        for (size_t k = 0; k < i; k++) /* a later one may read what this one wrote in an earlier run */
+            NS_TRY(refuse_same(pl->stage[k]->input_manifest, out, err), "%s", pl->stage[i]->cls->name);
+    }
     return NS_OK;
 }
 

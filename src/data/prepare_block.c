@@ -266,10 +266,19 @@ ns_status ns_out_open(ns_out_file *o, const char *path, ns_error *err)
     ns_buf tmp = {0}, name = {0};
     ns_status st = NS_OK;
     *o = (ns_out_file){0};
-    if (!strcmp(path, "-")) return ns_file_create(&o->f, path, err);
+    size_t len = strlen(path);
+    for (int i = 0; i < 3; i++) {
+        static const char *const packed[] = {".gz", ".zst", ".parquet"};
+        size_t k = strlen(packed[i]);
+        NS_FAIL_IF(len > k && !strcmp(path + len - k, packed[i]), NS_ERR_CONFIG,
+                   "output '%s': %s is read but not written: choose a name that ends in .jsonl, or write to '-' and "
+                   "pipe it into a packer",
+                   path, packed[i]);
+    }
+    if (!strcmp(path, "-") || ns_path_is_special(path)) return ns_file_create(&o->f, path, err);
     NS_CHECK(st, make_parent(path, err), "folder of %s", path);
-    NS_CHECK(st, ns_buf_adds(&name, path, err), "output");
-    NS_CHECK(st, ns_buf_printf(&tmp, err, "%s.tmp.%ld", path, (long)getpid()), "output");
+    NS_CHECK(st, ns_path_target(&name, path, err), "output");
+    NS_CHECK(st, ns_buf_printf(&tmp, err, "%s.tmp.%ld", name.data, (long)getpid()), "output");
     o->path = name.data;
     o->tmp = tmp.data;
     NS_CHECK(st, ns_file_create(&o->f, o->tmp, err), "output %s", path);

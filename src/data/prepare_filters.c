@@ -275,6 +275,9 @@ static ns_status init_contamination(ns_stage *s, ns_error *err)
         s->skip = 1;
         return NS_OK;
     }
+    ns_prepare *p = s->run; /* among the inputs, so that no output replaces it */
+    NS_TRY(ns_grow((void **)&p->file, &p->files_cap, p->n_files + 1, sizeof *p->file, "prepare.files", err), "files");
+    p->file[p->n_files++] = path;
     return load_contaminated(c, path, err);
 }
 

@@ -65,7 +65,7 @@ NS_MUST_USE ns_status ns_json_from_node(ns_json **out, ns_arena *a, const ns_nod
 /* ---- durable output file, possibly ASCII-styled ---- */
 typedef struct ns_out_file {
     ns_file *f;
-    char *path, *tmp; /* tmp NULL: standard output */
+    char *path, *tmp; /* tmp NULL: standard output, a device or a pipe, written in place */
 } ns_out_file;
 NS_MUST_USE ns_status ns_out_open(ns_out_file *o, const char *path, ns_error *err); /* creates folders */
 NS_MUST_USE ns_status ns_out_commit(ns_out_file *o, ns_error *err);

@@ -2,7 +2,10 @@
  * the messages of bad input. */
 #include "data/prepare.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "base/file.h"
 #include "base/json.h"
@@ -488,6 +491,61 @@ static void write_faults(void **state)
     }
 }
 
+static void no_temporary_file_is_left(void)
+{
+    ns_error err = NS_ERROR_INIT;
+    ns_files f = {0};
+    assert_ns_ok(ns_files_add_pattern(&f, in_dir("*.tmp*"), &err), &err);
+    assert_int_equal(f.n, 0);
+    ns_files_free(&f);
+}
+
+/* An input is never replaced by the output, under whatever name; a pipe or device is written in place and stays one. */
+static void output_names(void **state)
+{
+    (void)state;
+    ns_error err = NS_ERROR_INIT;
+    const char *row = "{\"problem\":\"p\",\"generation\":\"g\"}\n", *want = "{\"input\": \"p\", \"output\": \"g\"}\n";
+    const char *in = write_file("raw-in.jsonl", row), *given = word("++preprocessed_dataset_files=%s", in);
+    const char *hard = in_dir("hard.jsonl"), *soft = in_dir("soft.jsonl");
+    const char *bad = write_file("bad-problems.jsonl", "{\"problem\":\"q\",\"contaminated\":true}\n");
+    assert_int_equal(link(in, hard), 0);
+    assert_int_equal(symlink(in, soft), 0);
+    const char *others[] = {word("%s/./raw-in.jsonl", dir), word("%s/../%s/raw-in.jsonl", dir, strrchr(dir, '/') + 1),
+                            hard, soft};
+    for (size_t i = 0; i < 4; i++) {
+        assert_ns_fails(RUN("math_sft", &err, given, word("++output_path=%s", others[i]), QUIET), NS_ERR_CONFIG,
+                        "is both an input and the output (as '", &err);
+        expect_file(in, row);
+    }
+    assert_ns_fails(RUN("math_sft", &err, given, word("++output_path=%s", bad), word("++contamination_file=%s", bad)),
+                    NS_ERR_CONFIG, "bad-problems.jsonl is both an input and the output:", &err);
+    const char *packed[] = {"o.jsonl.gz", "o.jsonl.zst", "o.parquet"};
+    for (size_t i = 0; i < 3; i++) {
+        assert_ns_fails(RUN("math_sft", &err, given, word("++output_path=%s", in_dir(packed[i])), QUIET), NS_ERR_CONFIG,
+                        "is read but not written: choose a name that ends in .jsonl", &err);
+        assert_false(ns_path_exists(in_dir(packed[i])));
+    }
+
+    const char *pipe_name = in_dir("pipe"), *target = write_file("target.jsonl", "old\n"),
+               *link_name = in_dir("link.jsonl");
+    char got[200] = "";
+    struct stat sb;
+    assert_int_equal(mkfifo(pipe_name, 0600), 0);
+    int fd = open(pipe_name, O_RDWR | O_NONBLOCK);
+    assert_true(fd >= 0);
+    assert_ns_ok(RUN("math_sft", &err, given, word("++output_path=%s", pipe_name), QUIET), &err);
+    assert_int_equal(read(fd, got, sizeof got - 1), strlen(want));
+    assert_string_equal(got, want);
+    close(fd);
+    assert_true(lstat(pipe_name, &sb) == 0 && S_ISFIFO(sb.st_mode));
+    assert_int_equal(symlink(target, link_name), 0);
+    assert_ns_ok(RUN("math_sft", &err, given, word("++output_path=%s", link_name), QUIET), &err);
+    expect_file(target, want);
+    assert_true(lstat(link_name, &sb) == 0 && S_ISLNK(sb.st_mode));
+    no_temporary_file_is_left();
+}
+
 static void file_lists(void **state)
 {
     (void)state;
@@ -535,7 +593,7 @@ int main(void)
         cmocka_unit_test(rules),         cmocka_unit_test(judgement_and_labels),
         cmocka_unit_test(other_configs), cmocka_unit_test(many_rows),
         cmocka_unit_test(errors),        cmocka_unit_test(write_faults),
-        cmocka_unit_test(file_lists),
+        cmocka_unit_test(file_lists),    cmocka_unit_test(output_names),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
