@@ -20,7 +20,7 @@ struct ns_jsonl {
     char *name; /* for messages; where[] begins with it */
     char *buf;
     size_t cap, pos, len; /* unread bytes: buf[pos..len) */
-    size_t no_lf;         /* buf[pos..no_lf) holds no LF */
+    size_t no_lf, no_cr;  /* buf[pos..no_lf) holds no LF, buf[pos..no_cr) no CR: long lines are scanned once */
     uint64_t line_no, consumed;
     char *where;
     size_t where_head; /* length of "path:" */
@@ -66,6 +66,7 @@ static ns_status refill(ns_jsonl *r, ns_error *err)
     if (r->pos > 0) {
         memmove(r->buf, r->buf + r->pos, r->len - r->pos);
         r->no_lf = r->no_lf > r->pos ? r->no_lf - r->pos : 0;
+        r->no_cr = r->no_cr > r->pos ? r->no_cr - r->pos : 0;
         r->len -= r->pos;
         r->pos = 0;
     }
@@ -99,7 +100,10 @@ static ns_status raw_line(ns_jsonl *r, const char **line, size_t *n, ns_error *e
         const char *lf = memchr(r->buf + from, '\n', r->len - from);
         r->no_lf = lf ? (size_t)(lf - r->buf) : r->len;
         const char *stop = lf ? lf : end;
-        const char *cr = memchr(begin, '\r', (size_t)(stop - begin));
+        size_t cr_from = r->no_cr > r->pos ? r->no_cr : r->pos;
+        const char *cr =
+            r->buf + cr_from < stop ? memchr(r->buf + cr_from, '\r', (size_t)(stop - r->buf) - cr_from) : NULL;
+        r->no_cr = (size_t)((cr ? cr : stop) - r->buf);
         size_t skip = 1;
         if (cr && (cr + 1 < end || r->at_end)) { /* with the byte after it in sight */
             if (cr + 1 == lf) skip = 2;
