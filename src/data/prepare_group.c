@@ -1,5 +1,6 @@
 /* Stages that need all rows: grouping, choosing among the solutions of a problem, shuffling and sampling (data.md §2.8).
- * The text of the rows is held once; only the line table is permuted. */
+ * The text of the rows is held once; only the line table is permuted.
+ * Without shuffling and sampling the last stage hands its input on, block by block. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -314,6 +315,11 @@ static ns_status shuffle_next(ns_stage *s, ns_block *out, ns_error *err)
     int64_t *order = NULL, *start = NULL;
     ns_status st = NS_OK;
     ns_mt rng;
+    if (!f->do_shuffle && f->n_samples < 0) { /* the order stays and all rows do: nothing needs holding */
+        NS_TRY(ns_stage_next(s->input, out, err), "shuffle");
+        for (size_t i = 0; i < out->n; i++) out->line[i].group = -1;
+        return NS_OK;
+    }
     if (f->h.done) return NS_OK;
     f->h.done = 1;
     NS_TRY(hold(s, &f->h, err), "shuffle");

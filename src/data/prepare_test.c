@@ -385,6 +385,19 @@ static void many_rows(void **state)
     pool = keep;
     assert_non_null(strstr(log_text, "Prepared dataset size: 20000"));
     expect_same_files(one, two);
+    /* unshuffled rows pass block by block, in the order of the input */
+    assert_ns_ok(RUN("code_sft", &err, word("++preprocessed_dataset_files=%s", in), word("++output_path=%s", two),
+                     "++input_key=problem", "++output_key=generation"),
+                 &err);
+    ns_buf got = {0}, want = {0};
+    assert_ns_ok(ns_file_read(&got, two, &err), &err);
+    for (int i = 0; i < 20000; i++)
+        assert_ns_ok(ns_buf_printf(&want, &err, "{\"input\": \"p%d\", \"output\": \"g%d \\\\boxed{%d}\\ntail\"}\n",
+                                   i % 7000, i % 15000, i),
+                     &err);
+    assert_string_equal(got.data, want.data);
+    ns_buf_free(&got);
+    ns_buf_free(&want);
     ns_buf_free(&b);
 }
 
