@@ -43,7 +43,7 @@ static ns_status put(ns_torch_out *w, const void *p, size_t n, ns_error *err)
 
 static unsigned char *le(unsigned char *p, uint64_t v, int n)
 {
-    for (int i = 0; i < n; i++) *p++ = (unsigned char)(v >> (8 * i));
+    for (int i = 0; i < n; i++) *p++ = i < 8 ? (unsigned char)(v >> (8 * i)) : 0; /* longer: zeros */
     return p;
 }
 
