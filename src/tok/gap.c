@@ -28,6 +28,10 @@ size_t ns_bpe_length(const ns_bpe *m, int32_t id, const uint8_t *p, size_t n)
 ns_span ns_pieces_source(const ns_pieces *q, size_t i, size_t j)
 {
     if (!q->al) return (ns_span){q->at + i, q->at + j};
+    if (i >= j) { /* nothing of the text: the place behind what came before */
+        size_t at = i ? q->al[i - 1].to : q->n ? q->al[0].from : 0;
+        return (ns_span){at, at};
+    }
     while (i + 1 < j && q->al[i].from == q->al[i].to) i++;
     while (j - 1 > i && q->al[j - 1].from == q->al[j - 1].to) j--;
     return (ns_span){q->al[i].from, q->al[j - 1].to};
