@@ -81,9 +81,10 @@ grep -q "steps: 400, 800" "$work"/chain/prepare-eval-logs/main_some* && ok "aver
 
 # ---- failure in the middle, retry; slots; cancel ----
 for x in a b c; do
-    "$ns" run_cmd $here --expname=$x ${before:+--run_after=$before} "test $x != b -o -f /workspace/mended && echo $x >> /workspace/order" >/dev/null 2>&1
+    "$ns" run_cmd $here --expname=$x ${before:+--run_after=$before} "until [ -e /workspace/go ]; do sleep 0.05; done; test $x != b -o -f /workspace/mended && echo $x >> /workspace/order" >/dev/null 2>&1
     before=$x
 done
+touch "$work/go" # only now may b fail: a submission behind a job that has failed is refused
 until_state b 0 failed 20 && until_state c 0 skipped 20 && ok "a failed job's dependant is skipped"
 touch "$work/mended"
 is "ns retry" 0 "2 jobs submitted again" "$ns" retry b

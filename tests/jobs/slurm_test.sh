@@ -90,9 +90,10 @@ find "$NS_HOME" -name env.sh -perm /077 | grep -q . && not_ok "env.sh is readabl
 is "ns logs prints them" 0 "resumed" "$ns" logs --task 1 chain
 
 # ---- failure, stated states, retry ----
-is "a job that fails" 0 "" "$ns" run_cmd $share --num_gpus=0 --expname=first 'test -f /workspace/mended'
+is "a job that fails" 0 "" "$ns" run_cmd $share --num_gpus=0 --expname=first 'until [ -e /workspace/go ]; do sleep 0.1; done; test -f /workspace/mended'
 is "a job after it" 0 "" "$ns" run_cmd $share --num_gpus=0 --expname=second --run_after=first 'echo second >> /workspace/order'
 is "and one more" 0 "" "$ns" run_cmd $share --num_gpus=0 --expname=third --run_after=second 'echo third >> /workspace/order'
+touch "$work/go" # only now may it fail: a submission behind a job that has failed is refused
 until_state first 0 failed 30 && until_state second 0 skipped 30 && until_state third 0 skipped 30 && ok "dependants of a failed job are skipped, and say so"
 is "waiting for what failed is refused by name" 2 "ns retry first_" "$ns" run_cmd $share --run_after=first true
 touch "$work/mended"
