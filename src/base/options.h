@@ -77,6 +77,7 @@ typedef struct ns_verb {
     const char *const *builtin_configs;      /* name, YAML text, name, YAML text, ..., NULL: found by --config-name */
     const char *default_config;              /* read when no --config-name is given; NULL: none */
     int open_config;    /* 1: a YAML file may define keys of its own (for ${...}); else they must be in the table */
+    int no_json;        /* 1: it prints no data, and --json is answered with a warning */
     int keep_overrides; /* 1: key=value words are not applied but kept in order in p->overrides (pipeline verbs) */
     /* "convert_to=trtllm": when this option is given, unknown --options and the words behind them are kept there, too
        (meant for another program); without it neither these nor key=value words are known */

@@ -437,5 +437,6 @@ const ns_verb ns_verb_infer = {
     .options = options,
     .n_options = sizeof options / sizeof options[0],
     .options_size = sizeof(infer_options),
+    .no_json = 1,
     .run = run,
 };

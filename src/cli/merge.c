@@ -40,5 +40,6 @@ const ns_verb ns_verb_merge = {
     .options = opts,
     .n_options = sizeof opts / sizeof opts[0],
     .options_size = sizeof(merge_options),
+    .no_json = 1,
     .run = run,
 };

@@ -81,6 +81,7 @@ static int run_verb(const ns_verb *v, int argc, const char *const *argv)
         rc = print_verb_help(v);
     } else {
         if (p.quiet) ns_log_set_level(NS_LOG_WARN);
+        if (p.json && v->no_json) NS_WARN("--json has no effect: ns %s prints no data", v->name);
         rc = v->run(p.options, &p);
     }
     ns_parsed_free(&p);

@@ -201,5 +201,6 @@ const ns_verb ns_verb_pack = {
     .options = opts,
     .n_options = sizeof opts / sizeof opts[0],
     .options_size = sizeof(pack_options),
+    .no_json = 1,
     .run = run,
 };

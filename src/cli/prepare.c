@@ -136,6 +136,7 @@ const ns_verb ns_verb_prepare = {
     .options = options,
     .n_options = sizeof options / sizeof *options,
     .options_size = sizeof(prepare_options),
+    .no_json = 1,
     .run = run,
     .builtin_configs = ns_prepare_configs,
     .default_config = "math_sft",

@@ -118,5 +118,6 @@ const ns_verb ns_verb_sft = {
     .options = ns_sft_option_table,
     .n_options = NS_SFT_N_OPTIONS,
     .options_size = sizeof(ns_sft_options),
+    .no_json = 1,
     .run = run,
 };

@@ -42,6 +42,9 @@ grep -q "no processor of this configuration uses 'output_key'" log || fail "unus
 grep -q "is both an input and the output" log || fail "output onto input: $(cat log)"
 cat output-rs?.jsonl | "$ns" prepare ++input_files=- ++output_path=- 2>log >z.jsonl || fail "stdin to stdout: $(cat log)"
 cmp -s z.jsonl x.jsonl || fail "stdin to stdout gives other rows"
+"$ns" prepare --json ++input_files=output-rs0.jsonl ++output_path=j.jsonl 2>log >out.txt || fail "--json: $(cat log)"
+grep -q -- "--json has no effect: ns prepare prints no data" log || fail "--json is ignored in silence: $(cat log)"
+[ ! -s out.txt ] || fail "ns prepare printed data"
 echo "ok unused options and output onto input are refused; - is stdin, stdout"
 
 "$ns" doctor >doctor.txt 2>&1
