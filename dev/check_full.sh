@@ -2,15 +2,16 @@
 # dev/check_full.sh [STEP]...  -- everything that is too long for CI; ends with one table, changes no file of the tree.
 #
 #   style    layers, clang-format, shellcheck            tests  the suite, with -Werror
-#   asan ubsan tsan   the suite under each sanitizer     long   the suite with NS_FULL=1: grids, many kills
-#   fuzz     every parser, FUZZ_SECONDS each (default 60) dist   the tarball, also in other distributions
+#   asan     the suite with checked addresses, leaks, undefined behaviour    tsan   races (ubsan alone: by name only)
+#   long     the suite with NS_FULL=1: grids, many kills
+#   fuzz     every parser, FUZZ_SECONDS each (default 60)    dist   the tarball, also in other distributions
 #   bare     the first minutes in a minimal Debian 12
 #
 # Without arguments: all, in this order. What a machine cannot do is SKIP with the reason, never ok. Exit 1 if anything
 # failed. Logs: build-full/<step>.log. Results worth keeping go into doc/verification.md by hand, with date and commit.
 set -u
 cd "$(dirname "$0")/.." || exit 1
-[ $# -gt 0 ] || set -- style tests asan ubsan tsan long fuzz dist bare
+[ $# -gt 0 ] || set -- style tests asan tsan long fuzz dist bare
 logs=build-full
 mkdir -p "$logs"
 : >"$logs/table"

@@ -1,13 +1,14 @@
 #!/bin/sh
 # dev/sanitize.sh asan|ubsan|tsan [FILTER]  -- builds into build-<kind> and runs the whole suite there; same last line.
 #
-# asan: addresses, use after return, leaks.  ubsan: undefined behaviour, fatal.  tsan: races, lock order.
+# asan: addresses, use after return, leaks, and undefined behaviour.  ubsan: undefined behaviour alone.  tsan: races,
+# lock order. Every finding is fatal.
 # Suppressed is only what is not ours, with the reason: dev/lsan.supp, dev/tsan.supp.
 set -eu
 cd "$(dirname "$0")/.."
 kind=${1:-}
 case $kind in
-asan) flags=address ;;
+asan) flags=address,undefined ;;
 ubsan) flags=undefined ;;
 tsan) flags=thread ;;
 *)
