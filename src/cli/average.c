@@ -11,6 +11,7 @@
 #include "ckpt/model_io.h"
 #include "ckpt/scan.h"
 #include "cli/cli.h"
+#include "jobs/graph.h"
 
 typedef struct average_options {
     const char *input, *output, *to, *nemo_format;
@@ -130,6 +131,19 @@ static ns_status look_at_run(run_end *r, const char *dir, ns_error *err)
     return st;
 }
 
+/* The command that submitted this job, from the experiment's record (MARK is .../state/<n>): typed again, it adds jobs. */
+static void print_command(const char *mark)
+{
+    char path[4096];
+    ns_graph g;
+    ns_error damaged = NS_ERROR_INIT;
+    const char *slash = strrchr(mark, '/');
+    int n = snprintf(path, sizeof path, "%.*s/../experiment.json", (int)(slash ? slash - mark : 0), mark);
+    if (n < 0 || n >= (int)sizeof path || ns_graph_read(&g, path, &damaged) != NS_OK) return;
+    printf("this command adds jobs to it:\n  %s\n", g.command);
+    ns_graph_free(&g);
+}
+
 /* A run that ended early must not look like one that did not: in the log, beside the model, and for `ns status`. */
 static ns_status mark_unfinished(const run_end *r, const char *model, ns_error *err)
 {
@@ -137,7 +151,8 @@ static ns_status mark_unfinished(const run_end *r, const char *model, ns_error *
     const char *mark = getenv("NS_MARK"); /* a job: base name of its marks (jobs/store.h) */
     if (!r->of || r->step >= r->of) return NS_OK;
     int n = snprintf(text, sizeof text, "unfinished: step %lld of %lld", (long long)r->step, (long long)r->of);
-    printf("%s. The command that submitted the training adds jobs to it when it is typed again\n", text);
+    printf("%s\n", text);
+    if (mark && *mark) print_command(mark);
     int m = snprintf(path, sizeof path, "%s/UNFINISHED", model);
     NS_FAIL_IF(m < 0 || m >= (int)sizeof path, NS_ERR_INPUT, "--output is too long");
     NS_TRY(ns_file_replace(path, text, (size_t)n, err), "mark");

@@ -409,11 +409,39 @@ done:
     return st;
 }
 
+/* A TensorRT-LLM checkpoint of ours names the model that it was made from (conversion.json, for an engine that of <model>-tmp): this
+ * engine answers with that one, and says so. */
+static ns_status native_model(infer_options *o, ns_arena *a, ns_error *err)
+{
+    char path[4096], tmp[4096];
+    ns_json *j = NULL;
+    NS_FAIL_IF(strlen(o->model) + 32 > sizeof path, NS_ERR_INPUT, "++model: the path is too long");
+    snprintf(path, sizeof path, "%s/conversion.json", o->model);
+    snprintf(tmp, sizeof tmp, "%s-tmp/conversion.json", o->model);
+    const char *found = ns_path_exists(path) ? path : ns_path_exists(tmp) ? tmp : NULL;
+    if (!found) return NS_OK;
+    NS_TRY(ns_json_read_file(&j, a, found, err), "model %s", o->model);
+    const ns_json *to = ns_json_get(j, "to"), *from = ns_json_get(j, "input");
+    if (!to || to->type != NS_JSON_STRING || to->s.n != 6 || memcmp(to->s.p, "trtllm", 6)) return NS_OK;
+    NS_FAIL_IF(!from || from->type != NS_JSON_STRING, NS_ERR_INPUT, "%s: no \"input\"", found);
+    const char *source = ns_arena_strndup(a, from->s.p, from->s.n, err);
+    if (!source) return NS_ERR_MEMORY;
+    NS_FAIL_IF(!ns_path_exists(source), NS_ERR_INPUT,
+               "%s is a TensorRT-LLM checkpoint, and the model that it was made from, %s, is not there: name a Hugging "
+               "Face or NeMo folder with ++model",
+               o->model, source);
+    NS_INFO("%s is a TensorRT-LLM checkpoint: the native engine answers with the model it was made from, %s", o->model,
+            source);
+    o->model = source;
+    return NS_OK;
+}
+
 static int run(void *opt, ns_parsed *p)
 {
     job j = {.o = opt, .arena = NS_ARENA_INIT("infer")};
     ns_error err = NS_ERROR_INIT;
-    ns_status st = infer(&j, &err);
+    ns_status st = native_model(opt, &j.arena, &err);
+    if (st == NS_OK) st = infer(&j, &err);
     ns_free(j.rows);
     ns_free(j.wheres);
     ns_free(j.prompts);

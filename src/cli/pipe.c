@@ -8,15 +8,52 @@
 #include "base/json.h"
 #include "train/sft.h"
 
-/* What `ns sft` checks before its first step, without asking who started it. */
+/* What `ns sft` checks before it reads anything. The number of ranks is not taken from who started this process: the submission may be
+ * typed inside of a job. */
 static ns_status check_sft(ns_sft_options *o, ns_error *err)
 {
+    ns_ranks r;
+    ns_world_options who;
+    ns_topology t;
+    ns_error inside = NS_ERROR_INIT;
     NS_TRY(ns_sft_check(o, err), "%s", "settings");
-    NS_FAIL_IF(o->tp * o->cp * o->pp > 1, NS_ERR_UNSUPPORTED,
-               "tensor %lld x context %lld x pipeline %lld: this build splits data over ranks (trainer.devices), not "
-               "the model: set them to 1",
-               (long long)o->tp, (long long)o->cp, (long long)o->pp);
-    return NS_OK;
+    NS_FAIL_IF(
+        o->tp > 1 && o->ffn_dropout > 0, NS_ERR_UNSUPPORTED,
+        "model.ffn_dropout=%g with tensor parallel size %lld: its masks do not know the split yet; give --tp=1, or "
+        "use hidden_dropout",
+        o->ffn_dropout, (long long)o->tp);
+    if (ns_world_from_env(&who, &inside) == NS_OK && who.size == 1)
+        return ns_ranks_layout(&r, o->devices, o->num_nodes, o->tp, o->cp, o->pp, err);
+    return ns_topology_make(&t, (int)(o->devices * o->num_nodes), 0, (int)o->tp, (int)o->cp, (int)o->pp, err);
+}
+
+/* `ns plan` of a training's words. */
+static ns_status plan_sft(ns_buf *out, ns_sft_options *o, double gpu_bytes, ns_error *err)
+{
+    ns_sft t;
+    ns_status st = ns_sft_open(&t, o, err);
+    if (st == NS_OK) st = ns_sft_report(&t, out, 0, err);
+    double need = (double)t.engine.total_bytes;
+    if (st == NS_OK && gpu_bytes > 0)
+        st = ns_buf_printf(out, err,
+                           need > gpu_bytes ? "DOES NOT FIT: %.3g GB of the %.3g GB of a GPU (gpu_memory): "
+                                              "more tensor parallel, a smaller micro-batch, or full "
+                                              "activations_checkpoint_granularity\n"
+                                            : "fits: %.3g GB of the %.3g GB of a GPU (gpu_memory)\n",
+                           need / 1e9, gpu_bytes / 1e9);
+    ns_sft_close(&t);
+    return st;
+}
+
+static ns_status plan_words(ns_buf *out, const char *const *argv, size_t n, double gpu_bytes, ns_error *err)
+{
+    const ns_verb *v = ns_cli_find(argv[1]);
+    ns_parsed p;
+    if (!v || strcmp(v->name, "sft")) return NS_OK;
+    NS_TRY(ns_options_parse(&p, v, (int)n - 2, argv + 2, err), "ns %s", argv[1]);
+    ns_status st = p.help ? NS_OK : plan_sft(out, p.options, gpu_bytes, err);
+    ns_parsed_free(&p);
+    return st;
 }
 
 ns_status ns_cli_check_words(const char *const *argv, size_t n, ns_error *err)
@@ -71,6 +108,7 @@ int ns_cli_pipe(const ns_pipe *pipe, void *options, ns_parsed *p)
     ns_pipe_result r;
     (void)ns_cli_result_fd(); /* marked: not for the jobs */
     ns_submission_set_check(ns_cli_check_words);
+    ns_submission_set_plan(plan_words);
     if (ns_pipe_run(pipe, options, p, &r, &err) != NS_OK) return ns_cli_fail(pipe->name, &err);
     report(&r);
     ns_cli_say_result(pipe->name, &r, p->json, p->quiet);

@@ -150,6 +150,20 @@ static double percent(int64_t a, int64_t b)
     return 100.0 * (double)a / (double)b;
 }
 
+/* "unfinished: step 40 of 100", when the model's training had not come to its end. */
+static int mark_of(char *out, size_t n, const benchmark *b)
+{
+    char path[4200];
+    ns_buf text = {0};
+    ns_error ignored = NS_ERROR_INIT;
+    snprintf(path, sizeof path, "%.*s/UNFINISHED", (int)(strrchr(b->file, '/') - b->file), b->file);
+    int found = ns_path_exists(path) && ns_file_read(&text, path, &ignored) == NS_OK && text.len > 0;
+    if (found) snprintf(out, n, "%s", text.data);
+    if (found) out[strcspn(out, "\n")] = 0;
+    ns_buf_free(&text);
+    return found;
+}
+
 static void print_table(const benchmark *b)
 {
     static const int width = 64;
@@ -157,7 +171,10 @@ static void print_table(const benchmark *b)
     for (int i = 0; i < pad / 2; i++) putchar('-');
     printf(" %s ", b->name);
     for (int i = 0; i < pad - pad / 2; i++) putchar('-');
-    printf("\nevaluation_mode | num_entries | symbolic_correct | no_answer\n");
+    char unfinished[200];
+    printf("\n");
+    if (mark_of(unfinished, sizeof unfinished, b)) printf("the model is %s\n", unfinished);
+    printf("evaluation_mode | num_entries | symbolic_correct | no_answer\n");
     printf("greedy          | %-11lld | %15.2f%% | %.2f%%\n\n\n", (long long)b->rows, percent(b->correct, b->rows),
            percent(b->no_answer, b->rows));
 }
@@ -170,9 +187,16 @@ static ns_status write_metrics(const char *dir, const benchmark *v, size_t n, ns
     for (size_t i = 0; i < n && st == NS_OK; i++) {
         st = ns_buf_adds(&b, "  ", err);
         if (st == NS_OK) st = ns_json_write_str(&b, (ns_str){v[i].name, strlen(v[i].name)}, NS_JSON_ASCII, err);
+        char mark[200];
+        if (st == NS_OK) st = ns_buf_adds(&b, ": {\n", err);
+        if (st == NS_OK && mark_of(mark, sizeof mark, &v[i])) {
+            st = ns_buf_adds(&b, "    \"model\": ", err);
+            if (st == NS_OK) st = ns_json_write_str(&b, (ns_str){mark, strlen(mark)}, NS_JSON_ASCII, err);
+            if (st == NS_OK) st = ns_buf_adds(&b, ",\n", err);
+        }
         if (st == NS_OK)
             st = ns_buf_printf(&b, err,
-                               ": {\n    \"greedy\": {\n      \"num_entries\": %lld,\n      \"symbolic_correct\": "
+                               "    \"greedy\": {\n      \"num_entries\": %lld,\n      \"symbolic_correct\": "
                                "%.4f,\n      \"no_answer\": %.4f\n    }\n  }%s\n",
                                (long long)v[i].rows, percent(v[i].correct, v[i].rows),
                                percent(v[i].no_answer, v[i].rows), i + 1 < n ? "," : "");

@@ -36,6 +36,7 @@ static const char *const known_keys[] = {
     "gpus",
     "max_jobs",
     "stop_margin",
+    "gpu_memory",
 };
 static const char *const ssh_keys[] = {"host", "user", "job_dir", "identity", "shell", "pre_command"};
 
@@ -248,6 +249,27 @@ static ns_status read_int(const ns_node *root, const char *key, int64_t *out, ns
     return NS_OK;
 }
 
+/* "80GB", "80 GiB", or bytes. */
+static ns_status read_size(const ns_node *root, const char *key, double *out, ns_error *err)
+{
+    static const struct {
+        const char *unit;
+        double factor;
+    } units[] = {{"", 1}, {"GB", 1e9}, {"G", 1e9}, {"GiB", 1073741824.0}, {"MB", 1e6}, {"MiB", 1048576.0}};
+    const char *text, *where = ns_node_get(root, key) ? ns_node_get(root, key)->origin : "";
+    char *end;
+    NS_TRY(text_of(root, key, &text, err), "%s", key);
+    if (!text) return NS_OK;
+    double x = strtod(text, &end);
+    end += strspn(end, " ");
+    for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
+        if (strcmp(end, units[i].unit) || !(x > 0 && x * units[i].factor < 1e18)) continue;
+        *out = x * units[i].factor;
+        return NS_OK;
+    }
+    NS_FAIL(NS_ERR_CONFIG, "%s: %s: '%s' is not a size: write 80GB or 80GiB", where, key, text);
+}
+
 static ns_status read_keys(ns_cluster *c, ns_error *err)
 {
     const ns_node *root = ns_config_root(c->config);
@@ -277,6 +299,7 @@ static ns_status read_keys(ns_cluster *c, ns_error *err)
     NS_TRY(words_of(c, root, "setup", 0, &c->setup, err), "%s", c->file);
     NS_TRY(read_int(root, "gpus", &c->gpus, err), "%s", c->file);
     NS_TRY(read_int(root, "max_jobs", &c->max_jobs, err), "%s", c->file);
+    NS_TRY(read_size(root, "gpu_memory", &c->gpu_memory, err), "%s", c->file);
     const char *margin = NULL;
     NS_TRY(text_of(root, "stop_margin", &margin, err), "%s", c->file);
     if (margin) NS_TRY(ns_parse_duration(&c->stop_margin, margin, "stop_margin", err), "%s", c->file);

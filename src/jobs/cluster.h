@@ -7,7 +7,7 @@
  *
  * Without a name and without $NS_CLUSTER_INLINE, $NEMO_SKILLS_CONFIG: the executor is `none`, jobs run here and now.
  * Keys of our own: sbatch_args, srun_args (lists of flags), setup (shell lines at the start of a job), gpus, max_jobs (slots of the local
- * executor), stop_margin. Unknown keys are errors. */
+ * executor), gpu_memory, stop_margin. Unknown keys are errors. */
 #ifndef NS_JOBS_CLUSTER_H
 #define NS_JOBS_CLUSTER_H
 
@@ -27,6 +27,7 @@ typedef struct ns_cluster {
     ns_words timeout_names;
     double *timeouts;   /* seconds, by timeout_names */
     double stop_margin; /* seconds; < 0: min(15 minutes, a tenth of the limit), at least 20 s */
+    double gpu_memory;  /* bytes of one GPU, 0: not stated; --dry_run compares the plan with it */
     int disable_gpus_per_node, has_containers;
     int64_t gpus, max_jobs; /* local executor; -1: what the machine has */
 } ns_cluster;

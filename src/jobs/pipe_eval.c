@@ -120,16 +120,6 @@ static ns_status find_dataset(ns_submission *s, const ns_eval_options *o, const 
             n > 2 ? dirs[2] : "");
 }
 
-static int has_setting(const ns_words *w, const char *key)
-{
-    size_t n = strlen(key);
-    for (size_t i = 0; i < w->n; i++) {
-        const char *p = w->v[i] + strspn(w->v[i], "+");
-        if (strncmp(p, key, n) == 0 && p[n] == '=') return 1;
-    }
-    return 0;
-}
-
 static ns_status add_eval(ns_submission *s, const ns_eval_options *o, int t, const char *name, const char *model,
                           const char *output, ns_error *err)
 {
@@ -146,12 +136,13 @@ static ns_status add_eval(ns_submission *s, const ns_eval_options *o, int t, con
     JOBS_TRY(ns_words_add(&step->argv, a, ns_setting(a, "++model", model, err), err));
     JOBS_TRY(ns_words_add(&step->argv, a, ns_setting(a, "++input_file", rows, err), err));
     JOBS_TRY(ns_words_add(&step->argv, a, ns_setting(a, "++output_file", file, err), err));
-    if (!has_setting(&s->words, "input_key"))
+    if (!ns_words_setting(&s->words, "input_key"))
         JOBS_TRY(ns_words_add(&step->argv, a, "++prompt_config=generic/math", err));
     JOBS_TRY(ns_words_add_all(&step->argv, a, s->words.v, s->words.n, err));
     JOBS_TRY(ns_submission_command(s, t, "grade", &step, err));
     JOBS_TRY(ns_words_add(&step->argv, a, ns_setting(a, "++input_files", file, err), err));
-    return o->extra_eval_args ? ns_words_split(&step->argv, a, o->extra_eval_args, err) : NS_OK;
+    if (o->extra_eval_args) NS_TRY(ns_words_split(&step->argv, a, o->extra_eval_args, err), "--extra_eval_args");
+    return ns_submission_carry_mark(s, t, model, ns_arena_printf(a, err, "%s/eval-results/%s", output, name), err);
 }
 
 static ns_status read_benchmarks(ns_submission *s, const ns_eval_options *o, ns_words *names, ns_error *err)
@@ -264,7 +255,7 @@ static ns_status build_generate(ns_submission *s, void *options, const ns_parsed
                "--output_prefix=%s: a base name is wanted", o->output_prefix);
     JOBS_TRY(ns_check_server(s, &o->server, "generate", err));
     JOBS_TRY(ns_submission_words(s, p->overrides, p->n_overrides, err));
-    NS_FAIL_IF(has_setting(&s->words, "dataset"), NS_ERR_UNSUPPORTED,
+    NS_FAIL_IF(ns_words_setting(&s->words, "dataset"), NS_ERR_UNSUPPORTED,
                "++dataset: name the rows with ++input_file=FILE");
     NS_TRY(ns_submission_path(s, "--output_dir", o->output_dir, 0, &output, err), "%s", "generate");
     NS_TRY(ns_submission_path(s, "--model", o->server.model, 1, &model, err), "%s", "generate");

@@ -33,7 +33,8 @@ const ns_option ns_train_option_table[NS_TRAIN_N] = {
     TEXT("validation_data", validation_data, NULL, "validation rows (default: the training rows)"),
     COUNT("num_nodes", num_nodes, "1", 1, "nodes"),
     COUNT("num_gpus", num_gpus, NULL, 0, "GPUs, and training processes, a node"),
-    COUNT("tp", tp, NULL, 1, "tensor parallel size: only 1 is available yet"),
+    COUNT("tp", tp, NULL, 1,
+          "tensor parallel size (default: num_gpus; ++model.tensor_model_parallel_size has the last word)"),
     COUNT("num_training_jobs", num_training_jobs, "1", 0, "jobs in the chain; 0: only average what is there"),
     {.key = "training_algo",
      .flag = 1,
@@ -149,7 +150,7 @@ static ns_status choose_wandb(ns_submission *s, const ns_train_options *o, ns_er
             "says so on purpose)");
     s->wandb_project = o->wandb_project;
     return ns_submission_note(
-        s, err, "W&B: project %s, run %s, synced at the end of each job where the command wandb is installed",
+        s, err, "W&B: project %s, run %s, synced by a process beside each job where the command wandb is installed",
         o->wandb_project, s->graph.title);
 }
 
@@ -160,7 +161,8 @@ static ns_status sft_words(ns_submission *s, const ns_train_options *o, const tr
     if (o->config_name) JOBS_TRY(ns_words_addf(w, a, err, "--config-name=%s", o->config_name));
     if (p->config_path) JOBS_TRY(ns_words_addf(w, a, err, "--config-path=%s", p->config_path));
     int64_t devices = o->num_gpus > 0 ? o->num_gpus : 1;
-    JOBS_TRY(ns_words_addf(w, a, err, "++model.tensor_model_parallel_size=%lld", (long long)(o->tp > 0 ? o->tp : 1)));
+    JOBS_TRY(
+        ns_words_addf(w, a, err, "++model.tensor_model_parallel_size=%lld", (long long)(o->tp > 0 ? o->tp : devices)));
     JOBS_TRY(ns_words_addf(w, a, err, "trainer.devices=%lld", (long long)devices));
     JOBS_TRY(ns_words_addf(w, a, err, "trainer.num_nodes=%lld", (long long)o->num_nodes));
     JOBS_TRY(ns_words_add(w, a, "exp_manager.create_wandb_logger=False", err));
@@ -203,6 +205,7 @@ static ns_status add_average(ns_submission *s, const ns_train_options *o, const 
     JOBS_TRY(ns_words_addf(&step->argv, a, err, "--input=%s/checkpoints", p->run));
     JOBS_TRY(ns_words_addf(&step->argv, a, err, "--output=%s", p->final));
     JOBS_TRY(ns_words_addf(&step->argv, a, err, "--steps=%s", steps));
+    JOBS_TRY(ns_words_add(&step->argv, a, "--to=nemo", err));
     return ns_words_add(&step->argv, a, "--replace", err);
 }
 
@@ -215,11 +218,13 @@ static ns_status build(ns_submission *s, void *options, const ns_parsed *p, ns_e
     JOBS_TRY(ns_submission_words(s, p->overrides, p->n_overrides, err));
     JOBS_TRY(find_paths(s, o, &paths, err));
     JOBS_TRY(choose_wandb(s, o, err));
-    if (o->num_training_jobs > 0 && o->tp < 0 && o->num_gpus > 1)
-        JOBS_TRY(ns_submission_note(s, err,
-                                    "tensor parallel size 1 (the documented default, num_gpus, is not available yet): "
-                                    "the %lld GPUs share the samples; a step's numbers do not depend on it",
-                                    (long long)(o->num_gpus * o->num_nodes)));
+    if (o->num_training_jobs > 0 && o->tp < 0 && o->num_gpus > 1 &&
+        !ns_words_setting(&s->words, "model.tensor_model_parallel_size"))
+        JOBS_TRY(
+            ns_submission_note(s, err,
+                               "tensor parallel size %lld, the GPUs of a node, as documented: where the model fits "
+                               "on one GPU, --tp=1 is faster",
+                               (long long)o->num_gpus));
     const char *logs = ns_arena_printf(a, err, "%s/training-logs", paths.log_dir);
     JOBS_NEED(logs);
     int last = -1;

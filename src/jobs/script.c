@@ -58,21 +58,39 @@ ns_status ns_script_env(ns_buf *out, const ns_submission *s, ns_error *err)
     return NS_OK;
 }
 
+/* Beside the training, of rank 0 alone: its events every few minutes, and once more when it has ended. Niced, bounded in time, its
+ * words in wandb.log; whatever happens here, the training ends as it ends. */
 static const char wandb_text[] =
-    "# W&B gets this job's TensorBoard files; whatever happens there, the training has ended as it has\n"
-    "if [ -n \"${WANDB_API_KEY:-}\" ] && command -v wandb >/dev/null; then\n"
-    "    find \"$ns_tb\" -maxdepth 1 -name 'events.out.tfevents*' -newer \"$NS_MARK.begin\" -exec timeout 600 wandb "
-    "sync --append \\\n"
-    "        -p \"$ns_wandb_project\" --id \"$ns_wandb_id\" {} + >>\"$ns_tb/wandb.log\" 2>&1 || echo \"ns: wandb sync "
-    "failed, see $ns_tb/wandb.log\"\n"
+    "ns_wandb() {\n"
+    "    find \"$ns_tb\" -maxdepth 1 -name 'events.out.tfevents*' -newer \"$NS_MARK.begin\" -exec env "
+    "WANDB_NAME=\"$ns_wandb_id\" nice timeout \"$1\" wandb sync --append \\\n"
+    "        -p \"$ns_wandb_project\" --id \"$ns_wandb_id\" {} + </dev/null >>\"$ns_tb/wandb.log\" 2>&1\n"
+    "}\n"
+    "ns_wandb_pid=''\n"
+    "if [ \"${SLURM_PROCID:-0}\" = 0 ] && [ -n \"${WANDB_API_KEY:-}\" ]; then\n"
+    "    if command -v wandb >/dev/null; then\n"
+    "        (while sleep \"${NS_WANDB_INTERVAL:-300}\"; do ns_wandb 300; done) &\n"
+    "        ns_wandb_pid=$!\n"
+    "    else\n"
+    "        echo 'ns: the command wandb is not on this node: no W&B run; TensorBoard files are written'\n"
+    "    fi\n"
+    "fi\n";
+static const char wandb_end_text[] =
+    "if [ -n \"$ns_wandb_pid\" ]; then\n"
+    "    pkill -P \"$ns_wandb_pid\" 2>/dev/null; kill \"$ns_wandb_pid\" 2>/dev/null; wait \"$ns_wandb_pid\" "
+    "2>/dev/null\n"
+    "    ns_wandb \"$ns_wandb_last\" || echo \"ns: wandb sync failed, see $ns_tb/wandb.log\"\n"
     "fi\n";
 
 static ns_status put_step(ns_buf *out, const ns_job_step *step, ns_error *err)
 {
-    JOBS_TRY(ns_buf_adds(out, "printf '+ %s\\n' ", err));
     ns_buf line = {0};
-    ns_status st = ns_shell_line(&line, step->argv.v, step->argv.n, err);
-    if (st == NS_OK) st = ns_shell_quote(out, line.data ? line.data : "", err);
+    const char *const *v = step->argv.v;
+    int ours = step->argv.n > 3 && !strcmp(v[0], "bash") &&
+               !strcmp(v[3], "ns"); /* ns_submission_script: says itself what it does */
+    ns_status st = ns_shell_line(&line, v, step->argv.n, err);
+    if (st == NS_OK && !ours) st = ns_buf_adds(out, "printf '+ %s\\n' ", err);
+    if (st == NS_OK && !ours) st = ns_shell_quote(out, line.data ? line.data : "", err);
     if (st == NS_OK) st = ns_buf_printf(out, err, "\n%s\nrc=$?\n", line.data ? line.data : "");
     ns_buf_free(&line);
     JOBS_TRY(st);
@@ -105,16 +123,21 @@ ns_status ns_script_group(ns_buf *out, const ns_submission *s, int task, size_t 
     for (size_t i = 0; i < s->cluster.setup.n; i++)
         JOBS_TRY(ns_buf_printf(out, err, "%s\n",
                                s->cluster.setup.v[i])); /* shell lines of the cluster file, by its author */
+    int wandb = s->wandb_project && t->progress;
+    if (wandb) {
+        JOBS_TRY(assign(out, "ns_tb", t->progress, err));
+        JOBS_TRY(assign(out, "ns_wandb_project", s->wandb_project, err));
+        JOBS_TRY(assign(out, "ns_wandb_id", g->title, err));
+        /* the last sync must end before the limit does: the margin is for the training's own save */
+        JOBS_TRY(ns_buf_printf(out, err, "ns_wandb_last=%.0f\n",
+                               t->limit_s > 0 ? (t->margin_s / 2 < 5 ? 5 : t->margin_s / 2) : 600.0));
+        JOBS_TRY(ns_buf_adds(out, wandb_text, err));
+    }
     for (size_t i = 0; i < k->n_steps; i++) {
         JOBS_TRY(put_step(out, &k->steps[i], err));
         if (i + 1 < k->n_steps) JOBS_TRY(ns_buf_adds(out, "[ $rc = 0 ] || exit $rc\n", err));
     }
-    if (s->wandb_project && t->progress) {
-        JOBS_TRY(assign(out, "ns_tb", t->progress, err));
-        JOBS_TRY(assign(out, "ns_wandb_project", s->wandb_project, err));
-        JOBS_TRY(assign(out, "ns_wandb_id", g->title, err));
-        JOBS_TRY(ns_buf_adds(out, wandb_text, err));
-    }
+    if (wandb) JOBS_TRY(ns_buf_adds(out, wandb_end_text, err));
     return ns_buf_adds(out, "exit $rc\n", err);
 }
 

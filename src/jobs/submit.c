@@ -13,10 +13,16 @@
 #include "jobs/jobs_priv.h"
 
 static ns_check_words_fn check_words;
+static ns_plan_words_fn plan_words;
 
 void ns_submission_set_check(ns_check_words_fn fn)
 {
     check_words = fn;
+}
+
+void ns_submission_set_plan(ns_plan_words_fn fn)
+{
+    plan_words = fn;
 }
 
 ns_status ns_submission_note(ns_submission *s, ns_error *err, const char *fmt, ...)
@@ -278,6 +284,33 @@ ns_status ns_submission_command(ns_submission *s, int task, const char *verb, ns
     return verb ? ns_words_add(&(*out)->argv, &s->graph.arena, verb, err) : NS_OK;
 }
 
+ns_status ns_submission_script(ns_submission *s, int task, const char *text, const char *const *args, size_t n,
+                               ns_error *err)
+{
+    ns_job_step *step;
+    ns_arena *a = &s->graph.arena;
+    JOBS_TRY(ns_graph_step(&s->graph, &s->graph.tasks[task].groups[0], &step, err));
+    JOBS_TRY(ns_words_add(&step->argv, a, "bash", err));
+    JOBS_TRY(ns_words_add(&step->argv, a, "-c", err));
+    JOBS_TRY(ns_words_add(&step->argv, a, text, err));
+    JOBS_TRY(ns_words_add(&step->argv, a, "ns", err));
+    return ns_words_add_all(&step->argv, a, args, n, err);
+}
+
+ns_status ns_submission_carry_mark(ns_submission *s, int task, const char *from, const char *to, ns_error *err)
+{
+    static const char text[] =
+        "if [ -e \"$1/UNFINISHED\" ]; then cp -f \"$1/UNFINISHED\" \"$2/\" && cat \"$2/UNFINISHED\" && echo; "
+        "else rm -f \"$2/UNFINISHED\"; fi";
+    const char *const args[] = {from, to};
+    return ns_submission_script(s, task, text, args, 2, err);
+}
+
+ns_status ns_submission_check(const char *const *argv, size_t n, ns_error *err)
+{
+    return check_words ? check_words(argv, n, err) : NS_OK;
+}
+
 /* ---- sending ---- */
 ns_status ns_executor_find(const ns_executor **out, const char *name, ns_error *err)
 {
@@ -410,6 +443,24 @@ ns_status ns_submission_send(ns_submission *s, ns_error *err)
 }
 
 /* ---- dry run ---- */
+/* What a training needs, from the code that runs it. Model or rows that are not here (yet): said, and no failure. */
+static ns_status describe_plan(ns_submission *s, ns_buf *out, const ns_words *w, ns_error *err)
+{
+    ns_buf text = {0};
+    ns_error why = NS_ERROR_INIT;
+    char said[1024];
+    if (!plan_words || w->n < 2 || strcmp(w->v[0], "ns") || ns_submission_is_silent()) return NS_OK;
+    ns_status st = plan_words(&text, w->v, w->n, s->cluster.gpu_memory, &why), rc = NS_OK;
+    if (st != NS_OK) {
+        ns_error_text(&why, said, sizeof said);
+        rc = ns_buf_printf(out, err, "    its memory plan cannot be made here: %s\n", said);
+    }
+    for (char *p = text.data, *line; st == NS_OK && rc == NS_OK && p && (line = strsep(&p, "\n"));)
+        if (*line) rc = ns_buf_printf(out, err, "    | %s\n", line);
+    ns_buf_free(&text);
+    return rc;
+}
+
 static ns_status describe_task(ns_submission *s, ns_buf *out, int i, ns_error *err)
 {
     const ns_graph *g = &s->graph;
@@ -432,9 +483,7 @@ static ns_status describe_task(ns_submission *s, ns_buf *out, int i, ns_error *e
             JOBS_TRY(ns_buf_adds(out, "    $ ", err));
             JOBS_TRY(ns_shell_line(out, gr->steps[j].argv.v, gr->steps[j].argv.n, err));
             JOBS_TRY(ns_buf_addc(out, '\n', err));
-            if (gr->steps[j].argv.n > 1 && strcmp(gr->steps[j].argv.v[1], "sft") == 0 && !same_as_before(s, i, k, j))
-                JOBS_TRY(ns_buf_adds(
-                    out, "    (its memory, steps and disk, before it runs: the same words behind `ns plan`)\n", err));
+            if (!same_as_before(s, i, k, j)) JOBS_TRY(describe_plan(s, out, &gr->steps[j].argv, err));
         }
     }
     JOBS_TRY(ns_buf_printf(out, err, "  log: %s\n", t->log));

@@ -87,6 +87,14 @@ NS_MUST_USE ns_status ns_submission_task(ns_submission *s, const char *name, con
 /* A step of the task's first group, beginning with `verb` of this program. */
 NS_MUST_USE ns_status ns_submission_command(ns_submission *s, int task, const char *verb, ns_job_step **out,
                                             ns_error *err);
+/* A step that runs a fixed bash text of ours with `args` as "$1"...: what is known only where the job runs. */
+NS_MUST_USE ns_status ns_submission_script(ns_submission *s, int task, const char *text, const char *const *args,
+                                           size_t n, ns_error *err);
+/* A step that takes the UNFINISHED mark of model `from` (see cli/average.c) along to folder `to`. */
+NS_MUST_USE ns_status ns_submission_carry_mark(ns_submission *s, int task, const char *from, const char *to,
+                                               ns_error *err);
+/* Would the work verb argv[1] accept its words? */
+NS_MUST_USE ns_status ns_submission_check(const char *const *argv, size_t n, ns_error *err);
 /* run_after by name, id or path: the final tasks of the experiment, those that have not succeeded yet. */
 NS_MUST_USE ns_status ns_submission_after(ns_submission *s, const char *name, ns_error *err);
 
@@ -98,6 +106,9 @@ int ns_submission_is_silent(void);
 /* Checks that the work verbs of all steps would accept their words; set by the program (the verbs live there). */
 typedef ns_status (*ns_check_words_fn)(const char *const *argv, size_t n, ns_error *err);
 void ns_submission_set_check(ns_check_words_fn fn);
+/* What a training would need, as text for --dry_run: argv is a work verb's; `gpu_bytes` 0: not stated. "" is nothing to say. */
+typedef ns_status (*ns_plan_words_fn)(ns_buf *out, const char *const *argv, size_t n, double gpu_bytes, ns_error *err);
+void ns_submission_set_plan(ns_plan_words_fn fn);
 
 NS_MUST_USE ns_status ns_submission_send(ns_submission *s, ns_error *err);
 /* Graph, scripts and commands as text, for --dry_run. */

@@ -84,6 +84,16 @@ ns_status ns_words_split(ns_words *out, ns_arena *a, const char *text, ns_error 
     return st;
 }
 
+int ns_words_setting(const ns_words *w, const char *key)
+{
+    size_t n = strlen(key);
+    for (size_t i = 0; i < w->n; i++) {
+        const char *p = w->v[i] + strspn(w->v[i], "+");
+        if (strncmp(p, key, n) == 0 && p[n] == '=') return 1;
+    }
+    return 0;
+}
+
 int ns_is_plain_line(const char *text)
 {
     for (const char *p = text; *p; p++)

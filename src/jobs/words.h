@@ -26,6 +26,9 @@ NS_MUST_USE ns_status ns_words_split(ns_words *out, ns_arena *a, const char *tex
 /* 1: text is words, blanks and nothing that a shell would act on: no quotes, expansions, redirections, patterns. */
 int ns_is_plain_line(const char *text);
 
+/* 1: one of the words is `key=...`, with any number of + before it. */
+int ns_words_setting(const ns_words *w, const char *key);
+
 /* One word for bash: as it is when it is harmless, else in single quotes. */
 NS_MUST_USE ns_status ns_shell_quote(ns_buf *out, const char *s, ns_error *err);
 NS_MUST_USE ns_status ns_shell_line(ns_buf *out, const char *const *v, size_t n, ns_error *err);

@@ -19,41 +19,40 @@ train(
     training_data="/data/sft-data.jsonl",
 )
 
-if os.environ["TEST_CONVERT"]:
-    convert(
-        ctx=wrap_arguments(""),
-        cluster=cluster,
-        input_model=f"{output_dir}/model-averaged-nemo",
-        output_model=f"{output_dir}/model-averaged-hf",
-        expname=f"{expname}-to-hf",
-        run_after=expname,
-        convert_from="nemo",
-        convert_to="hf",
-        model_type="llama",
-        num_gpus=1,
-        hf_model_name="/nemo_models/base",
-    )
+convert(
+    ctx=wrap_arguments(""),
+    cluster=cluster,
+    input_model=f"{output_dir}/model-averaged-nemo",
+    output_model=f"{output_dir}/model-averaged-hf",
+    expname=f"{expname}-to-hf",
+    run_after=expname,
+    convert_from="nemo",
+    convert_to="hf",
+    model_type="llama",
+    num_gpus=1,
+    hf_model_name="/nemo_models/base",
+)
 
-    convert(
-        ctx=wrap_arguments(""),
-        cluster=cluster,
-        input_model=f"{output_dir}/model-averaged-hf",
-        output_model=f"{output_dir}/model-averaged-trtllm",
-        expname=f"{expname}-to-trtllm",
-        run_after=f"{expname}-to-hf",
-        convert_from="hf",
-        convert_to="trtllm",
-        model_type="llama",
-        num_gpus=1,
-    )
+convert(
+    ctx=wrap_arguments(""),
+    cluster=cluster,
+    input_model=f"{output_dir}/model-averaged-hf",
+    output_model=f"{output_dir}/model-averaged-trtllm",
+    expname=f"{expname}-to-trtllm",
+    run_after=f"{expname}-to-hf",
+    convert_from="hf",
+    convert_to="trtllm",
+    model_type="llama",
+    num_gpus=1,
+)
 
 eval(
     ctx=wrap_arguments("++prompt_template=llama3-instruct ++inference.tokens_to_generate=8"),
     cluster=cluster,
-    model=f"{output_dir}/" + os.environ["TEST_EVAL_MODEL"],
+    model=f"{output_dir}/model-averaged-trtllm",
     server_type="trtllm",
     output_dir=f"{output_dir}/results/",
     benchmarks="gsm8k:0,math:0",
     server_gpus=1,
-    run_after=f"{expname}-to-trtllm" if os.environ["TEST_CONVERT"] else expname,
+    run_after=f"{expname}-to-trtllm",
 )

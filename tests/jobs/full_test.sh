@@ -72,8 +72,7 @@ done
 if command -v python3 >/dev/null; then
     export PYTHONPATH=$root/python PYTHONDONTWRITEBYTECODE=1 TEST_CLUSTER=slurm TEST_NODES=2 NEMO_SKILLS_EXTRA_DATASETS=/workspace/datasets
     TEST_SETTINGS="++model.data.train_ds.global_batch_size=16 ++model.data.train_ds.micro_batch_size=4 ++trainer.sft.max_steps=20 ++trainer.sft.save_interval=10"
-    "$ns" export --help >/dev/null 2>&1 && TEST_CONVERT=1 TEST_EVAL_MODEL=model-averaged-hf || TEST_CONVERT="" TEST_EVAL_MODEL=model-averaged-nemo
-    export TEST_SETTINGS TEST_CONVERT TEST_EVAL_MODEL
+    export TEST_SETTINGS
     mkdir -p "$work/datasets/gsm8k" "$work/datasets/math"
     echo '{"problem": "What is 1 plus 1?", "expected_answer": "2"}' | tee "$work/datasets/gsm8k/test.jsonl" >"$work/datasets/math/test.jsonl"
     is "the documented chain on two nodes" 0 "" python3 "$root/tests/jobs/documented_chain.py"

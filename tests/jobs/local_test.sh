@@ -64,10 +64,10 @@ kill -9 -- "-$(grep -o '"pid": [0-9]*' "$NS_HOME"/experiments/chain/*/state/0.js
 sleep 0.3
 until_state chain 3 done 60 && ok "the next command starts it again: the chain ends" || cat "$NS_HOME/supervisor.log"
 state chain 0 | grep -qE 'lost|failed|done' && ok "the killed link is $(state chain 0)"
-until_state after 0 done 20 && grep -q config.json "$work/after.txt" && ok "the job behind it ran"
+until_state after 0 done 20 && grep -q model_config.yaml "$work/after.txt" && ok "the job behind it ran"
 "$ns" sft ++model.tensor_model_parallel_size=1 ++model.restore_from_path="$work/base" ++model.data.train_ds.file_path="'$work/rows.jsonl'" \
     ++exp_manager.explicit_log_dir="'$dir/straight/training'" $(settings 1200 400 | tr ' ' '\n' | grep '^++') >"$dir/straight.log" 2>&1 &&
-    "$ns" average --input "$dir/straight" --output "$dir/straight/model" >/dev/null || not_ok "straight run: $(tail -n 3 "$dir/straight.log")"
+    "$ns" average --input "$dir/straight" --output "$dir/straight/model" --to nemo >/dev/null || not_ok "straight run: $(tail -n 3 "$dir/straight.log")"
 same_model "$work/chain/model-averaged-nemo" "$dir/straight/model" && ok "its model is the straight run's, bit for bit" || not_ok "chain and straight run differ"
 is "only averaging needs no data, model or GPUs" 0 "" "$ns" train $here --expname=again --output_dir=/workspace/chain --num_training_jobs=0 --wait
 [ -d "$work/chain/model-averaged-nemo.previous" ] && same_model "$work/chain/model-averaged-nemo" "$work/chain/model-averaged-nemo.previous" &&
@@ -119,7 +119,7 @@ is "ns run --dry_run shows all steps" 0 "afterok y-train" "$ns" run --dry_run pi
 [ ! -e "$NS_HOME/experiments/y-data" ] && ok "and submits nothing" || not_ok "dry run submitted"
 sed -i 's/"it.s $(x)"/"--"/' pipeline.yaml
 is "ns run" 0 "experiment y-list_" "$ns" run pipeline.yaml
-"$ns" logs y-list | grep -q config.json && ok "ran in order" || not_ok "y-list: $("$ns" status y-list)"
+"$ns" logs y-list | grep -q model_config.yaml && ok "ran in order" || not_ok "y-list: $("$ns" status y-list)"
 sed 's/max_steps=4/max_stepps=4/' pipeline.yaml >wrong.yaml
 sed -i 's/y-/z-/' wrong.yaml
 is "a mistake in a later step is found before the first runs" 2 "step 2" "$ns" run wrong.yaml
@@ -133,11 +133,15 @@ plugin=$(dirname "$ns")/libns_mpi.so
 
 # ---- W&B: a stand-in for its command, which notes what it was given ----
 mkdir -p bin
-printf '#!/bin/sh\necho "$WANDB_API_KEY|$*" >>"%s/wandb.calls"\nexit 1\n' "$dir" >bin/wandb
+printf '#!/bin/sh\necho "$WANDB_API_KEY|$WANDB_NAME|$*" >>"%s/wandb.calls"\nexit 1\n' "$dir" >bin/wandb
 chmod +x bin/wandb
-is "a training with W&B" 0 "W&B: project p1, run w b" env PATH="$PWD/bin:$PATH" WANDB_API_KEY=k3y-5f0c2e9b71 "$ns" train $here --expname='w b' --output_dir=/workspace/wb --wandb_project=p1 --num_training_jobs=2 \
-    --wait $(settings 40 20)
-[ "$(grep -c '^k3y-5f0c2e9b71|sync --append -p p1 --id w b .*/wb/training/events.out.tfevents' "$dir/wandb.calls")" -ge 1 ] && ok "each job gives its events to wandb, whose failure changes nothing" || not_ok "wandb: $(cat "$dir/wandb.calls")"
+is "a training with W&B" 0 "W&B: project p1, run w b" env PATH="$PWD/bin:$PATH" WANDB_API_KEY=k3y-5f0c2e9b71 NS_WANDB_INTERVAL=0.2 "$ns" train $here --expname='w b' --output_dir=/workspace/wb --wandb_project=p1 --num_training_jobs=2 \
+    --wait $(settings 400 200)
+[ "$(grep -c '^k3y-5f0c2e9b71|w b|sync --append -p p1 --id w b .*/wb/training/events.out.tfevents' "$dir/wandb.calls")" -ge 2 ] && ok "a process beside each job gives its events to wandb, whose failure changes nothing" || not_ok "wandb: $(cat "$dir/wandb.calls")"
+[ "$("$ns" status 'w b' | grep -c ' done  ')" = 3 ] && ! pgrep -f "$dir/run/bin/wandb" >/dev/null && ok "and nothing of it is left" || not_ok "left: $("$ns" status 'w b')"
+calls=$(wc -l <"$dir/wandb.calls")
+is "--disable_wandb" 0 "" env PATH="$PWD/bin:$PATH" WANDB_API_KEY=k3y-5f0c2e9b71 "$ns" train $here --expname=nowb --output_dir=/workspace/nowb --disable_wandb --wait $(settings 4 2)
+[ "$(wc -l <"$dir/wandb.calls")" = "$calls" ] && ok "is honoured" || not_ok "wandb was called"
 grep -rl k3y-5f0c2e9b71 "$NS_HOME" "$work/wb" | grep -v '/env.sh$' | grep -q . && not_ok "the key stands in $(grep -rl k3y-5f0c2e9b71 "$NS_HOME" | head -3)" || ok "the key is in env.sh only"
 
 # ---- the documented commands, word for word but for names ----
@@ -223,5 +227,14 @@ is "a dry run shows everything" 0 "nothing was submitted" "$ns" train $here --ex
 grep -q 'task 4: dry-prepare-eval' "$dir/out" && [ ! -e "$NS_HOME/experiments/dry" ] && [ ! -e "$work/dry" ] && ok "and does nothing" || not_ok "dry run"
 is "no W&B key: said" 0 "WANDB_API_KEY is not set" "$ns" train $here --expname=dry --output_dir=/workspace/dry --dry_run $(settings 10 5)
 until_state limited 0 failed 40 && "$ns" status limited | grep -q 'time limit' && grep -q told "$NS_HOME"/experiments/limited/*/logs/main_* && ok "a job over its time limit is told, then ended"
-is "a split model is refused at submission" 1 "splits data over ranks" "$ns" train $here --expname=dry --output_dir=/workspace/dry --tp=2 --dry_run $(settings 10 5 2)
+is "tensor parallel is num_gpus, as documented, and said" 0 "tensor parallel size 2, the GPUs of a node" "$ns" train $here --expname=dry --output_dir=/workspace/dry --dry_run $(settings 10 5 2)
+grep -q 'tensor_model_parallel_size=2' "$dir/out" && grep -q '| ranks  *2 = tensor 2' "$dir/out" && grep -q '|   total .* MB' "$dir/out" && ok "a dry run shows the memory plan" || not_ok "plan: $(cat "$dir/out")"
+printf 'executor: local\ngpu_memory: 80GB\nmounts: ["%s:/workspace"]\n' "$work" >cluster_configs/big.yaml
+is "against the memory of the cluster's GPUs" 0 "of the 80 GB of a GPU" "$ns" train --cluster=big --expname=dry --output_dir=/workspace/dry --dry_run $(settings 10 5 2)
+sed 's/80GB/1MB/' cluster_configs/big.yaml >cluster_configs/small.yaml
+is "that are too small" 0 "DOES NOT FIT" "$ns" train --cluster=small --expname=dry --output_dir=/workspace/dry --dry_run $(settings 10 5 2)
+"$ns" run_cmd $here --expname=hold sleep 60 >/dev/null 2>&1
+is "a plan needs the model" 0 "memory plan cannot be made here" "$ns" train $here --expname=dry --output_dir=/workspace/dry --run_after=hold --dry_run $(settings 10 5 2) --nemo_model=/workspace/not-yet
+is "sizes that do not divide are refused at submission" 2 "tensor" "$ns" train $here --expname=dry --output_dir=/workspace/dry --tp=3 --dry_run $(settings 10 5 2)
+is "settings that exclude each other, too" 1 "--tp=1" "$ns" train $here --expname=dry --output_dir=/workspace/dry --dry_run $(settings 10 5 2) ++model.ffn_dropout=0.1
 exit $fails

@@ -27,9 +27,7 @@ export TEST_CLUSTER=local TEST_NODES=1 NEMO_SKILLS_EXTRA_DATASETS="$work/dataset
 mv "$dir/datasets" "$work/datasets"
 NEMO_SKILLS_EXTRA_DATASETS=/workspace/datasets
 TEST_SETTINGS="++model.data.train_ds.global_batch_size=16 ++model.data.train_ds.micro_batch_size=4 ++trainer.sft.max_steps=20 ++trainer.sft.save_interval=10"
-export TEST_SETTINGS NEMO_SKILLS_EXTRA_DATASETS TEST_CONVERT TEST_EVAL_MODEL
-"$ns" export --help >/dev/null 2>&1 && TEST_CONVERT=1 TEST_EVAL_MODEL=model-averaged-hf || TEST_CONVERT="" TEST_EVAL_MODEL=model-averaged-nemo
-[ -n "$TEST_CONVERT" ] || echo "SKIP: \`ns export\` is not in this build: the chain is tested without its conversions"
+export TEST_SETTINGS NEMO_SKILLS_EXTRA_DATASETS
 
 is "the documented chain is submitted" 0 "" python3 "$root/tests/jobs/documented_chain.py"
 until_state eval 1 done 60 && [ "$(wc -l <"$work/my-training-job/checkpoints/results/eval-results/math/output.jsonl")" = 3 ] &&

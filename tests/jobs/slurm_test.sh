@@ -38,7 +38,7 @@ share="--cluster=slurm --not_exclusive"
 is "ns train submits a chain" 0 "experiment chain_" "$ns" train $share --expname=chain --output_dir=/workspace/chain --disable_wandb \
     --num_training_jobs=4 --num_nodes=2 --validation_data=/workspace/rows.jsonl $(settings 1600 400)
 is "run_cmd waits for the chain's end" 0 "experiment after_" "$ns" run_cmd $share --num_gpus=0 --expname=after --run_after=chain \
-    'test -f /workspace/chain/model-averaged-nemo/config.json && echo "secret: $SECRET_OF_TEST" > /workspace/after.txt'
+    'test -f /workspace/chain/model-averaged-nemo/model_config.yaml && echo "secret: $SECRET_OF_TEST" > /workspace/after.txt'
 ids=$("$ns" status --json chain | grep -o '"job": "[0-9]*"' | grep -o '[0-9]*')
 set -- $ids
 [ $# = 5 ] && ok "five jobs: four links and the average" || not_ok "five jobs, found: $ids"
@@ -80,7 +80,7 @@ done
 "$ns" sft trainer.devices=2 ++model.tensor_model_parallel_size=1 ++model.restore_from_path="$work/base" ++model.data.train_ds.file_path="'$work/rows.jsonl'" \
     ++model.data.validation_ds.file_path="'$work/rows.jsonl'" ++exp_manager.explicit_log_dir="'$dir/straight/training'" \
     $(settings 1600 400 | tr ' ' '\n' | grep '^++') >"$dir/straight.log" 2>&1 &&
-    "$ns" average --input "$dir/straight" --output "$dir/straight/model" >/dev/null || not_ok "the straight run: $(tail -n 3 "$dir/straight.log")"
+    "$ns" average --input "$dir/straight" --output "$dir/straight/model" --to nemo >/dev/null || not_ok "the straight run: $(tail -n 3 "$dir/straight.log")"
 same_model "$work/chain/model-averaged-nemo" "$dir/straight/model" && ok "the chain's model is the straight run's, bit for bit" || not_ok "chain and straight run differ"
 until_state after 0 done 30 && grep -q 'secret: s3cret value' "$work/after.txt" && ok "the job behind the chain ran, with its environment" || not_ok "after: $("$ns" status after)"
 if grep -rl 's3cret' "$NS_HOME" "$work/chain" | grep -v '/env.sh$' | grep -q .; then not_ok "the secret stands in $(grep -rl 's3cret' "$NS_HOME" "$work/chain" | head -3)"; else ok "secrets are in env.sh only"; fi
