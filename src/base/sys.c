@@ -65,6 +65,14 @@ ssize_t ns_sys_read(int fd, void *p, size_t n)
     return r;
 }
 
+ssize_t ns_sys_pread(int fd, void *p, size_t n, off_t at)
+{
+    ssize_t r;
+    if (fault("read")) return -1;
+    RETRY(pread(fd, p, n, at));
+    return r;
+}
+
 ssize_t ns_sys_write(int fd, const void *p, size_t n)
 {
     ssize_t r;

@@ -15,6 +15,7 @@
 
 int ns_sys_open(const char *path, int flags, mode_t mode);
 ssize_t ns_sys_read(int fd, void *p, size_t n);
+ssize_t ns_sys_pread(int fd, void *p, size_t n, off_t at);
 ssize_t ns_sys_write(int fd, const void *p, size_t n);
 int ns_sys_fsync(int fd);
 int ns_sys_close(int fd); /* fd is closed even if this reports an error */

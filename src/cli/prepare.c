@@ -1,5 +1,10 @@
 /* ns prepare: raw generations or ready rows -> SFT (or RL) rows. The settings are those of the configuration chosen with
  * --config-name; the table below describes them, the configuration has their defaults and what they feed. */
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
 #include "data/prepare.h"
 
 #include "cli/cli.h"
@@ -102,6 +107,11 @@ static const ns_option options[] = {
     FLAG("filters.remove_verification_code", "false", "drop solutions that verify themselves with Python"),
     FLAG("filters.drop_incorrect_code_blocks", "false", "code_sft: keep outputs with exactly one Python block"),
     FLAG("filters.drop_none_answers", "true", "math_rl: drop rows without expected_answer"),
+    TEXT("memory", NULL,
+         "for rows and keys that are held (1.5GB, 512MiB); more go to disk; default: 1.5GB, or half of what is free"),
+    TEXT("temp_dir", NULL, "folder of the temporary file beyond memory; default: that of the output, else TMPDIR"),
+    TEXT("stats_file", NULL, "where the statistics go as JSON (also: --json); default: OUTPUT.stats.json"),
+    TEXT("dropped_file", NULL, "JSONL to write: file, line, filter and reason of every row left out; default: none"),
     ANY("processors_to_run", "all", "all, a slice (0:2) or one index of the list of processors"),
     {.key = "processors",
      .type = NS_OPT_NODE,
@@ -110,14 +120,50 @@ static const ns_option options[] = {
      .help = "the list itself: ++processors.0.output_manifest_file=FILE writes what a processor passes on"},
 };
 
+/* ---- signals ---- */
+static char stopped[1024]; /* what a signal says, made before any can come */
+
+static void on_signal(int sig)
+{
+    ns_prepare_remove_unfinished();
+    if (write(STDERR_FILENO, stopped, strlen(stopped)) < 0) _exit(128 + sig);
+    _exit(128 + sig);
+}
+
+/* Ctrl-C and the like end the program at once, wherever it waits, and leave nothing half done. A signal that is ignored
+ * (nohup) stays so. */
+static void catch_signals(ns_parsed *p)
+{
+    static const int caught[] = {SIGINT, SIGTERM, SIGHUP};
+    const ns_node *out = ns_node_get(ns_config_root(p->config), "output_path");
+    snprintf(stopped, sizeof stopped,
+             "\nns prepare: stopped by a signal: %s%.600s%s; the same command starts it again from the beginning\n",
+             out && out->s ? "'" : "nothing", out && out->s ? out->s : " was written",
+             out && out->s ? "' is as it was before" : "");
+    for (size_t i = 0; i < sizeof caught / sizeof *caught; i++) {
+        struct sigaction sa = {.sa_handler = on_signal}, old;
+        sigfillset(&sa.sa_mask);
+        if (sigaction(caught[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN) sigaction(caught[i], &sa, NULL);
+    }
+}
+
 static int run(void *opt, ns_parsed *p)
 {
     ns_error err = NS_ERROR_INIT;
     ns_threads *pool = NULL;
+    ns_buf statistics = {0};
+    const ns_node *out = ns_node_get(ns_config_root(p->config), "output_path");
     (void)opt;
-    ns_status st = ns_threads_new(&pool, 0, &err);
-    if (st == NS_OK) st = ns_prepare_run(p->config, pool, &err);
+    ns_status st = NS_OK;
+    catch_signals(p);
+    if (p->json && out && out->s && !strcmp(out->s, "-"))
+        st = ns_error_set(&err, NS_ERR_CONFIG, __FILE__, __LINE__,
+                          "--json and ++output_path=- both write to standard output: choose ++stats_file=FILE instead");
+    if (st == NS_OK) st = ns_threads_new(&pool, 0, &err);
+    if (st == NS_OK) st = ns_prepare_run(p->config, pool, &statistics, &err);
     ns_threads_free(&pool);
+    if (st == NS_OK && p->json) fwrite(statistics.data, 1, statistics.len, stdout);
+    ns_buf_free(&statistics);
     return st == NS_OK ? 0 : ns_cli_fail("prepare", &err);
 }
 
@@ -136,7 +182,6 @@ const ns_verb ns_verb_prepare = {
     .options = options,
     .n_options = sizeof options / sizeof *options,
     .options_size = sizeof(prepare_options),
-    .no_json = 1,
     .run = run,
     .builtin_configs = ns_prepare_configs,
     .default_config = "math_sft",

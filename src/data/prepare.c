@@ -124,6 +124,8 @@ ns_status ns_stage_new(ns_stage **out, ns_prepare *p, const char *path, ns_error
     NS_TRY(ns_alloc((void **)&s, sizeof *s, "prepare.stage", err), "stage");
     s->run = p;
     s->path = path;
+    s->manifest_group = -1;
+    s->manifest.note = -1;
     NS_CHECK(st, find_class(&s->cls, target->s, path, err), "processors");
     NS_CHECK(st, check_params(s->cls, node, path, err), "processors");
     NS_CHECK(st, ns_param_str(s, "input_manifest_file", NULL, &s->input_manifest, err), "processors");
@@ -152,7 +154,15 @@ static int writes_itself(const ns_stage *s)
     return s->cls == &ns_stage_write_sft || s->cls == &ns_stage_write_rl;
 }
 
-/* Copies what passes into output_manifest_file: a row a line, or a list for every group. Filters write raw UTF-8. */
+static ns_status end_list(ns_stage *s, ns_buf *text, ns_error *err)
+{
+    if (s->manifest_group < 0) return NS_OK;
+    s->manifest_group = -1;
+    return ns_buf_adds(text, "]\n", err);
+}
+
+/* Copies what passes into output_manifest_file: a row a line, or a list for every group, which may go on in the next block.
+ * Filters write raw UTF-8. */
 static ns_status copy_to_manifest(ns_stage *s, const ns_block *b, ns_error *err)
 {
     ns_buf text = {0};
@@ -160,20 +170,45 @@ static ns_status copy_to_manifest(ns_stage *s, const ns_block *b, ns_error *err)
     int ascii = !s->cls->entry && s->cls != &ns_stage_merge;
     if (!s->manifest.f) NS_CHECK(st, ns_out_open(&s->manifest, s->output_manifest, err), "output_manifest_file");
     for (size_t i = 0; i < b->n; i++) {
-        int64_t g = b->line[i].group;
-        int first = g < 0 || i == 0 || b->line[i - 1].group != g,
-            last = g < 0 || i + 1 == b->n || b->line[i + 1].group != g;
+        const ns_line *l = &b->line[i];
         ns_buf_clear(&text);
-        if (g >= 0) NS_CHECK(st, ns_buf_adds(&text, first ? "[" : ", ", err), "manifest");
-        NS_CHECK(st,
-                 ascii ? ns_json_to_ascii(&text, b->line[i].p, b->line[i].n, err)
-                       : ns_buf_add(&text, b->line[i].p, b->line[i].n, err),
-                 "manifest");
-        if (last) NS_CHECK(st, ns_buf_adds(&text, g >= 0 ? "]\n" : "\n", err), "manifest");
+        if (l->group >= 0 && l->group == s->manifest_group) {
+            NS_CHECK(st, ns_buf_adds(&text, ", ", err), "manifest");
+        } else {
+            NS_CHECK(st, end_list(s, &text, err), "manifest");
+            if (l->group >= 0) NS_CHECK(st, ns_buf_adds(&text, "[", err), "manifest");
+            s->manifest_group = l->group;
+        }
+        NS_CHECK(st, ascii ? ns_json_to_ascii(&text, l->p, l->n, err) : ns_buf_add(&text, l->p, l->n, err), "manifest");
+        if (l->group < 0) NS_CHECK(st, ns_buf_adds(&text, "\n", err), "manifest");
+        NS_CHECK(st, ns_file_write(s->manifest.f, text.data, text.len, err), "manifest");
+    }
+    if (!b->n && s->manifest_group >= 0) {
+        ns_buf_clear(&text);
+        NS_CHECK(st, end_list(s, &text, err), "manifest");
         NS_CHECK(st, ns_file_write(s->manifest.f, text.data, text.len, err), "manifest");
     }
 done:
     ns_buf_free(&text);
+    return st;
+}
+
+ns_status ns_stage_drops(const ns_stage *s, const ns_line *l, const char *why, ns_error *err)
+{
+    ns_prepare *p = s->run;
+    ns_buf b = {0};
+    ns_status st = NS_OK;
+    const char *file = l->file >= 0 && (size_t)l->file < p->n_files ? p->file[l->file] : "";
+    if (!p->dropped.f) return NS_OK;
+    NS_CHECK(st, ns_buf_adds(&b, "{\"file\": ", err), "dropped_file");
+    NS_CHECK(st, ns_json_write_str(&b, (ns_str){file, strlen(file)}, NS_JSON_ASCII, err), "dropped_file");
+    NS_CHECK(st,
+             ns_buf_printf(&b, err, ", \"line\": %" PRId64 ", \"by\": \"%s\", \"path\": \"%s\", \"why\": \"%s\"}\n",
+                           l->line, s->cls->name, s->path, why),
+             "dropped_file");
+    NS_CHECK(st, ns_file_write(p->dropped.f, b.data, b.len, err), "dropped_file");
+done:
+    ns_buf_free(&b);
     return st;
 }
 
@@ -183,6 +218,7 @@ ns_status ns_stage_next(ns_stage *s, ns_block *out, ns_error *err)
         NS_TRY(ns_filters_next(s, &s, 1, out, err), "%s", s->cls->name);
     else
         NS_TRY(s->cls->next(s, out, err), "%s", s->cls->name);
+    s->n_rows += (int64_t)out->n;
     if (!s->output_manifest || writes_itself(s) || s->manifest_done) return NS_OK;
     NS_TRY(copy_to_manifest(s, out, err), "%s", s->cls->name);
     if (out->n) return NS_OK;
@@ -242,6 +278,8 @@ static ns_status add_source(plan *pl, ns_prepare *p, const char *path, ns_error 
     s->cls = &ns_stage_manifest;
     s->run = p;
     s->path = "input_manifest_file";
+    s->manifest_group = -1;
+    s->manifest.note = -1;
     s->input_manifest = path;
     pl->stage[pl->n++] = s;
     return NS_OK;
@@ -389,6 +427,16 @@ static ns_status list_readers(const ns_node *root, const ns_node *map, const cha
     return NS_OK;
 }
 
+/* Settings of the run, which no processor reads. */
+static int is_of_the_run(const char *key)
+{
+    static const char *const keys[] = {"processors", "processors_to_run", "memory",
+                                       "temp_dir",   "dropped_file",      "stats_file"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (!strcmp(keys[i], key)) return 1;
+    return 0;
+}
+
 /* A word of the command line whose key no processor of this configuration reads is a mistake, found before any work. */
 static ns_status check_used(ns_prepare *p, const ns_node *map, const char *prefix, ns_error *err)
 {
@@ -397,7 +445,7 @@ static ns_status check_used(ns_prepare *p, const ns_node *map, const char *prefi
         const ns_node *n = map->items[i];
         const char *key = ns_arena_printf(&p->arena, err, "%s%s", prefix, map->keys[i]);
         if (!key) return NS_ERR_MEMORY;
-        if (!strcmp(key, "processors") || !strcmp(key, "processors_to_run")) continue;
+        if (is_of_the_run(key)) continue;
         if (n->type == NS_NODE_MAP && n->n && !mentions(root, key))
             NS_TRY(check_used(p, n, ns_arena_printf(&p->arena, err, "%s.", key), err), "%s", "settings");
         else if (n->origin && !strncmp(n->origin, "override ", 9) && !mentions(root, key)) {
@@ -413,9 +461,164 @@ static ns_status check_used(ns_prepare *p, const ns_node *map, const char *prefi
     return NS_OK;
 }
 
-ns_status ns_prepare_run(ns_config *c, ns_threads *pool, ns_error *err)
+/* ---- settings of the run ---- */
+static ns_status run_text(const ns_prepare *p, const char *key, const char **out, ns_error *err)
 {
-    ns_prepare p = {.config = c, .pool = pool, .arena = NS_ARENA_INIT("prepare")};
+    const ns_node *n = NULL;
+    *out = NULL;
+    NS_TRY(ns_config_get(p->config, key, &n, err), "%s", key);
+    if (!n || n->type == NS_NODE_NULL) return NS_OK;
+    NS_FAIL_IF(n->type == NS_NODE_LIST || n->type == NS_NODE_MAP || !n->s, NS_ERR_CONFIG, "%s: expected text", key);
+    if (*n->s) *out = n->s;
+    return NS_OK;
+}
+
+/* "1.5GB", "512 MiB", "4e9": bytes. K, M, G, T are powers of 1000, with an i of 1024. */
+static int parse_bytes(const char *s, double *out)
+{
+    static const char units[] = "kKmMgGtT";
+    char *end;
+    double v = strtod(s, &end), k = 1;
+    if (end == s || !(v > 0)) return 0;
+    while (*end == ' ') end++;
+    const char *u = *end ? strchr(units, *end) : NULL;
+    if (u) {
+        double base = end[1] == 'i' ? 1024 : 1000;
+        for (long i = 0; i <= (u - units) / 2; i++) k *= base;
+        end += end[1] == 'i' ? 2 : 1;
+    }
+    if (*end == 'B' || *end == 'b') end++;
+    *out = v * k;
+    return !*end && *out < 1e18;
+}
+
+/* Half of what the machine, or the control group, has free; 0: unknown. */
+static double half_of_free(void)
+{
+    double best = 0;
+    char line[200];
+    FILE *f = fopen("/proc/meminfo", "r");
+    while (f && fgets(line, sizeof line, f)) {
+        double kb;
+        if (sscanf(line, "MemAvailable: %lf kB", &kb) == 1) best = kb * 1024 / 2;
+    }
+    if (f) fclose(f);
+    f = fopen("/sys/fs/cgroup/memory.max", "r");
+    double limit;
+    if (f && fscanf(f, "%lf", &limit) == 1 && limit / 2 < best) best = limit / 2;
+    if (f) fclose(f);
+    return best;
+}
+
+static ns_status read_settings(ns_prepare *p, const plan *pl, const char **stats, const char **dropped, ns_error *err)
+{
+    const char *memory, *output = NULL, *slash;
+    double bytes = 1.5e9, half = half_of_free();
+    NS_TRY(run_text(p, "memory", &memory, err), "settings");
+    NS_TRY(run_text(p, "temp_dir", &p->temp_dir, err), "settings");
+    NS_TRY(run_text(p, "stats_file", stats, err), "settings");
+    NS_TRY(run_text(p, "dropped_file", dropped, err), "settings");
+    if (half > 0 && half < bytes) bytes = half;
+    NS_FAIL_IF(memory && !parse_bytes(memory, &bytes), NS_ERR_CONFIG,
+               "memory=%s: expected a size such as 1.5GB or 512MiB", memory);
+    p->memory = (size_t)bytes;
+    for (size_t i = pl->n; i-- > 0 && !output;) output = pl->stage[i]->output_manifest;
+    int is_file = output && strcmp(output, "-") && !ns_path_is_special(output);
+    if (!*stats && is_file) {
+        *stats = ns_arena_printf(&p->arena, err, "%s.stats.json", output);
+        if (!*stats) return NS_ERR_MEMORY;
+    }
+    if (p->temp_dir) {
+        NS_FAIL_IF(!ns_path_is_dir(p->temp_dir), NS_ERR_CONFIG, "temp_dir=%s is not a folder", p->temp_dir);
+        return NS_OK;
+    }
+    slash = is_file ? strrchr(output, '/') : NULL;
+    p->temp_dir = is_file ? "." : getenv("TMPDIR") && *getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp";
+    if (slash) p->temp_dir = slash == output ? "/" : ns_arena_strndup(&p->arena, output, (size_t)(slash - output), err);
+    return p->temp_dir ? NS_OK : NS_ERR_MEMORY;
+}
+
+/* ---- statistics ---- */
+static ns_status stage_statistics(const ns_stage *s, ns_json *list, ns_arena *a, ns_error *err)
+{
+    ns_json *o = ns_json_new(a, NS_JSON_OBJECT, err);
+    int64_t rows = writes_itself(s) ? s->run->n_written : s->n_rows;
+    NS_TRY(ns_json_set(o, a, "name", ns_json_new_str(a, s->cls->name, err), err), "statistics");
+    NS_TRY(ns_json_set(o, a, "path", ns_json_new_str(a, s->path, err), err), "statistics");
+    if (s->input) NS_TRY(ns_json_set(o, a, "rows_in", ns_json_new_int(a, s->input->n_rows, err), err), "statistics");
+    NS_TRY(ns_json_set(o, a, "rows_out", ns_json_new_int(a, rows, err), err), "statistics");
+    if (s->cls->report) NS_TRY(s->cls->report(s, o, a, err), "statistics");
+    return ns_json_append(list, a, o, err);
+}
+
+static ns_status make_statistics(ns_buf *out, const ns_prepare *p, const plan *pl, ns_error *err)
+{
+    ns_arena a = NS_ARENA_INIT("prepare.statistics");
+    ns_status st = NS_OK;
+    ns_json *o = ns_json_new(&a, NS_JSON_OBJECT, err), *list = ns_json_new(&a, NS_JSON_ARRAY, err);
+    const ns_stage *last = pl->stage[pl->n - 1];
+    const char *output = last->output_manifest ? last->output_manifest : "";
+    int64_t rows = writes_itself(last) ? p->n_written : last->n_rows;
+    NS_CHECK(st, ns_json_set(o, &a, "output", ns_json_new_str(&a, output, err), err), "statistics");
+    NS_CHECK(st, ns_json_set(o, &a, "rows", ns_json_new_int(&a, rows, err), err), "statistics");
+    for (size_t i = 0; i < pl->n; i++) NS_CHECK(st, stage_statistics(pl->stage[i], list, &a, err), "statistics");
+    NS_CHECK(st, ns_json_set(o, &a, "processors", list, err), "statistics");
+    NS_CHECK(st, ns_json_write_pretty(out, o, err), "statistics");
+    NS_CHECK(st, ns_buf_adds(out, "\n", err), "statistics");
+done:
+    ns_arena_free(&a);
+    return st;
+}
+
+static ns_status write_text(const char *path, const ns_buf *text, ns_error *err)
+{
+    ns_out_file f;
+    NS_TRY(ns_out_open(&f, path, err), "%s", path);
+    ns_status st = ns_file_write(f.f, text->data, text->len, err);
+    if (st == NS_OK) return ns_out_commit(&f, err);
+    ns_out_abort(&f);
+    return st;
+}
+
+/* ---- the run ---- */
+static ns_status run_plan(ns_prepare *p, plan *pl, const char *stats, const char *dropped, ns_buf *statistics,
+                          ns_error *err)
+{
+    ns_buf text = {0};
+    ns_status st = NS_OK;
+    if (dropped) NS_CHECK(st, ns_out_open(&p->dropped, dropped, err), "dropped_file");
+    NS_CHECK(st, pull_everything(pl, err), "prepare");
+    if (dropped) NS_CHECK(st, ns_out_commit(&p->dropped, err), "dropped_file");
+    NS_CHECK(st, make_statistics(&text, p, pl, err), "statistics");
+    if (stats) NS_CHECK(st, write_text(stats, &text, err), "stats_file (the rows are complete)");
+    if (statistics) NS_CHECK(st, ns_buf_add(statistics, text.data, text.len, err), "statistics");
+done:
+    if (p->dropped.f) ns_out_abort(&p->dropped);
+    ns_buf_free(&text);
+    return st;
+}
+
+/* The side files are not among inputs and outputs. */
+static ns_status check_side_files(const ns_prepare *p, const plan *pl, const char *stats, const char *dropped,
+                                  ns_error *err)
+{
+    const char *side[] = {stats, dropped};
+    if (stats && dropped) NS_TRY(refuse_same(stats, dropped, err), "%s", "dropped_file");
+    for (int k = 0; k < 2; k++) {
+        for (size_t i = 0; side[k] && i < p->n_files; i++) NS_TRY(refuse_same(p->file[i], side[k], err), "%s", "files");
+        for (size_t i = 0; side[k] && i < pl->n; i++) {
+            const ns_stage *s = pl->stage[i];
+            NS_TRY(refuse_same(s->input_manifest, side[k], err), "%s", k ? "dropped_file" : "stats_file");
+            NS_TRY(refuse_same(s->output_manifest, side[k], err), "%s", k ? "dropped_file" : "stats_file");
+        }
+    }
+    return NS_OK;
+}
+
+ns_status ns_prepare_run(ns_config *c, ns_threads *pool, ns_buf *statistics, ns_error *err)
+{
+    ns_prepare p = {.config = c, .pool = pool, .arena = NS_ARENA_INIT("prepare"), .dropped = {.note = -1}};
+    const char *stats = NULL, *dropped = NULL;
     plan pl = {0};
     char *chosen = NULL;
     ns_buf dump = {0};
@@ -431,8 +634,10 @@ ns_status ns_prepare_run(ns_config *c, ns_threads *pool, ns_error *err)
     NS_CHECK(st, check_used(&p, ns_config_root(c), "", err), "configuration");
     NS_CHECK(st, build(&pl, &p, list, chosen, err), "configuration");
     NS_CHECK(st, check_output(&p, &pl, err), "configuration");
+    NS_CHECK(st, read_settings(&p, &pl, &stats, &dropped, err), "settings");
+    NS_CHECK(st, check_side_files(&p, &pl, stats, dropped, err), "settings");
     log_names(&pl);
-    NS_CHECK(st, pull_everything(&pl, err), "prepare");
+    NS_CHECK(st, run_plan(&p, &pl, stats, dropped, statistics, err), "prepare");
 done:
     for (size_t i = pl.n; i-- > 0;) ns_stage_free(&pl.stage[i]);
     ns_free(pl.stage);

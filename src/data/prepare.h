@@ -1,7 +1,7 @@
 /* Preparing data: a configuration that lists processors -> files of rows (data.md §1.4, §2).
  *
  *     ns_config *c;                                  // one of ns_prepare_configs, overridden
- *     NS_TRY(ns_prepare_run(c, pool, err), "prepare");
+ *     NS_TRY(ns_prepare_run(c, pool, NULL, err), "prepare");
  *
  * Processors, by the last part of `_target_`: ReadData, MergeProcessor, the filters of prepare_filters.c, RenameFields,
  * GroupSamples, CodeTextFilter, ShuffleAndDownsampleData, WriteFinalSftManifest, WriteFinalRLManifest. The output bytes
@@ -15,6 +15,10 @@
 /* name, YAML text, name, YAML text, ..., NULL: math_sft (default), code_sft, math_rl */
 extern const char *const ns_prepare_configs[];
 
-NS_MUST_USE ns_status ns_prepare_run(ns_config *c, ns_threads *pool, ns_error *err);
+/* statistics (may be NULL) gets one JSON object: what was read, what every processor and filter removed and changed. The
+ * same is written beside the output (++stats_file). */
+NS_MUST_USE ns_status ns_prepare_run(ns_config *c, ns_threads *pool, ns_buf *statistics, ns_error *err);
+/* For a signal handler that ends the process: removes the unfinished output files. Async-signal-safe. */
+void ns_prepare_remove_unfinished(void);
 
 #endif

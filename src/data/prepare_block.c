@@ -2,12 +2,14 @@
 #include <inttypes.h>
 #include <libgen.h>
 #include <math.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/sys.h"
+#include "data/prepare.h"
 #include "data/prepare_internal.h"
 
 enum { TILE = 64, TILES_A_ROUND = 128 };
@@ -26,6 +28,12 @@ const char *ns_line_where(const ns_prepare *p, const ns_line *l, char *buf, size
     else
         snprintf(buf, n, "row %" PRId64, l->line);
     return buf;
+}
+
+size_t ns_prepare_block_bytes(const ns_prepare *p)
+{
+    size_t n = p->memory / 64;
+    return n < 1 ? 1 : n < 16 << 20 ? n : 16 << 20;
 }
 
 /* ---- map ---- */
@@ -252,6 +260,36 @@ ns_status ns_json_to_ascii(ns_buf *out, const char *p, size_t n, ns_error *err)
 }
 
 /* ---- output files ---- */
+/* Names of unfinished files, for a signal handler: nothing but flags and plain bytes. */
+enum { MAX_NOTED = 16 };
+static struct {
+    atomic_int used; /* 1: name is complete */
+    char name[4096];
+} g_noted[MAX_NOTED];
+
+static int note_name(const char *name)
+{
+    for (int i = 0; i < MAX_NOTED && strlen(name) < sizeof g_noted[i].name; i++) {
+        int state = 0;
+        if (!atomic_compare_exchange_strong(&g_noted[i].used, &state, 2)) continue;
+        memcpy(g_noted[i].name, name, strlen(name) + 1);
+        atomic_store(&g_noted[i].used, 1);
+        return i;
+    }
+    return -1;
+}
+
+static void forget_name(int i)
+{
+    if (i >= 0) atomic_store(&g_noted[i].used, 0);
+}
+
+void ns_prepare_remove_unfinished(void)
+{
+    for (int i = 0; i < MAX_NOTED; i++)
+        if (atomic_load(&g_noted[i].used) == 1) unlink(g_noted[i].name);
+}
+
 static ns_status make_parent(const char *path, ns_error *err)
 {
     ns_buf b = {0};
@@ -265,7 +303,7 @@ ns_status ns_out_open(ns_out_file *o, const char *path, ns_error *err)
 {
     ns_buf tmp = {0}, name = {0};
     ns_status st = NS_OK;
-    *o = (ns_out_file){0};
+    *o = (ns_out_file){.note = -1};
     size_t len = strlen(path);
     for (int i = 0; i < 3; i++) {
         static const char *const packed[] = {".gz", ".zst", ".parquet"};
@@ -281,21 +319,24 @@ ns_status ns_out_open(ns_out_file *o, const char *path, ns_error *err)
     NS_CHECK(st, ns_buf_printf(&tmp, err, "%s.tmp.%ld", name.data, (long)getpid()), "output");
     o->path = name.data;
     o->tmp = tmp.data;
+    o->note = note_name(o->tmp);
     NS_CHECK(st, ns_file_create(&o->f, o->tmp, err), "output %s", path);
 done:
     if (st != NS_OK) {
+        forget_name(o->note);
         ns_buf_free(&tmp);
         ns_buf_free(&name);
-        *o = (ns_out_file){0};
+        *o = (ns_out_file){.note = -1};
     }
     return st;
 }
 
 static void out_forget(ns_out_file *o)
 {
+    if (o->tmp) forget_name(o->note);
     ns_free(o->path);
     ns_free(o->tmp);
-    *o = (ns_out_file){0};
+    *o = (ns_out_file){.note = -1};
 }
 
 ns_status ns_out_commit(ns_out_file *o, ns_error *err)

@@ -5,6 +5,10 @@
 static const char math_sft[] =
     "# SFT rows from generated math solutions (the default of `ns prepare`). Every key is an option: ++key=value.\n"
     "processors_to_run: all\n"
+    "memory: null       # for rows and keys that are held: 1.5GB, or half of what is free if that is less\n"
+    "temp_dir: null     # of rows beyond that: the folder of the output\n"
+    "stats_file: null   # OUTPUT.stats.json\n"
+    "dropped_file: null # a line for every row that is left out\n"
     "\n"
     "output_path: null\n"
     "prompt_config: null\n"
@@ -171,6 +175,10 @@ static const char math_sft[] =
 static const char code_sft[] =
     "# SFT rows for code, from ready rows or correct generations: `ns prepare --config-name code_sft`.\n"
     "processors_to_run: all\n"
+    "memory: null       # for rows and keys that are held: 1.5GB, or half of what is free if that is less\n"
+    "temp_dir: null     # of rows beyond that: the folder of the output\n"
+    "stats_file: null   # OUTPUT.stats.json\n"
+    "dropped_file: null # a line for every row that is left out\n"
     "\n"
     "output_path: null\n"
     "prompt_config: null\n"
@@ -236,6 +244,10 @@ static const char code_sft[] =
 static const char math_rl[] =
     "# Prompts with expected answers for reinforcement learning: `ns prepare --config-name math_rl`.\n"
     "processors_to_run: all\n"
+    "memory: null       # for rows and keys that are held: 1.5GB, or half of what is free if that is less\n"
+    "temp_dir: null     # of rows beyond that: the folder of the output\n"
+    "stats_file: null   # OUTPUT.stats.json\n"
+    "dropped_file: null # a line for every row that is left out\n"
     "\n"
     "output_path: null\n"
     "prompt_config: null\n"

@@ -272,7 +272,7 @@ static ns_status init_contamination(ns_stage *s, ns_error *err)
         NS_WARN(
             "filters.remove_contaminated is on and contamination_file is not set: nothing is checked for contamination "
             "(set ++contamination_file=FILE, or ++filters.remove_contaminated=false)");
-        s->skip = 1;
+        s->skip = "contamination_file";
         return NS_OK;
     }
     ns_prepare *p = s->run; /* among the inputs, so that no output replaces it */
@@ -326,7 +326,7 @@ static ns_status init_lengths(ns_stage *s, ns_error *err)
                 "++hf_model_name=TOKENIZER, or ++filters.remove_len_outlier_problems=false, "
                 "++filters.remove_len_outlier_solutions=false)",
                 f->key);
-        s->skip = 1;
+        s->skip = "hf_model_name";
         return NS_OK;
     }
     NS_TRY(ns_tok_load(&f->tok, model, err), "hf_model_name (a tokenizer.json, or a folder with one)");
@@ -435,8 +435,17 @@ static ns_status rename_entry(const ns_stage *s, ns_entry *e, ns_error *err)
     return NS_OK;
 }
 
+static ns_status report_one(const ns_stage *f, ns_json *o, ns_arena *a, ns_error *err)
+{
+    NS_TRY(ns_json_set(o, a, "removed", ns_json_new_int(a, f->n_removed, err), err), "statistics");
+    NS_TRY(ns_json_set(o, a, "modified", ns_json_new_int(a, f->n_modified, err), err), "statistics");
+    if (f->skip) NS_TRY(ns_json_set(o, a, "skipped_without", ns_json_new_str(a, f->skip, err), err), "statistics");
+    return NS_OK;
+}
+
 #define FILTER(id, name_, params_, init_, entry_, free_) \
-    static const ns_stage_class id = {.name = name_, .params = params_, .init = init_, .entry = entry_, .free = free_}
+    static const ns_stage_class id = {                   \
+        .name = name_, .params = params_, .init = init_, .entry = entry_, .free = free_, .report = report_one}
 FILTER(f_multi, "DropMultiBoxed", solution_params, init_solution, drop_multi_boxed, free_state);
 FILTER(f_prefix, "TrimPrefix", solution_params, init_solution, trim_prefix, free_state);
 FILTER(f_trim, "TrimSolutions", solution_params, init_solution, trim_solutions, free_state);
@@ -463,41 +472,61 @@ typedef struct chain {
     size_t n;
 } chain;
 
+/* flag: 1 + the number of the filter that drops the row, key: bits of those that changed it. */
 static ns_status filter_row(void *arg, const ns_line *in, const char *where, ns_arena *a, ns_buf *out, ns_line *note,
                             ns_error *err)
 {
     const chain *c = arg;
     ns_entry e = {.arena = a, .where = where};
-    (void)note;
+    note->flag = 0;
+    note->key = (ns_hash){{0, 0}};
     NS_TRY(ns_row_parse(&e.row, a, in, where, err), "%s", c->owner->cls->name);
-    int modified = 0;
     for (size_t i = 0; i < c->n; i++) {
-        ns_stage *f = c->filters[i];
+        const ns_stage *f = c->filters[i];
         if (f->skip) continue;
         e.modified = 0;
         NS_TRY(f->cls->entry(f, &e, err), "%s", f->cls->name);
-        modified |= e.modified;
-        if (e.modified) atomic_fetch_add(&f->n_modified, 1);
+        note->key.v[0] |= (uint64_t)(e.modified != 0) << i;
         if (!e.dropped) continue;
-        atomic_fetch_add(&f->n_removed, 1);
-        if (f != c->owner) atomic_fetch_add(&c->owner->n_removed, 1);
+        note->flag = (int32_t)i + 1;
         return NS_OK;
     }
-    if (modified && c->filters[0] != c->owner) atomic_fetch_add(&c->owner->n_modified, 1);
-    if (modified) return ns_json_write(out, e.row, NS_JSON_UTF8, err);
+    if (note->key.v[0]) return ns_json_write(out, e.row, NS_JSON_UTF8, err);
     return ns_buf_add(out, in->p, in->n, err);
+}
+
+/* Counts what the filters did, in the order of the rows, and takes the dropped ones out. */
+static ns_status count_filtered(ns_stage *s, ns_stage *const *filters, size_t n, ns_block *b, ns_error *err)
+{
+    size_t kept = 0;
+    int merged = n == 0 || filters[0] != s;
+    for (size_t i = 0; i < b->n; i++) {
+        const ns_line *l = &b->line[i];
+        for (uint64_t m = l->key.v[0]; m; m &= m - 1) filters[__builtin_ctzll(m)]->n_modified++;
+        if (!l->flag) {
+            if (merged) s->n_modified += l->key.v[0] != 0;
+            b->line[kept++] = *l;
+            continue;
+        }
+        ns_stage *f = filters[l->flag - 1];
+        f->n_removed++;
+        if (merged) s->n_removed++;
+        NS_TRY(ns_stage_drops(f, l, f->cls->name, err), "%s", f->cls->name);
+    }
+    b->n = kept;
+    return NS_OK;
 }
 
 static void log_statistics(ns_stage *s, ns_stage *const *filters, size_t n)
 {
     if (s->n_seen % CHUNK) NS_INFO("Processing last chunk");
-    NS_INFO("Number of entries after processing: %" PRId64, s->n_rows);
-    NS_INFO("Number of removed entries: %" PRId64, (int64_t)atomic_load(&s->n_removed));
-    NS_INFO("Number of modified entries: %" PRId64, (int64_t)atomic_load(&s->n_modified));
+    NS_INFO("Number of entries after processing: %" PRId64, s->n_seen - s->n_removed);
+    NS_INFO("Number of removed entries: %" PRId64, s->n_removed);
+    NS_INFO("Number of modified entries: %" PRId64, s->n_modified);
     for (size_t i = 0; i < n && filters[0] != s; i++)
         if (!filters[i]->skip)
-            NS_INFO("  %s: removed %" PRId64 ", modified %" PRId64, filters[i]->cls->name,
-                    (int64_t)atomic_load(&filters[i]->n_removed), (int64_t)atomic_load(&filters[i]->n_modified));
+            NS_INFO("  %s: removed %" PRId64 ", modified %" PRId64, filters[i]->cls->name, filters[i]->n_removed,
+                    filters[i]->n_modified);
 }
 
 ns_status ns_filters_next(ns_stage *s, ns_stage *const *filters, size_t n, ns_block *out, ns_error *err)
@@ -508,8 +537,9 @@ ns_status ns_filters_next(ns_stage *s, ns_stage *const *filters, size_t n, ns_bl
         ns_block_free(out);
         ns_status st = ns_stage_next(s->input, &in, err);
         size_t n_in = in.n;
-        if (st == NS_OK && n_in) st = ns_block_map(out, &in, s->run, 0, filter_row, &c, err);
+        if (st == NS_OK && n_in) st = ns_block_map(out, &in, s->run, NS_MAP_KEEP_DROPPED, filter_row, &c, err);
         ns_block_free(&in);
+        if (st == NS_OK) st = count_filtered(s, filters, n, out, err);
         if (st != NS_OK) return st;
         if (!n_in) {
             log_statistics(s, filters, n);
@@ -518,7 +548,6 @@ ns_status ns_filters_next(ns_stage *s, ns_stage *const *filters, size_t n, ns_bl
         for (int64_t k = s->n_seen / CHUNK + 1; k <= (s->n_seen + (int64_t)n_in) / CHUNK; k++)
             NS_INFO("Processing chunk %" PRId64, k * CHUNK);
         s->n_seen += (int64_t)n_in;
-        s->n_rows += (int64_t)out->n;
     }
     return NS_OK;
 }
@@ -537,7 +566,8 @@ static ns_status merge_init(ns_stage *s, ns_error *err)
     NS_TRY(ns_alloc(&s->state, sizeof(merge), "prepare.merge", err), "merge");
     merge *m = s->state;
     NS_TRY(ns_param(s, "processor_configs", &list, err), "MergeProcessor");
-    NS_FAIL_IF(!list || list->type != NS_NODE_LIST, NS_ERR_CONFIG, "MergeProcessor needs processor_configs, a list");
+    NS_FAIL_IF(!list || list->type != NS_NODE_LIST || list->n > 64, NS_ERR_CONFIG,
+               "MergeProcessor needs processor_configs, a list of at most 64 filters");
     NS_TRY(ns_alloc((void **)&m->filter, list->n * sizeof *m->filter, "prepare.merge", err), "merge");
     for (size_t i = 0; i < list->n; i++) {
         const ns_node *run = ns_node_get(list->items[i], "should_run");
@@ -558,6 +588,22 @@ static ns_status merge_next(ns_stage *s, ns_block *out, ns_error *err)
     return ns_filters_next(s, m->filter, m->n, out, err);
 }
 
+static ns_status merge_report(const ns_stage *s, ns_json *o, ns_arena *a, ns_error *err)
+{
+    const merge *m = s->state;
+    ns_json *list = ns_json_new(a, NS_JSON_ARRAY, err);
+    NS_FAIL_IF(!list, NS_ERR_MEMORY, "statistics");
+    NS_TRY(report_one(s, o, a, err), "statistics");
+    for (size_t i = 0; i < m->n; i++) {
+        ns_json *f = ns_json_new(a, NS_JSON_OBJECT, err);
+        NS_TRY(ns_json_set(f, a, "name", ns_json_new_str(a, m->filter[i]->cls->name, err), err), "statistics");
+        NS_TRY(ns_json_set(f, a, "path", ns_json_new_str(a, m->filter[i]->path, err), err), "statistics");
+        NS_TRY(report_one(m->filter[i], f, a, err), "statistics");
+        NS_TRY(ns_json_append(list, a, f, err), "statistics");
+    }
+    return ns_json_set(o, a, "filters", list, err);
+}
+
 static void merge_free(ns_stage *s)
 {
     merge *m = s->state;
@@ -566,5 +612,9 @@ static void merge_free(ns_stage *s)
     ns_free(m);
 }
 
-const ns_stage_class ns_stage_merge = {
-    .name = "MergeProcessor", .params = merge_params, .init = merge_init, .next = merge_next, .free = merge_free};
+const ns_stage_class ns_stage_merge = {.name = "MergeProcessor",
+                                       .params = merge_params,
+                                       .init = merge_init,
+                                       .next = merge_next,
+                                       .free = merge_free,
+                                       .report = merge_report};

@@ -8,8 +8,6 @@
 #ifndef NS_DATA_PREPARE_INTERNAL_H
 #define NS_DATA_PREPARE_INTERNAL_H
 
-#include <stdatomic.h>
-
 #include "base/config.h"
 #include "base/file.h"
 #include "base/json.h"
@@ -34,15 +32,34 @@ typedef struct ns_block {
 } ns_block;
 void ns_block_free(ns_block *b);
 
+/* ---- durable output file, possibly ASCII-styled ---- */
+typedef struct ns_out_file {
+    ns_file *f;
+    char *path, *tmp; /* tmp NULL: standard output, a device or a pipe, written in place */
+    int note;         /* among the names that a signal handler removes; -1: not */
+} ns_out_file;
+NS_MUST_USE ns_status ns_out_open(ns_out_file *o, const char *path, ns_error *err); /* creates folders */
+NS_MUST_USE ns_status ns_out_commit(ns_out_file *o, ns_error *err);
+void ns_out_abort(ns_out_file *o); /* the final name is untouched */
+
 typedef struct ns_prepare {
     ns_config *config;
     ns_threads *pool;
     ns_arena arena;    /* names, parameters */
     const char **file; /* input files, for messages */
     size_t n_files, files_cap;
+    /* ++memory: bytes for rows that are held and for keys that were seen, and what they use now (prepare_rows.h) */
+    size_t memory, rows_bytes, table_bytes;
+    const char *temp_dir;
+    int spills;          /* said that rows go to disk */
+    ns_out_file dropped; /* ++dropped_file: a line for every row that is left out; f NULL: not wanted */
+    int64_t bytes_read, n_written;
 } ns_prepare;
 /* "file:line" of a row, in buf. */
 const char *ns_line_where(const ns_prepare *p, const ns_line *l, char *buf, size_t n);
+
+/* Text of a block that is read or given at a time: 16 MiB, less with a small ++memory. */
+size_t ns_prepare_block_bytes(const ns_prepare *p);
 
 /* ---- per-row work on all threads ---- */
 /* Reads `in`, appends the new row's text to `out` (nothing: the row is dropped), may set note->key and note->flag. Called
@@ -62,14 +79,6 @@ NS_MUST_USE ns_status ns_json_hash(ns_hash *h, const ns_json *v, ns_error *err);
 int ns_json_equal(const ns_json *a, const ns_json *b); /* objects in any key order, numbers by value */
 NS_MUST_USE ns_status ns_json_from_node(ns_json **out, ns_arena *a, const ns_node *n, ns_error *err);
 
-/* ---- durable output file, possibly ASCII-styled ---- */
-typedef struct ns_out_file {
-    ns_file *f;
-    char *path, *tmp; /* tmp NULL: standard output, a device or a pipe, written in place */
-} ns_out_file;
-NS_MUST_USE ns_status ns_out_open(ns_out_file *o, const char *path, ns_error *err); /* creates folders */
-NS_MUST_USE ns_status ns_out_commit(ns_out_file *o, ns_error *err);
-void ns_out_abort(ns_out_file *o); /* the final name is untouched */
 /* JSON text with every non-ASCII character escaped. */
 NS_MUST_USE ns_status ns_json_to_ascii(ns_buf *out, const char *p, size_t n, ns_error *err);
 
@@ -89,6 +98,8 @@ typedef struct ns_stage_class {
     ns_status (*next)(ns_stage *s, ns_block *out, ns_error *err);      /* out->n = 0: the end */
     ns_status (*entry)(const ns_stage *s, ns_entry *e, ns_error *err); /* filters have this instead of next */
     void (*free)(ns_stage *s);
+    /* what it counted, for the statistics */
+    ns_status (*report)(const ns_stage *s, ns_json *o, ns_arena *a, ns_error *err);
     int needs_no_input;
 } ns_stage_class;
 
@@ -99,11 +110,12 @@ struct ns_stage {
     ns_stage *input;
     const char *input_manifest, *output_manifest; /* NULL: none */
     ns_out_file manifest;                         /* copy of what passes, for output_manifest of inner stages */
+    int64_t manifest_group;                       /* whose list is open there; -1: none */
     int manifest_done;
-    void *state; /* of the class */
-    int skip;    /* filter switched itself off (missing input), warning given */
-    atomic_int_fast64_t n_removed, n_modified;
-    int64_t n_seen, n_rows; /* rows that a filter stage read and passed on */
+    void *state;      /* of the class */
+    const char *skip; /* filter switched itself off: the input that is missing (a warning was given) */
+    int64_t n_removed, n_modified;
+    int64_t n_seen, n_rows; /* rows that came and that were passed on */
 };
 
 extern const ns_stage_class ns_stage_read, ns_stage_manifest, ns_stage_merge, ns_stage_group, ns_stage_code_text,
@@ -115,9 +127,8 @@ NS_MUST_USE ns_status ns_stage_new(ns_stage **out, ns_prepare *p, const char *pa
 void ns_stage_free(ns_stage **s);
 /* Pulls the next block: from the class, or filters applied to the input. */
 NS_MUST_USE ns_status ns_stage_next(ns_stage *s, ns_block *out, ns_error *err);
-/* Pulls everything into one block that owns all text in `keep` (grown). */
-NS_MUST_USE ns_status ns_stage_pull_all(ns_stage *s, ns_block *all, ns_buf **keep, size_t *n_keep, size_t *keep_cap,
-                                        ns_error *err);
+/* Notes in ++dropped_file that this stage left the row out, and why. */
+NS_MUST_USE ns_status ns_stage_drops(const ns_stage *s, const ns_line *l, const char *why, ns_error *err);
 /* Applies filters[0..n) to every row of the input (the merged stage, or one filter alone). */
 NS_MUST_USE ns_status ns_filters_next(ns_stage *s, ns_stage *const *filters, size_t n, ns_block *out, ns_error *err);
 

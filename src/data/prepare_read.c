@@ -3,7 +3,7 @@
  *
  *   files ─lines─▶ block ─parse, test, hash (all threads)─▶ first occurrence of every (input, output) pair
  *
- * Only hashes are held (32 bytes a row), never the whole data set. */
+ * Only hashes are held (24 to 48 bytes a distinct row, within ++memory), never the whole data set. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -12,8 +12,9 @@
 
 #include "data/files.h"
 #include "data/prepare_internal.h"
+#include "data/prepare_rows.h"
 
-enum { BLOCK_ROWS = 8192, BLOCK_BYTES = 16 << 20 };
+enum { BLOCK_ROWS = 8192 };
 enum { KEPT, SKIP_EMPTY, SKIP_NO_LABEL, SKIP_WRONG };
 
 typedef struct reader {
@@ -28,10 +29,10 @@ typedef struct reader {
     int first_file; /* number of our first file in ns_prepare.file */
     ns_jsonl *open;
     int is_raw; /* of the block in hand */
-    ns_hash_set seen;
-    int64_t n_read, n_unique, n_no_label, n_wrong;
+    ns_first seen;
+    int64_t n_read, n_unique, n_empty, n_no_label, n_wrong;
     ns_progress *progress; /* may be NULL */
-    int started, finished;
+    int started, at_end, finished;
     double bytes_before;
 } reader;
 
@@ -119,6 +120,7 @@ static ns_status read_init(ns_stage *s, ns_error *err)
     int raw = 0, ready = 0, missing_ok = 0;
     NS_TRY(ns_alloc((void **)&r, sizeof *r, "prepare.reader", err), "reader");
     s->state = r;
+    ns_first_init(&r->seen, s->run, "ReadData", 0);
     NS_TRY(ns_param_str(s, "input_key", "question", &r->input_key, err), "ReadData");
     NS_TRY(ns_param_str(s, "output_key", NULL, &r->output_key, err), "ReadData");
     NS_TRY(ns_param_int(s, "skip_first", 0, &r->skip_first, err), "ReadData");
@@ -150,7 +152,7 @@ static void read_free(ns_stage *s)
     if (!r) return;
     ns_files_free(&r->raw);
     ns_files_free(&r->ready);
-    ns_hash_set_free(&r->seen);
+    ns_first_free(&r->seen);
     if (r->open) ns_jsonl_close(&r->open);
     if (r->progress) ns_progress_end(&r->progress, NULL);
     ns_free(r);
@@ -272,8 +274,9 @@ static ns_status fill(ns_stage *s, reader *r, ns_block *b, int *end, ns_error *e
 {
     size_t n_files = r->raw.n + r->ready.n;
     *end = 0;
-    NS_TRY(ns_buf_reserve(&b->text, BLOCK_BYTES, err), "ReadData"); /* freed after this block's rows are read */
-    while (b->n < BLOCK_ROWS && b->text.len < BLOCK_BYTES) {
+    size_t most = ns_prepare_block_bytes(s->run);
+    NS_TRY(ns_buf_reserve(&b->text, most, err), "ReadData"); /* freed after this block's rows are read */
+    while (b->n < BLOCK_ROWS && b->text.len < most) {
         if (r->file == n_files) {
             *end = 1;
             break;
@@ -305,19 +308,32 @@ static ns_status fill(ns_stage *s, reader *r, ns_block *b, int *end, ns_error *e
     return NS_OK;
 }
 
-/* Counts, and keeps the first of equal rows. */
-static ns_status deduplicate(reader *r, ns_block *b, ns_error *err)
+static ns_status left_out(ns_stage *s, reader *r, const ns_line *l, ns_error *err)
+{
+    static const char *const why[] = {"", "empty", "no label", "incorrect"};
+    r->n_empty += l->flag == SKIP_EMPTY;
+    r->n_no_label += l->flag == SKIP_NO_LABEL;
+    r->n_wrong += l->flag == SKIP_WRONG;
+    const char *text = l->flag == SKIP_WRONG && !r->add_correct ? "correct" : why[l->flag];
+    return ns_stage_drops(s, l, text, err);
+}
+
+/* Counts, and keeps the first of equal rows. again: rows whose turn had not come, already counted. */
+static ns_status deduplicate(ns_stage *s, reader *r, ns_block *b, int again, ns_error *err)
 {
     size_t n = 0;
     for (size_t i = 0; i < b->n; i++) {
-        int is_new = 1;
-        r->n_no_label += b->line[i].flag == SKIP_NO_LABEL;
-        r->n_wrong += b->line[i].flag == SKIP_WRONG;
-        if (b->line[i].flag != KEPT) continue;
-        r->n_read++;
-        if (r->deduplicate) NS_TRY(ns_hash_set_add(&r->seen, b->line[i].key, &is_new, err), "deduplicate");
-        r->n_unique += is_new;
-        if (is_new) b->line[n++] = b->line[i];
+        const ns_line *l = &b->line[i];
+        ns_seen seen = NS_SEEN_NEW;
+        if (l->flag != KEPT) {
+            NS_TRY(left_out(s, r, l, err), "ReadData");
+            continue;
+        }
+        r->n_read += !again;
+        if (r->deduplicate) NS_TRY(ns_first_see(&r->seen, l, &seen, NULL, err), "deduplicate");
+        if (seen == NS_SEEN_AGAIN) NS_TRY(ns_stage_drops(s, l, "repeated", err), "deduplicate");
+        r->n_unique += seen == NS_SEEN_NEW;
+        if (seen == NS_SEEN_NEW) b->line[n++] = *l;
     }
     b->n = n;
     return NS_OK;
@@ -351,22 +367,55 @@ static ns_status finish(ns_stage *s, reader *r, ns_error *err)
     return NS_OK;
 }
 
+static ns_status next_lines(ns_stage *s, reader *r, ns_block *out, int *end, ns_error *err)
+{
+    ns_block lines = {0};
+    ns_status st = fill(s, r, &lines, end, err);
+    if (st == NS_OK) st = ns_block_map(out, &lines, s->run, NS_MAP_KEEP_DROPPED, read_row, s, err);
+    if (st == NS_OK) st = deduplicate(s, r, out, 0, err);
+    ns_block_free(&lines);
+    return st;
+}
+
 static ns_status read_next(ns_stage *s, ns_block *out, ns_error *err)
 {
     reader *r = s->state;
-    ns_status st = NS_OK;
-    for (int end = 0; !out->n && !end;) {
-        ns_block lines = {0};
+    while (!out->n && !r->at_end) {
         ns_block_free(out);
-        st = fill(s, r, &lines, &end, err);
-        if (st == NS_OK) st = ns_block_map(out, &lines, s->run, NS_MAP_KEEP_DROPPED, read_row, s, err);
-        if (st == NS_OK) st = deduplicate(r, out, err);
-        ns_block_free(&lines);
-        if (st != NS_OK) return st;
+        NS_TRY(next_lines(s, r, out, &r->at_end, err), "ReadData");
+    }
+    while (!out->n && !r->finished) {
+        ns_block_free(out);
+        NS_TRY(ns_first_rest(&r->seen, out, err), "ReadData");
+        if (!out->n) break;
+        NS_TRY(deduplicate(s, r, out, 1, err), "ReadData");
     }
     if (out->n || r->finished) return NS_OK;
     r->finished = 1;
     return finish(s, r, err);
+}
+
+static ns_status read_report(const ns_stage *s, ns_json *o, ns_arena *a, ns_error *err)
+{
+    const reader *r = s->state;
+    ns_json *files = ns_json_new(a, NS_JSON_ARRAY, err);
+    NS_FAIL_IF(!files, NS_ERR_MEMORY, "statistics");
+    for (size_t i = 0; i < r->raw.n + r->ready.n; i++)
+        NS_TRY(ns_json_append(files, a, ns_json_new_str(a, s->run->file[(size_t)r->first_file + i], err), err),
+               "files");
+    NS_TRY(ns_json_set(o, a, "files", files, err), "statistics");
+    const struct {
+        const char *name;
+        int64_t n;
+    } counts[] = {{"bytes", (int64_t)r->bytes_before},
+                  {"empty", r->n_empty},
+                  {"without_label", r->n_no_label},
+                  {r->add_correct ? "incorrect" : "correct", r->n_wrong},
+                  {"samples", r->n_read},
+                  {"repeated", r->n_read - r->n_unique}};
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
+        NS_TRY(ns_json_set(o, a, counts[i].name, ns_json_new_int(a, counts[i].n, err), err), "statistics");
+    return NS_OK;
 }
 
 const ns_stage_class ns_stage_read = {.name = "ReadData",
@@ -374,6 +423,7 @@ const ns_stage_class ns_stage_read = {.name = "ReadData",
                                       .init = read_init,
                                       .next = read_next,
                                       .free = read_free,
+                                      .report = read_report,
                                       .needs_no_input = 1};
 
 /* ---- input_manifest_file: rows, or lists of rows (groups), one a line ---- */
@@ -396,7 +446,7 @@ static ns_status manifest_next(ns_stage *s, ns_block *out, ns_error *err)
         m->file = (int)s->run->n_files;
         s->run->file[s->run->n_files++] = s->input_manifest;
     }
-    while (out->n < BLOCK_ROWS && out->text.len < BLOCK_BYTES) {
+    while (out->n < BLOCK_ROWS && out->text.len < ns_prepare_block_bytes(s->run)) {
         ns_arena a = NS_ARENA_INIT("prepare.manifest");
         const char *line, *where;
         size_t n;

@@ -68,7 +68,7 @@ static ns_status run_words(const char *config, const char *const *words, size_t 
     ns_status st = ns_config_new(&c, err);
     if (st == NS_OK) st = ns_config_parse_yaml(c, yaml, strlen(yaml), "test.yaml", err);
     for (size_t i = 0; st == NS_OK && i < n; i++) st = ns_config_override(c, words[i], err);
-    if (st == NS_OK) st = ns_prepare_run(c, pool, err);
+    if (st == NS_OK) st = ns_prepare_run(c, pool, NULL, err);
     ns_config_free(&c);
     return st;
 }
@@ -154,10 +154,8 @@ static void expect_log(const ns_json *lines, const char *name)
     }
 }
 
-static void recorded_runs(void **state)
+static void recorded_runs_within(const char *memory)
 {
-    (void)state;
-    NS_SKIP_WITHOUT_DATA();
     ns_error err = NS_ERROR_INIT;
     ns_arena a = NS_ARENA_INIT("test");
     ns_json *cases;
@@ -173,6 +171,7 @@ static void recorded_runs(void **state)
         snprintf(name, sizeof name, "%.*s", (int)ns_json_get(k, "case")->s.n, ns_json_get(k, "case")->s.p);
         snprintf(config, sizeof config, "%.*s", (int)ns_json_get(k, "config")->s.n, ns_json_get(k, "config")->s.p);
         words[n++] = word("++output_path=%s", out);
+        words[n++] = word("++memory=%s", memory);
         for (size_t j = 0; j < o->n; j++) {
             char value[300];
             snprintf(value, sizeof value, "%.*s", (int)o->items[j].s.n, o->items[j].s.p);
@@ -192,8 +191,17 @@ static void recorded_runs(void **state)
         n_equal++;
     }
     assert_int_equal(n_equal, 14);
-    print_message("%d recorded runs are equal byte for byte; 2 differ on purpose\n", n_equal);
+    print_message("memory %s: %d recorded runs are equal byte for byte; 2 differ on purpose\n", memory, n_equal);
     ns_arena_free(&a);
+}
+
+static void recorded_runs(void **state)
+{
+    (void)state;
+    NS_SKIP_WITHOUT_DATA();
+    recorded_runs_within("1.5GB");
+    recorded_runs_within("20kB");
+    recorded_runs_within("1");
 }
 
 static void gsm8k(void **state)
@@ -364,6 +372,16 @@ static void other_configs(void **state)
     expect_file(out, "{\"input\": \"a\", \"output\": \"1\"}\n{\"input\": \"b\", \"output\": \"2\"}\n");
 }
 
+static void no_temporary_file_is_left(void)
+{
+    ns_error err = NS_ERROR_INIT;
+    ns_files f = {0};
+    assert_ns_ok(ns_files_add_pattern(&f, in_dir("*.tmp*"), &err), &err);
+    assert_ns_ok(ns_files_add_pattern(&f, in_dir(".*.tmp*"), &err), &err);
+    assert_int_equal(f.n, 0);
+    ns_files_free(&f);
+}
+
 /* Rows beyond one block and one tile; any number of workers writes the same bytes. */
 static void many_rows(void **state)
 {
@@ -376,15 +394,34 @@ static void many_rows(void **state)
                      &err);
     const char *in = write_file("many.jsonl", b.data), *one = in_dir("one.jsonl"), *two = in_dir("two.jsonl");
     ns_threads *keep = pool;
-    for (int k = 0; k < 2; k++) {
-        pool = k ? keep : NULL;
-        assert_ns_ok(RUN("math_sft", &err, word("++preprocessed_dataset_files=%s", in),
-                         word("++output_path=%s", k ? two : one), QUIET),
-                     &err);
+    static const char *const memory[] = {"100MB", "1 GiB", "2MiB", "200kB"};
+    static const char *const sampling[] = {"++filters.remove_code_errors=true", "++downsampling_method=random",
+                                           "++downsampling_method=fair"};
+    for (int how = 0; how < 3; how++) {
+        for (int k = 0; k < 4; k++) { /* one thread; two; rows on disk; keys in several passes, too */
+            pool = k ? keep : NULL;
+            assert_ns_ok(RUN("math_sft", &err, word("++preprocessed_dataset_files=%s", in),
+                             word("++output_path=%s", k ? two : one), QUIET, sampling[how],
+                             how ? "++num_output_samples=15000" : "++random_seed=7", word("++memory=%s", memory[k])),
+                         &err);
+            assert_non_null(strstr(log_text, how ? "Prepared dataset size: 15000" : "Prepared dataset size: 20000"));
+            assert_int_equal(strstr(log_text, "they go to temporary files in") != NULL, k > 1);
+            if (k) expect_same_files(one, two);
+        }
     }
     pool = keep;
-    assert_non_null(strstr(log_text, "Prepared dataset size: 20000"));
+    for (int k = 0; k < 2; k++) /* groups that go on in the next block */
+        assert_ns_ok(RUN("math_sft", &err, word("++preprocessed_dataset_files=%s", in), QUIET,
+                         "++processors_to_run=0:3", word("++processors.2.output_manifest_file=%s", k ? two : one),
+                         word("++memory=%s", memory[3 * k])),
+                     &err);
     expect_same_files(one, two);
+    for (int k = 0; k < 2; k++)
+        assert_ns_ok(RUN("math_rl", &err, word("++input_files=%s", in), word("++output_path=%s", k ? two : one), QUIET,
+                         "++filters.drop_none_answers=false", word("++memory=%s", memory[3 * k])),
+                     &err);
+    expect_same_files(one, two);
+    no_temporary_file_is_left();
     /* unshuffled rows pass block by block, in the order of the input */
     assert_ns_ok(RUN("code_sft", &err, word("++preprocessed_dataset_files=%s", in), word("++output_path=%s", two),
                      "++input_key=problem", "++output_key=generation"),
@@ -399,6 +436,70 @@ static void many_rows(void **state)
     ns_buf_free(&got);
     ns_buf_free(&want);
     ns_buf_free(&b);
+}
+
+/* What was left out, by whom and why: counted, saved, and listed when asked. */
+static void statistics(void **state)
+{
+    (void)state;
+    ns_error err = NS_ERROR_INIT;
+    const char *in =
+        write_file("s.jsonl", "{\"problem\":\"a\",\"generation\":\"1\",\"is_correct\":true}\n{}\n"
+                              "{\"problem\":\"b\",\"generation\":\"2\",\"is_correct\":false}\n"
+                              "{\"problem\":\"a\",\"generation\":\"1\",\"is_correct\":true}\n"
+                              "{\"problem\":\"c\",\"generation\":\"\\\\boxed{1} \\\\boxed{2}\",\"is_correct\":true}\n"
+                              "{\"problem\":\"d\",\"generation\":\"3\"}\n"
+                              "{\"problem\":\"a\",\"generation\":\"My solution:\\n1\",\"is_correct\":true}\n"
+                              "{\"problem\":\"e\",\"generation\":\"4\",\"is_correct\":true}\n"
+                              "{\"problem\":\"f\",\"generation\":\"5\",\"is_correct\":true}\n");
+    const char *out = in_dir("s-out.jsonl"), *dropped = in_dir("dropped.jsonl");
+    char want[4000];
+    const struct {
+        int line;
+        const char *by, *path, *why;
+    } rows[] = {{2, "ReadData", "processors.0", "empty"},
+                {3, "ReadData", "processors.0", "incorrect"},
+                {4, "ReadData", "processors.0", "repeated"},
+                {6, "ReadData", "processors.0", "no label"},
+                {5, "DropMultiBoxed", "processors.1.processor_configs.0", "DropMultiBoxed"},
+                {9, "ShuffleAndDownsampleData", "processors.4", "not sampled"},
+                {7, "WriteFinalSftManifest", "processors.5", "repeated"}};
+    want[0] = 0;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        snprintf(want + strlen(want), sizeof want - strlen(want),
+                 "{\"file\": \"%s\", \"line\": %d, \"by\": \"%s\", \"path\": \"%s\", \"why\": \"%s\"}\n", in,
+                 rows[i].line, rows[i].by, rows[i].path, rows[i].why);
+    for (int k = 0; k < 2; k++) {
+        assert_ns_ok(RUN("math_sft", &err, word("++input_files=%s", in), word("++output_path=%s", out),
+                         "++filters.remove_len_outlier_problems=false", "++do_shuffle=false",
+                         "++downsampling_method=random", "++num_output_samples=3", word("++dropped_file=%s", dropped),
+                         k ? "++memory=1" : "++memory=1GB"),
+                     &err);
+        if (!k) expect_file(dropped, want);
+        ns_arena a = NS_ARENA_INIT("test");
+        ns_json *o;
+        assert_ns_ok(ns_json_read_file(&o, &a, word("%s.stats.json", out), &err), &err);
+        const ns_json *stages = ns_json_get(o, "processors");
+        const struct {
+            int stage;
+            const char *key;
+            int64_t n;
+        } counts[] = {{0, "rows_out", 5},      {0, "samples", 6},   {0, "repeated", 1}, {0, "empty", 1},
+                      {0, "without_label", 1}, {0, "incorrect", 1}, {1, "rows_in", 5},  {1, "rows_out", 4},
+                      {1, "removed", 1},       {1, "modified", 1},  {2, "groups", 3},   {3, "removed", 1},
+                      {3, "rows_out", 3},      {4, "repeated", 1},  {4, "rows_out", 2}};
+        int64_t n = 0;
+        assert_true(ns_json_is_int(ns_json_get(o, "rows"), &n) && n == 2);
+        for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+            const ns_json *v = ns_json_get(&stages->items[counts[i].stage], counts[i].key);
+            if (!v || !ns_json_is_int(v, &n) || n != counts[i].n)
+                fail_msg("memory %d: %s of processor %d is %lld, expected %lld", k, counts[i].key, counts[i].stage,
+                         (long long)n, (long long)counts[i].n);
+        }
+        const ns_json *filters = ns_json_get(&stages->items[1], "filters");
+        assert_true(ns_str_eq(ns_json_get(&filters->items[1], "skipped_without")->s, "contamination_file"));
+        ns_arena_free(&a);
+    }
 }
 
 /* ---- bad input ---- */
@@ -454,6 +555,13 @@ static void errors(void **state)
     SETTING_FAILS(NS_ERR_CONFIG, "has no input", in_kept, out_kept, "++processors_to_run='2:'");
     SETTING_FAILS(NS_ERR_CONFIG, "ReadData has no parameter 'skip_frist': did you mean 'skip_first'?", in_kept,
                   out_kept, "++processors.0.skip_frist=1");
+    SETTING_FAILS(NS_ERR_CONFIG, "memory=lots: expected a size such as 1.5GB", in_kept, out_kept, "++memory=lots");
+    SETTING_FAILS(NS_ERR_CONFIG, "memory=-1: expected a size", in_kept, out_kept, "++memory=-1");
+    SETTING_FAILS(NS_ERR_CONFIG, "temp_dir=/no/such is not a folder", in_kept, out_kept, "++temp_dir=/no/such");
+    SETTING_FAILS(NS_ERR_CONFIG, "is both an input and the output", in_kept, out_kept,
+                  word("++dropped_file=%s", in_dir("good.jsonl")));
+    SETTING_FAILS(NS_ERR_CONFIG, "is both an input and the output", in_kept, out_kept,
+                  word("++stats_file=%s", in_dir("good.jsonl")));
     SETTING_FAILS(NS_ERR_CONFIG, "metadata is a", in_kept, out_kept, "++metadata=text");
     SETTING_FAILS(NS_ERR_IO, "contamination_file", in_kept, out_kept, "++contamination_file=/no/such/file",
                   "++filters.remove_len_outlier_problems=false");
@@ -502,15 +610,6 @@ static void write_faults(void **state)
         assert_int_equal(f.n, 0);
         ns_files_free(&f);
     }
-}
-
-static void no_temporary_file_is_left(void)
-{
-    ns_error err = NS_ERROR_INIT;
-    ns_files f = {0};
-    assert_ns_ok(ns_files_add_pattern(&f, in_dir("*.tmp*"), &err), &err);
-    assert_int_equal(f.n, 0);
-    ns_files_free(&f);
 }
 
 /* An input is never replaced by the output, under whatever name; a pipe or device is written in place and stays one. */
@@ -606,7 +705,8 @@ int main(void)
         cmocka_unit_test(rules),         cmocka_unit_test(judgement_and_labels),
         cmocka_unit_test(other_configs), cmocka_unit_test(many_rows),
         cmocka_unit_test(errors),        cmocka_unit_test(write_faults),
-        cmocka_unit_test(file_lists),    cmocka_unit_test(output_names),
+        cmocka_unit_test(statistics),    cmocka_unit_test(file_lists),
+        cmocka_unit_test(output_names),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -10,9 +10,8 @@
 #include <strings.h>
 #include <unistd.h>
 
-#include "base/rng.h"
 #include "data/format.h"
-#include "data/prepare_internal.h"
+#include "data/prepare_rows.h"
 #include "data/prompt.h"
 
 enum { SLICE_ROWS = 8192 };
@@ -26,10 +25,9 @@ typedef struct writer {
     const ns_json *metadata; /* NULL or an object */
     /* RL */
     const char *task_name;
-    int64_t seed, n_samples;
-    int do_shuffle;
-    ns_buf *keep;
-    size_t n_keep, keep_cap;
+    ns_shuffler shuffle;
+    ns_first seen; /* (question, output) pairs that were written */
+    int64_t n_repeated;
     int done;
 } writer;
 
@@ -62,6 +60,7 @@ static ns_status init_common(ns_stage *s, ns_error *err)
     ns_json *v = NULL;
     NS_TRY(ns_alloc(&s->state, sizeof(writer), "prepare.writer", err), "writer");
     writer *w = s->state;
+    ns_first_init(&w->seen, s->run, "writer", 0);
     if (!s->output_manifest) NS_TRY(explain_redirection(err), "%s", "writer");
     NS_FAIL_IF(
         !s->output_manifest, NS_ERR_CONFIG,
@@ -103,9 +102,9 @@ static ns_status rl_init(ns_stage *s, ns_error *err)
     if (st != NS_OK) return st;
     writer *w = s->state;
     NS_TRY(ns_param_str(s, "task_name", NULL, &w->task_name, err), "writer");
-    NS_TRY(ns_param_int(s, "random_seed", 0, &w->seed, err), "writer");
-    NS_TRY(ns_param_bool(s, "do_shuffle", 1, &w->do_shuffle, err), "writer");
-    return ns_param_int(s, "num_output_samples", -1, &w->n_samples, err);
+    NS_TRY(ns_param_int(s, "random_seed", 0, &w->shuffle.seed, err), "writer");
+    NS_TRY(ns_param_bool(s, "do_shuffle", 1, &w->shuffle.do_shuffle, err), "writer");
+    return ns_param_int(s, "num_output_samples", -1, &w->shuffle.n_samples, err);
 }
 
 static void writer_free(ns_stage *s)
@@ -113,8 +112,8 @@ static void writer_free(ns_stage *s)
     writer *w = s->state;
     if (!w) return;
     ns_prompt_free(&w->prompt);
-    for (size_t i = 0; i < w->n_keep; i++) ns_buf_free(&w->keep[i]);
-    ns_free(w->keep);
+    ns_shuffler_free(&w->shuffle);
+    ns_first_free(&w->seen);
     ns_free(w);
 }
 
@@ -280,109 +279,107 @@ static ns_status put_line(ns_out_file *f, const ns_line *l, ns_error *err)
     return ns_file_write(f->f, "\n", 1, err);
 }
 
-/* Turns rows into records and writes them, a slice at a time: the text of all records is never held at once. */
-static ns_status write_rows(ns_stage *s, const ns_block *in, ns_row_fn fn, ns_out_file *f, ns_hash_set *seen,
-                            int64_t *n_written, ns_error *err)
+/* Writes the records, each (question, output) once. */
+static ns_status put_new(ns_stage *s, const ns_block *b, ns_out_file *f, ns_error *err)
 {
-    for (size_t from = 0; from < in->n; from += SLICE_ROWS) {
-        ns_block slice = {.line = in->line + from, .n = in->n - from < SLICE_ROWS ? in->n - from : SLICE_ROWS};
-        ns_block out = {0};
-        ns_status st = ns_block_map(&out, &slice, s->run, 0, fn, s, err);
-        for (size_t i = 0; st == NS_OK && i < out.n; i++) {
-            int is_new = 1;
-            if (seen) st = ns_hash_set_add(seen, out.line[i].key, &is_new, err);
-            if (st != NS_OK || !is_new) continue;
-            st = put_line(f, &out.line[i], err);
-            ++*n_written;
+    writer *w = s->state;
+    for (size_t i = 0; i < b->n; i++) {
+        ns_seen seen = NS_SEEN_NEW;
+        if (w->output_key) NS_TRY(ns_first_see(&w->seen, &b->line[i], &seen, NULL, err), "writer");
+        if (seen == NS_SEEN_AGAIN) {
+            w->n_repeated++;
+            NS_TRY(ns_stage_drops(s, &b->line[i], "repeated", err), "writer");
         }
+        if (seen != NS_SEEN_NEW) continue;
+        NS_TRY(put_line(f, &b->line[i], err), "writer");
+        s->run->n_written++;
+    }
+    return NS_OK;
+}
+
+/* Turns rows into records and writes them, a slice at a time: the text of all records is never held at once. */
+static ns_status write_rows(ns_stage *s, const ns_block *in, ns_row_fn fn, ns_out_file *f, ns_error *err)
+{
+    for (size_t from = 0; from < in->n;) {
+        size_t n = 0, bytes = 0;
+        while (from + n < in->n && n < SLICE_ROWS && bytes < ns_prepare_block_bytes(s->run))
+            bytes += in->line[from + n++].n;
+        ns_block slice = {.line = in->line + from, .n = n}, out = {0};
+        ns_status st = ns_block_map(&out, &slice, s->run, 0, fn, s, err);
+        if (st == NS_OK) st = put_new(s, &out, f, err);
         ns_block_free(&out);
+        if (st != NS_OK) return st;
+        from += n;
+    }
+    return NS_OK;
+}
+
+static ns_status pull_next(ns_stage *s, ns_block *out, ns_error *err)
+{
+    writer *w = s->state;
+    if (w->output_key) return ns_stage_next(s->input, out, err);
+    int first = !w->shuffle.pulled;
+    NS_TRY(ns_shuffler_next(&w->shuffle, s, out, err), "rows");
+    if (first) NS_INFO("Full dataset size: %zu", w->shuffle.n_in);
+    if (first && w->shuffle.n_samples >= 0) NS_INFO("Downsampled dataset size: %zu", w->shuffle.n_kept);
+    return NS_OK;
+}
+
+static ns_status write_all(ns_stage *s, ns_out_file *f, ns_error *err)
+{
+    writer *w = s->state;
+    for (size_t n = 1; n > 0;) {
+        ns_block in = {0};
+        ns_status st = pull_next(s, &in, err);
+        if (st == NS_OK) st = write_rows(s, &in, w->output_key ? sft_row : rl_row, f, err);
+        n = in.n;
+        s->n_seen += (int64_t)n;
+        ns_block_free(&in);
+        if (st != NS_OK) return st;
+    }
+    for (size_t n = 1; n > 0;) {
+        ns_block rest = {0};
+        ns_status st = ns_first_rest(&w->seen, &rest, err);
+        if (st == NS_OK) st = put_new(s, &rest, f, err);
+        n = rest.n;
+        ns_block_free(&rest);
         if (st != NS_OK) return st;
     }
     return NS_OK;
 }
 
-static ns_status sft_next(ns_stage *s, ns_block *unused, ns_error *err)
+static ns_status write_next(ns_stage *s, ns_block *unused, ns_error *err)
 {
     writer *w = s->state;
-    ns_out_file f;
-    ns_hash_set seen = {0};
-    ns_status st = NS_OK;
-    int64_t n_read = 0, n_written = 0;
     (void)unused;
     if (w->done) return NS_OK;
     w->done = 1;
-    NS_TRY(ns_out_open(&f, s->output_manifest, err), "output_path");
-    for (size_t n = 1; st == NS_OK && n;) {
-        ns_block in = {0};
-        st = ns_stage_next(s->input, &in, err);
-        if (st == NS_OK) st = write_rows(s, &in, sft_row, &f, &seen, &n_written, err);
-        n = in.n;
-        n_read += (int64_t)n;
-        ns_block_free(&in);
-    }
-    ns_hash_set_free(&seen);
-    if (st != NS_OK) {
-        ns_out_abort(&f);
-        return st;
-    }
-    NS_TRY(ns_out_commit(&f, err), "output_path");
-    NS_INFO("Prepared dataset size: %" PRId64, n_written);
-    if (n_read > n_written)
-        NS_INFO("%" PRId64 " rows repeated an earlier question and output and were left out", n_read - n_written);
-    if (!n_written) NS_WARN("%s has no rows: every row was filtered out", s->output_manifest);
+    NS_TRY(ns_out_open(&s->manifest, s->output_manifest, err), "output_path");
+    NS_TRY(write_all(s, &s->manifest, err), "output_path");
+    NS_TRY(ns_out_commit(&s->manifest, err), "output_path");
+    if (w->output_key) NS_INFO("Prepared dataset size: %" PRId64, s->run->n_written);
+    if (w->n_repeated)
+        NS_INFO("%" PRId64 " rows repeated an earlier question and output and were left out", w->n_repeated);
+    if (!s->run->n_written) NS_WARN("%s has no rows: every row was filtered out", s->output_manifest);
     return NS_OK;
 }
 
-/* A permutation of the rows, cut to the number asked for. */
-static ns_status choose_rows(const writer *w, ns_block *all, ns_error *err)
+static ns_status write_report(const ns_stage *s, ns_json *o, ns_arena *a, ns_error *err)
 {
-    int64_t *order = NULL;
-    ns_line *line = NULL;
-    ns_mt rng;
-    ns_status st = NS_OK;
-    NS_CHECK(st, ns_alloc((void **)&order, (all->n + 1) * sizeof *order, "prepare.shuffle", err), "shuffle");
-    NS_CHECK(st, ns_alloc((void **)&line, (all->n + 1) * sizeof *line, "prepare.lines", err), "shuffle");
-    for (size_t i = 0; i < all->n; i++) order[i] = (int64_t)i;
-    ns_mt_seed_python(&rng, (uint64_t)(w->seed < 0 ? -w->seed : w->seed));
-    if (w->do_shuffle) ns_shuffle_python(&rng, order, all->n);
-    for (size_t i = 0; i < all->n; i++) line[i] = all->line[order[i]];
-    ns_free(all->line);
-    all->line = line;
-    all->cap = all->n;
-    if (w->n_samples >= 0 && (size_t)w->n_samples < all->n) all->n = (size_t)w->n_samples;
-done:
-    ns_free(order);
-    if (st != NS_OK) ns_free(line);
-    return st;
+    const writer *w = s->state;
+    if (w->output_key) return ns_json_set(o, a, "repeated", ns_json_new_int(a, w->n_repeated, err), err);
+    return ns_json_set(o, a, "removed", ns_json_new_int(a, s->n_removed, err), err);
 }
 
-static ns_status rl_next(ns_stage *s, ns_block *unused, ns_error *err)
-{
-    writer *w = s->state;
-    ns_block all = {0};
-    ns_out_file f;
-    ns_status st = NS_OK;
-    int64_t n_written = 0;
-    (void)unused;
-    if (w->done) return NS_OK;
-    w->done = 1;
-    NS_TRY(ns_out_open(&f, s->output_manifest, err), "output_path");
-    NS_CHECK(st, ns_stage_pull_all(s->input, &all, &w->keep, &w->n_keep, &w->keep_cap, err), "rows");
-    NS_INFO("Full dataset size: %zu", all.n);
-    NS_CHECK(st, choose_rows(w, &all, err), "rows");
-    if (w->n_samples >= 0) NS_INFO("Downsampled dataset size: %zu", all.n);
-    NS_CHECK(st, write_rows(s, &all, rl_row, &f, NULL, &n_written, err), "output_path");
-    if (!n_written) NS_WARN("%s has no rows: every row was filtered out", s->output_manifest);
-done:
-    ns_block_free(&all);
-    if (st != NS_OK) {
-        ns_out_abort(&f);
-        return st;
-    }
-    return ns_out_commit(&f, err);
-}
-
-const ns_stage_class ns_stage_write_sft = {
-    .name = "WriteFinalSftManifest", .params = sft_params, .init = sft_init, .next = sft_next, .free = writer_free};
-const ns_stage_class ns_stage_write_rl = {
-    .name = "WriteFinalRLManifest", .params = rl_params, .init = rl_init, .next = rl_next, .free = writer_free};
+const ns_stage_class ns_stage_write_sft = {.name = "WriteFinalSftManifest",
+                                           .params = sft_params,
+                                           .init = sft_init,
+                                           .next = write_next,
+                                           .free = writer_free,
+                                           .report = write_report};
+const ns_stage_class ns_stage_write_rl = {.name = "WriteFinalRLManifest",
+                                          .params = rl_params,
+                                          .init = rl_init,
+                                          .next = write_next,
+                                          .free = writer_free,
+                                          .report = write_report};

@@ -42,10 +42,34 @@ grep -q "no processor of this configuration uses 'output_key'" log || fail "unus
 grep -q "is both an input and the output" log || fail "output onto input: $(cat log)"
 cat output-rs?.jsonl | "$ns" prepare ++input_files=- ++output_path=- 2>log >z.jsonl || fail "stdin to stdout: $(cat log)"
 cmp -s z.jsonl x.jsonl || fail "stdin to stdout gives other rows"
-"$ns" prepare --json ++input_files=output-rs0.jsonl ++output_path=j.jsonl 2>log >out.txt || fail "--json: $(cat log)"
-grep -q -- "--json has no effect: ns prepare prints no data" log || fail "--json is ignored in silence: $(cat log)"
-[ ! -s out.txt ] || fail "ns prepare printed data"
+"$ns" prepare --json ++input_files=output-rs0.jsonl ++output_path=j.jsonl 2>log >out.json || fail "--json: $(cat log)"
+cmp -s out.json j.jsonl.stats.json || fail "--json and the saved statistics differ"
+grep -q '"rows": 3,' out.json || fail "statistics: $(cat out.json)"
+"$ns" prepare --json ++input_files=output-rs0.jsonl ++output_path=- 2>log >out.json && fail "--json and rows on one standard output"
+[ ! -s out.json ] || fail "something was printed"
 echo "ok unused options and output onto input are refused; - is stdin, stdout"
+
+# a signal ends it wherever it waits: nothing is left, an earlier output stays
+echo old >w.jsonl
+sleep 3 | "$ns" prepare ++input_files=- ++output_path=w.jsonl ++memory=1MB 2>log &
+pid=$!
+i=0
+while [ -z "$(find . -name 'w.jsonl.tmp.*')" ]; do
+    i=$((i + 1))
+    [ $i -lt 100 ] || fail "no temporary file appears: $(cat log)"
+    sleep 0.1
+done
+kill -TERM $pid
+wait $pid
+rc=$?
+[ $rc = 143 ] || fail "SIGTERM: exit code $rc, expected 143"
+grep -q "stopped by a signal: 'w.jsonl' is as it was before; the same command starts it again" log || fail "SIGTERM: $(cat log)"
+sleep 2 | timeout --preserve-status -s INT 1 "$ns" prepare ++input_files=- ++output_path=w.jsonl 2>log
+rc=$?
+[ $rc = 130 ] || fail "SIGINT: exit code $rc, expected 130"
+[ "$(cat w.jsonl)" = old ] || fail "the earlier output is lost"
+[ -z "$(find . -name '*.tmp*')" ] || fail "left behind: $(find . -name '*.tmp*')"
+echo "ok signals leave nothing behind"
 
 "$ns" doctor >doctor.txt 2>&1
 for kind in gzip:zlib zstd:libzstd; do
