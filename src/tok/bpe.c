@@ -180,7 +180,7 @@ int32_t ns_bpe_find(const ns_bpe *m, const void *p, size_t n)
  * before the border last in its left part and the byte behind it first in its right part, both sides keep to themselves,
  * and so does the order of merging within each. Borders inside a character do not count; nor is anything known if byte
  * tokens or the unknown token take part, or if a whole text is looked up before merging. */
-static ns_status find_joins(ns_bpe *m, ns_error *err)
+ns_status ns_bpe_find_joins(ns_bpe *m, ns_error *err)
 {
     for (int b = 0; b < 256; b++)
         if (m->byte_id[b] < 0) return NS_OK;
@@ -217,7 +217,7 @@ ns_status ns_bpe_seal(ns_bpe *m, ns_error *err)
         char c = (char)b, name[] = {'<', '0', 'x', hex[b >> 4], hex[b & 15], '>'};
         m->byte_id[b] = !m->by_char ? ns_bpe_find(m, &c, 1) : m->byte_fallback ? ns_bpe_find(m, name, sizeof name) : -1;
     }
-    return m->by_char && m->byte_fallback ? find_joins(m, err) : NS_OK;
+    return m->by_char && m->byte_fallback ? ns_bpe_find_joins(m, err) : NS_OK;
 }
 
 void ns_bpe_free(ns_bpe *m)
@@ -235,6 +235,7 @@ void ns_bpe_work_free(ns_bpe_work *w)
 {
     ns_free(w->mem);
     ns_free(w->heap);
+    ns_free(w->text);
     memset(w, 0, sizeof *w);
 }
 

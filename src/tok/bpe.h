@@ -63,6 +63,8 @@ typedef struct ns_bpe_work {
     size_t cap;
     uint64_t *heap;
     size_t heap_n, heap_cap;
+    uint8_t *text; /* words.c: a piece with U+2581 for blanks */
+    size_t text_cap;
 } ns_bpe_work;
 
 enum { NS_BPE_MAPPED, NS_BPE_LITERAL }; /* LITERAL: text outside the byte alphabet: decodes, is never found */
@@ -76,6 +78,8 @@ NS_MUST_USE ns_status ns_bpe_add_token(ns_bpe *m, int32_t id, const char *p, siz
 /* A repeated pair keeps the last rank. At most n_merges different pairs. */
 void ns_bpe_add_merge(ns_bpe *m, uint32_t rank, int32_t left, int32_t right, int32_t id);
 NS_MUST_USE ns_status ns_bpe_seal(ns_bpe *m, ns_error *err);
+/* Finds `joins`, if anything is known (seal does it for models with byte_fallback). */
+NS_MUST_USE ns_status ns_bpe_find_joins(ns_bpe *m, ns_error *err);
 static inline int ns_bpe_joins(const ns_bpe *m, uint8_t left, uint8_t right)
 {
     return !m->joins || (m->joins[left * 4 + (right >> 6)] >> (right & 63) & 1);

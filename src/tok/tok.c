@@ -40,7 +40,7 @@ typedef struct call {
     ns_buf nfc, blank;
     int no_special;
     ns_spans *spans; /* NULL: not asked for */
-    ns_gap_work gap;
+    ns_gap_work gap; /* last: not there unless general or spans */
 } call;
 
 static ns_status run_stages(call *c, int stage, const uint8_t *p, size_t n, ns_error *err)
@@ -48,7 +48,8 @@ static ns_status run_stages(call *c, int stage, const uint8_t *p, size_t n, ns_e
     const ns_tok *t = c->t;
     if (!n) return NS_OK;
     int last = stage + 1 >= t->n_stages;
-    if (stage == t->n_stages) return ns_words_encode(&t->bpe, t->serial, NULL, &c->work, c->out, p, n, err);
+    ns_words words = {.bpe = &t->bpe, .serial = t->serial, .joins = t->bpe.joins};
+    if (stage == t->n_stages) return ns_words_encode(&words, &c->work, c->out, p, n, err);
     ns_split_fn next = t->stage[stage];
     if (!next) { /* add_prefix_space; there is only one such stage, so one buffer is enough */
         if (p[0] == ' ') return run_stages(c, stage + 1, p, n, err);
@@ -57,7 +58,9 @@ static ns_status run_stages(call *c, int stage, const uint8_t *p, size_t n, ns_e
         NS_TRY(ns_buf_add(&c->blank, p, n, err), "prefix space");
         return run_stages(c, stage + 1, (const uint8_t *)c->blank.data, n + 1, err);
     }
-    if (last) return ns_words_encode(&t->bpe, t->serial, next, &c->work, c->out, p, n, err);
+    /* joins knows more borders than those before U+2581 */
+    if (next != ns_split_marks || !words.joins) words.next = next;
+    if (last) return ns_words_encode(&words, &c->work, c->out, p, n, err);
     for (size_t i = 0, e; i < n; i = e) {
         e = next(p, n, i);
         NS_VERIFY(e > i && e <= n);
@@ -78,11 +81,30 @@ static ns_status encode_normalized(call *c, const uint8_t *p, size_t n, ns_error
     return run_stages(c, 0, p + s.gap, n - s.gap, err);
 }
 
+/* May the text go without being normalised? */
+static int as_it_is(const ns_tok *t, const uint8_t *p, size_t n)
+{
+    if (!t->blank_words || !t->serial) return 0;
+    if (!t->n_guards || !memchr(p, t->guard[0].p[0], n)) return 1; /* all start with the same byte */
+    for (size_t i = 0; i < t->n_guards; i++)
+        if (memmem(p, n, t->guard[i].p, t->guard[i].n)) return 0;
+    return 1;
+}
+
 /* at: where p[0] is in the whole text */
 static ns_status encode_raw(call *c, const uint8_t *p, size_t n, size_t at, ns_error *err)
 {
     if (!n) return NS_OK;
-    if (c->t->general || c->spans) return ns_gap_encode(c->t, &c->gap, c->out, c->spans, p, n, at, c->no_special, err);
+    const ns_tok *t = c->t;
+    if (!c->spans && as_it_is(t, p, n)) {
+        const ns_words words = {.bpe = &t->bpe,
+                                .serial = t->serial,
+                                .joins = t->blank_joins,
+                                .blanks = 1,
+                                .prefix = t->blank_prefix};
+        return ns_words_encode(&words, &c->work, c->out, p, n, err);
+    }
+    if (t->general || c->spans) return ns_gap_encode(t, &c->gap, c->out, c->spans, p, n, at, c->no_special, err);
     if (ns_norm_quick(&c->t->norm, p, n)) return encode_normalized(c, p, n, err);
     ns_buf_clear(&c->nfc);
     NS_TRY(ns_norm_apply(&c->t->norm, &c->nfc, NULL, p, n, err), "normalise");
@@ -102,7 +124,13 @@ ns_status ns_tok_encode_spans(const ns_tok *t, ns_ids *out, ns_spans *spans, con
     size_t bad = ns_utf8_check(p, n), n_before = out->n, spans_before = spans ? spans->n : 0;
     NS_FAIL_IF(bad < n, NS_ERR_INPUT,
                "text byte %zu (0x%02x) is not valid UTF-8: convert the text to UTF-8 or remove the byte", bad, p[bad]);
-    call c = {.t = t, .out = out, .no_special = flags & NS_TOK_NO_SPECIAL_TEXT, .spans = spans};
+    int gap = t->general || spans;
+    call c;
+    memset(&c, 0, gap ? sizeof c : offsetof(call, gap)); /* the work of gap.c is large, and short texts are many */
+    c.t = t;
+    c.out = out;
+    c.no_special = flags & NS_TOK_NO_SPECIAL_TEXT;
+    c.spans = spans;
     ns_added_scan s = {.p = p, .n = n};
     const ns_added *hit;
     ns_status st = NS_OK;
@@ -122,7 +150,7 @@ done:
     ns_bpe_work_free(&c.work);
     ns_buf_free(&c.nfc);
     ns_buf_free(&c.blank);
-    if (t->general || spans) ns_gap_work_free(&c.gap);
+    if (gap) ns_gap_work_free(&c.gap);
     return st;
 }
 

@@ -38,6 +38,12 @@ struct ns_tok {
     int32_t bos, eos;
     int64_t n_ids;
     uint32_t serial; /* of words remembered (words.h); 0: none are */
+    /* SentencePiece style: texts may go the short way as they are, with their blanks, unless a guard is in them: an added
+     * token that is looked for in normalised text. */
+    int blank_words, blank_prefix;
+    uint64_t blank_joins[256 * 4];
+    ns_str guard[8];
+    size_t n_guards;
     int space_sensitive;
 };
 

@@ -338,6 +338,67 @@ static void cut_at_marks(loader *l)
     if (t->marks_apart && !t->general && !t->n_stages) t->stage[t->n_stages++] = ns_split_marks;
 }
 
+/* Is the normalizer "a U+2581 in front and for every blank", or the latter alone? */
+static int marks_only(const ns_norm *norm, int *prefix)
+{
+    int replaced = 0;
+    *prefix = 0;
+    for (int i = 0; i < norm->n; i++) {
+        const ns_norm_step *x = &norm->step[i];
+        int mark = (x->kind == NS_NORM_PREPEND || x->kind == NS_NORM_REPLACE) && ns_str_eq(x->text, NS_META);
+        if (!mark || (x->kind == NS_NORM_REPLACE && (x->re || !ns_str_eq(x->pattern, " ")))) return 0;
+        if (x->kind == NS_NORM_PREPEND ? (*prefix)++ : replaced++) return 0;
+    }
+    return replaced == 1;
+}
+
+/* A text with g in it must be normalised. Guards with the same four bytes in front become one. 0: no room. */
+static int add_guard(ns_tok *t, ns_str g)
+{
+    for (size_t i = 0, k = 0; i < t->n_guards; i++, k = 0) {
+        ns_str *x = &t->guard[i];
+        while (k < x->n && k < g.n && x->p[k] == g.p[k]) k++;
+        if (k < 4 && k < g.n && k < x->n) continue;
+        x->n = k;
+        return 1;
+    }
+    if (t->n_guards == sizeof t->guard / sizeof *t->guard || (t->n_guards && t->guard[0].p[0] != g.p[0])) return 0;
+    t->guard[t->n_guards++] = g;
+    return 1;
+}
+
+/* May texts be encoded with their blanks in them (words.h)? Not those with an added token that is looked for in normalised
+ * text, or a user-defined symbol. Such a token is seen in the raw text if it has neither blanks nor U+2581. */
+static void find_blank_words(loader *l)
+{
+    ns_tok *t = l->t;
+    const ns_spm *sp = t->sp;
+    int prefix;
+    if (!t->by_char) return;
+    if (sp) {
+        if (sp->unigram || sp->map.n_units || sp->remove_blanks || !sp->escape_blanks) return;
+        if ((sp->dummy_prefix && sp->suffix) || sp->n_virtual || sp->part || !sp->byte_fallback) return;
+        prefix = sp->dummy_prefix;
+    } else {
+        int cut_only = !t->n_stages || (t->n_stages == 1 && t->stage[0] == ns_split_marks);
+        if (t->general || !cut_only || !marks_only(&t->norm, &prefix)) return;
+    }
+    for (size_t i = 0; i < t->added.n; i++) {
+        const ns_added *a = &t->added.v[i];
+        if (!a->normalized || a->unseen || !a->content.n) continue;
+        ns_str g = a->content;
+        if (memchr(g.p, ' ', g.n) || memmem(g.p, g.n, NS_META, 3) || !add_guard(t, g)) return;
+    }
+    for (int32_t i = 0; sp && sp->user.n && i < sp->n; i++) {
+        ns_bpe_span s = t->bpe.span[i];
+        ns_str g = {t->bpe.text + s.at, s.len};
+        if (sp->kind[i] != NS_SPM_USER) continue;
+        if (!g.n || memmem(g.p, g.n, NS_META, 3) || memchr(g.p, ' ', g.n) || !add_guard(t, g)) return;
+    }
+    t->blank_prefix = prefix;
+    t->blank_words = ns_words_blank_joins(t->blank_joins, &t->bpe, t->marks_apart);
+}
+
 /* What added tokens decode to. In SentencePiece style one that is found in normalised text is decoded as it is found there
  * ("<s>" found as U+2581 "<s>" comes back with its blank), as the reference does. */
 static ns_status show_added(ns_tok *t, ns_error *err)
@@ -368,6 +429,8 @@ static ns_status finish(loader *l, ns_error *err)
     NS_TRY(ns_added_seal(&t->added, &t->norm, err), "%s", "");
     NS_TRY(show_added(t, err), "%s", "");
     cut_at_marks(l);
+    if (t->sp && !t->sp->unigram) NS_TRY(ns_bpe_find_joins(&t->bpe, err), "%s", "");
+    find_blank_words(l);
     t->n_ids = t->sp ? t->sp->n : (int64_t)t->bpe.n_ids;
     if (t->added.n && t->added.v[t->added.n - 1].id >= t->n_ids) t->n_ids = t->added.v[t->added.n - 1].id + 1;
     for (int side = 0; side < 2; side++) {
