@@ -40,7 +40,8 @@ typedef struct call {
     ns_buf nfc, blank;
     int no_special;
     ns_spans *spans; /* NULL: not asked for */
-    ns_gap_work gap; /* last: not there unless general or spans */
+    int has_gap;
+    ns_gap_work *gap; /* large, and short texts are many: set up on use */
 } call;
 
 static ns_status run_stages(call *c, int stage, const uint8_t *p, size_t n, ns_error *err)
@@ -97,14 +98,15 @@ static ns_status encode_raw(call *c, const uint8_t *p, size_t n, size_t at, ns_e
     if (!n) return NS_OK;
     const ns_tok *t = c->t;
     if (!c->spans && as_it_is(t, p, n)) {
-        const ns_words words = {.bpe = &t->bpe,
-                                .serial = t->serial,
-                                .joins = t->blank_joins,
-                                .blanks = 1,
-                                .prefix = t->blank_prefix};
+        const ns_words words = {
+            .bpe = &t->bpe, .serial = t->serial, .joins = t->blank_joins, .blanks = 1, .prefix = t->blank_prefix};
         return ns_words_encode(&words, &c->work, c->out, p, n, err);
     }
-    if (t->general || c->spans) return ns_gap_encode(t, &c->gap, c->out, c->spans, p, n, at, c->no_special, err);
+    if (t->general || c->spans) {
+        if (!c->has_gap) memset(c->gap, 0, sizeof *c->gap);
+        c->has_gap = 1;
+        return ns_gap_encode(t, c->gap, c->out, c->spans, p, n, at, c->no_special, err);
+    }
     if (ns_norm_quick(&c->t->norm, p, n)) return encode_normalized(c, p, n, err);
     ns_buf_clear(&c->nfc);
     NS_TRY(ns_norm_apply(&c->t->norm, &c->nfc, NULL, p, n, err), "normalise");
@@ -124,13 +126,8 @@ ns_status ns_tok_encode_spans(const ns_tok *t, ns_ids *out, ns_spans *spans, con
     size_t bad = ns_utf8_check(p, n), n_before = out->n, spans_before = spans ? spans->n : 0;
     NS_FAIL_IF(bad < n, NS_ERR_INPUT,
                "text byte %zu (0x%02x) is not valid UTF-8: convert the text to UTF-8 or remove the byte", bad, p[bad]);
-    int gap = t->general || spans;
-    call c;
-    memset(&c, 0, gap ? sizeof c : offsetof(call, gap)); /* the work of gap.c is large, and short texts are many */
-    c.t = t;
-    c.out = out;
-    c.no_special = flags & NS_TOK_NO_SPECIAL_TEXT;
-    c.spans = spans;
+    ns_gap_work gap;
+    call c = {.t = t, .out = out, .no_special = flags & NS_TOK_NO_SPECIAL_TEXT, .spans = spans, .gap = &gap};
     ns_added_scan s = {.p = p, .n = n};
     const ns_added *hit;
     ns_status st = NS_OK;
@@ -150,7 +147,7 @@ done:
     ns_bpe_work_free(&c.work);
     ns_buf_free(&c.nfc);
     ns_buf_free(&c.blank);
-    if (gap) ns_gap_work_free(&c.gap);
+    if (c.has_gap) ns_gap_work_free(&gap);
     return st;
 }
 

@@ -20,13 +20,13 @@
 
 /* What the patterns differ in. Constants of each loop. */
 typedef struct pattern {
-    int blank_joins;   /* only a blank stands before letters (and before digits), not any character */
-    int digits;        /* in a piece; 64: any number */
-    int contractions;  /* 0 none, 1 as written, 2 in capitals too */
-    int camel;         /* a capital behind a small letter starts a piece */
-    int newlines;      /* CR and LF end punctuation, and white space up to the last of them is a piece */
-    int slash;         /* `/` goes on with the newlines behind punctuation */
-    int joins;         /* SentencePiece style: none of the above */
+    int blank_joins;  /* only a blank stands before letters (and before digits), not any character */
+    int digits;       /* in a piece; 64: any number */
+    int contractions; /* 0 none, 1 as written, 2 in capitals too */
+    int camel;        /* a capital behind a small letter starts a piece */
+    int newlines;     /* CR and LF end punctuation, and white space up to the last of them is a piece */
+    int slash;        /* `/` goes on with the newlines behind punctuation */
+    int joins;        /* SentencePiece style: none of the above */
 } pattern;
 
 typedef struct classes {
@@ -101,7 +101,7 @@ static inline __attribute__((always_inline)) uint64_t starts_of(const pattern x,
         if (A) out = contract(out, v, A, L, x.contractions == 2);
     }
     uint64_t eaten = x.newlines ? runs_from(R, R & P << 1) : 0; /* newlines that belong to punctuation */
-    uint64_t last = B & ~(S >> 1);                             /* of a run of white space */
+    uint64_t last = B & ~(S >> 1);                              /* of a run of white space */
     if (ends) last &= c->width >> 1;
     out |= (S & ~(S << 1) & ~eaten) | last;
     if (x.newlines) out |= (B & eaten << 1) | behind_newlines(B, R);
@@ -123,95 +123,112 @@ static inline uint64_t starts_by_joins(const uint64_t *joins, const uint8_t *p, 
     return out;
 }
 
-typedef struct cursor {
-    const word_call *c;
-    int32_t *to; /* where the next id goes; the list's length is set before a call */
-} cursor;
+/* Pieces of a block that wait for their cache lines: those of one block are asked for while the block before is looked up. */
+typedef struct pending {
+    word key;
+    word *line; /* NULL: too long for the table */
+    const uint8_t *p;
+    size_t n;
+} pending;
 
-__attribute__((noinline)) static ns_status miss(cursor *u, const uint8_t *p, size_t n, const word *k, word *at,
-                                                ns_error *err)
+static inline void push(pending *x, const uint8_t *p, size_t n)
 {
-    ns_ids *out = u->c->out;
-    out->n = (size_t)(u->to - out->v);
-    NS_TRY(ns_words_meet(u->c, p, n, k, at, err), "%s", "");
-    NS_TRY(ns_words_room(out, 64 * WORD_IDS, err), "ids");
-    u->to = out->v + out->n;
+    x->p = p;
+    x->n = n;
+    x->line = NULL;
+    if (n > WORD_MAX) return;
+    __m128i v = _mm_maskz_loadu_epi8((__mmask16)((1u << n) - 1), p); /* reads nothing else */
+    x->key.lo = (uint64_t)_mm_cvtsi128_si64(v);
+    x->key.hi = (uint64_t)_mm_extract_epi64(v, 1) | (uint64_t)n << 56;
+    x->line = word_line(x->key.lo, x->key.hi);
+    __builtin_prefetch(x->line);
+}
+
+static ns_status look_up(const word_call *c, const pending *x, size_t n, ns_error *err)
+{
+    ns_ids *out = c->out;
+    uint32_t serial = c->t->serial;
+    NS_TRY(ns_words_room(out, n * WORD_IDS, err), "ids");
+    int32_t *to = out->v + out->n;
+    for (size_t i = 0; i < n; i++, x++) {
+        uint64_t lo = x->key.lo, hi = x->key.hi;
+        const word *hit = x->line;
+        if (hit) {
+            hit += !word_is(hit, lo, hi, serial);
+            if (word_is(hit, lo, hi, serial)) {
+                memcpy(to, hit->id, 16);
+                to += hit->tag & 3;
+                continue;
+            }
+        }
+        out->n = (size_t)(to - out->v);
+        NS_TRY(ns_words_meet(c, x->p, x->n, &x->key, x->line, err), "%s", "");
+        NS_TRY(ns_words_room(out, (n - i) * WORD_IDS, err), "ids");
+        to = out->v + out->n;
+    }
+    out->n = (size_t)(to - out->v);
     return NS_OK;
 }
 
-static inline __attribute__((always_inline)) ns_status piece(cursor *u, uint32_t serial, const uint8_t *p, size_t n,
-                                                             ns_error *err)
+/* The pieces of the block at p[i], up to the last border that is sure; where the next block starts. */
+static inline __attribute__((always_inline)) size_t block(const pattern x, const word_call *c, const uint8_t *p,
+                                                          size_t n, size_t i, pending *to, size_t *n_to)
 {
-    if (n > WORD_MAX) return miss(u, p, n, NULL, NULL, err);
-    __m128i v = _mm_maskz_loadu_epi8((__mmask16)((1u << n) - 1), p); /* reads nothing else */
-    word k;
-    k.lo = (uint64_t)_mm_cvtsi128_si64(v);
-    k.hi = (uint64_t)_mm_extract_epi64(v, 1) | (uint64_t)n << 56;
-    word *line = word_line(k.lo, k.hi), *hit = line + !word_is(line, k.lo, k.hi, serial);
-    if (!word_is(hit, k.lo, k.hi, serial)) return miss(u, p, n, &k, line, err);
-    memcpy(u->to, hit->id, 16);
-    u->to += hit->tag & 3;
-    return NS_OK;
+    size_t w = n - i < 64 ? n - i : 64, from = 0, k = 0;
+    __m512i v = _mm512_maskz_loadu_epi8(low_bits(w), p + i);
+    uint64_t high = x.joins ? 0 : _mm512_movepi8_mask(v), known, starts;
+    int ends = i + w == n && !high;
+    if (high) w = (size_t)__builtin_ctzll(high);
+    classes s = {.width = low_bits(w)};
+    s.L = below(_mm512_or_si512(v, _mm512_set1_epi8(0x20)), 'a', 26) & s.width;
+    s.blank = is(v, ' ');
+    if (x.joins) {
+        starts = starts_by_joins(c->t->joins, p + i, v, &s);
+        known = s.width;
+    } else {
+        s.R = is(v, '\r') | is(v, '\n');
+        s.N = below(v, '0', 10) & s.width;
+        s.S = s.blank | below(v, '\t', 5);
+        s.P = s.width & ~(s.L | s.N | s.S);
+        uint64_t words = s.L | s.N;
+        known = ends ? s.width : words ? low_bits(64 - (size_t)__builtin_clzll(words)) : 0;
+        if (x.slash && (is(v, '/') & s.R << 1)) known = 0;
+        ends &= known != 0;
+        starts = starts_of(x, v, &s, ends);
+    }
+    for (uint64_t m = starts & known & ~(uint64_t)1; m; m &= m - 1) {
+        size_t e = (size_t)__builtin_ctzll(m);
+        push(&to[k++], p + i + from, e - from);
+        from = e;
+    }
+    if (ends || !from) {
+        size_t e = ends ? w : word_cut(c->t, p, n, i) - i;
+        NS_VERIFY(e > from && i + e <= n);
+        push(&to[k++], p + i + from, e - from);
+        from = e;
+    }
+    *n_to = k;
+    return i + from;
 }
 
 static inline __attribute__((always_inline)) ns_status run(const pattern x, const word_call *c, const uint8_t *p,
                                                            size_t n, ns_error *err)
 {
-    uint32_t serial = c->t->serial;
-    const uint64_t *joins = c->t->joins;
-    cursor u = {c, NULL};
-    for (size_t i = 0; i < n;) {
-        size_t w = n - i < 64 ? n - i : 64;
-        __m512i v = _mm512_maskz_loadu_epi8(low_bits(w), p + i);
-        uint64_t high = x.joins ? 0 : _mm512_movepi8_mask(v);
-        int ends = i + w == n && !high;
-        if (high) w = (size_t)__builtin_ctzll(high);
-        classes k = {.width = low_bits(w)};
-        k.L = below(_mm512_or_si512(v, _mm512_set1_epi8(0x20)), 'a', 26) & k.width;
-        k.blank = is(v, ' ');
-        uint64_t starts, known;
-        if (x.joins) {
-            starts = starts_by_joins(joins, p + i, v, &k);
-            known = k.width;
-        } else {
-            uint64_t crlf = is(v, '\r') | is(v, '\n');
-            k.N = below(v, '0', 10) & k.width;
-            k.S = k.blank | below(v, '\t', 5);
-            k.R = crlf;
-            k.P = k.width & ~(k.L | k.N | k.S);
-            uint64_t words = k.L | k.N;
-            known = ends ? k.width : words ? low_bits(64 - (size_t)__builtin_clzll(words)) : 0;
-            starts = starts_of(x, v, &k, ends);
-            if (x.slash && (is(v, '/') & crlf << 1)) known = 0;
-            if (x.slash) ends &= known != 0;
-        }
-        NS_TRY(ns_words_room(c->out, 64 * WORD_IDS, err), "ids");
-        u.to = c->out->v + c->out->n;
-        size_t from = 0;
-        for (uint64_t m = starts & known & ~(uint64_t)1; m; m &= m - 1) {
-            size_t e = (size_t)__builtin_ctzll(m);
-            ns_status st = piece(&u, serial, p + i + from, e - from, err);
-            if (st != NS_OK) return st;
-            from = e;
-        }
-        if (ends || !from) {
-            size_t e = ends ? w : word_cut(c->t, p, n, i + from) - i;
-            NS_VERIFY(e > from && i + e <= n);
-            ns_status st = piece(&u, serial, p + i + from, e - from, err);
-            if (st != NS_OK) return st;
-            from = e;
-        }
-        c->out->n = (size_t)(u.to - c->out->v);
-        i += from;
+    pending wait[2][64];
+    size_t count[2] = {0, 0};
+    int k = 0;
+    for (size_t i = 0; i < n; k = !k) {
+        i = block(x, c, p, n, i, wait[k], &count[k]);
+        NS_TRY(look_up(c, wait[!k], count[!k], err), "%s", "");
     }
-    return NS_OK;
+    return look_up(c, wait[!k], count[!k], err);
 }
 
-#define LOOP(name, ...)                                                                           \
-    static ns_status name(const word_call *c, const uint8_t *p, size_t n, ns_error *err)          \
-    {                                                                                             \
-        const pattern x = {__VA_ARGS__};                                                          \
-        return run(x, c, p, n, err);                                                              \
+#define LOOP(name, ...)                                                                  \
+    static ns_status name(const word_call *c, const uint8_t *p, size_t n, ns_error *err) \
+    {                                                                                    \
+        const pattern x = {__VA_ARGS__};                                                 \
+        return run(x, c, p, n, err);                                                     \
     }
 LOOP(run_llama3, .digits = 3, .contractions = 2, .newlines = 1)
 LOOP(run_qwen2, .digits = 1, .contractions = 2, .newlines = 1)

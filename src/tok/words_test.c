@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/testing.h"
 #include "tok/tok_internal.h"
+#include "tok/words_table.h"
 
 static uint32_t rng;
 static uint32_t draw(uint32_t n)
@@ -90,17 +91,23 @@ static void same(ns_tok *t, const char *p, size_t n)
 {
     ns_error err = NS_ERROR_INIT;
     ns_ids fast = {0}, plain = {0};
-    uint32_t serial = t->serial;
+    uint32_t serial = t->serial, other_serial = serial + 1000;
     char *exact = malloc(n ? n : 1); /* so that a read behind the end is seen by the sanitizer */
     assert_non_null(exact);
     memcpy(exact, p, n);
     assert_true(serial > 0);
-    assert_ns_ok(ns_tok_encode(t, &fast, exact, n, 0, &err), &err);
     t->serial = 0;
     assert_ns_ok(ns_tok_encode(t, &plain, exact, n, 0, &err), &err);
+    for (int off = 0; off < 2; off++) { /* the loops for this processor, and for every one */
+        ns_words_avx512_off = off;
+        t->serial = off ? other_serial : serial; /* so that the second really merges what it cuts */
+        fast.n = 0;
+        assert_ns_ok(ns_tok_encode(t, &fast, exact, n, 0, &err), &err);
+        if (fast.n != plain.n || (fast.n && memcmp(fast.v, plain.v, fast.n * sizeof *fast.v)))
+            fail_msg("other ids for '%.*s'%s", (int)n, p, off ? " (loops for every processor)" : "");
+    }
+    ns_words_avx512_off = 0;
     t->serial = serial;
-    if (fast.n != plain.n || (fast.n && memcmp(fast.v, plain.v, fast.n * sizeof *fast.v)))
-        fail_msg("other ids for '%.*s'", (int)n, p);
     free(exact);
     ns_ids_free(&fast);
     ns_ids_free(&plain);
@@ -111,7 +118,8 @@ static void real_tokenizers(void **state)
     (void)state;
     NS_SKIP_WITHOUT_DATA();
     static const char *const files[] = {"llama3/tokenizer.assembled.json", "qwen2.5/tokenizer.assembled.json",
-                                        "llama2/tokenizer.json"};
+                                        "llama2/tokenizer.json", "llama2/tokenizer.model",
+                                        "mistral/tokenizer.model.v3"};
     enum { N = sizeof files / sizeof *files };
     ns_tok *t[N];
     ns_error err = NS_ERROR_INIT;
@@ -122,6 +130,7 @@ static void real_tokenizers(void **state)
         assert_ns_ok(ns_tok_load(&t[k], path, &err), &err);
     }
     assert_non_null(t[2]->bpe.joins); /* or nothing is cut */
+    for (int k = 2; k < N; k++) assert_true(t[k]->blank_words);
     assert_true(t[0]->serial != t[1]->serial && t[1]->serial != t[2]->serial);
     rng = 5;
     for (int round = 0; round < 6000; round++) {
@@ -181,8 +190,8 @@ static void all_short_texts(void **state)
 {
     (void)state;
     NS_SKIP_WITHOUT_DATA();
-    static const char *const unit[] = {"a", "B", " ", "\n",       "\r",       "\t",      "1",
-                                       "'", "s", ".", "\xc3\xa9", "\xc2\xa0", "\xcc\x81"};
+    static const char *const unit[] = {"a", "E", " ", "\n", "\r", "\t",       "1",        "'",
+                                       "s", "l", "r", ".",  "/",  "\xc3\xa9", "\xc2\xa0", "\xcc\x81"};
     enum { U = sizeof unit / sizeof *unit };
     ns_tok *t;
     ns_error err = NS_ERROR_INIT;
@@ -201,6 +210,16 @@ static void all_short_texts(void **state)
             snprintf(text + lead, sizeof text - (size_t)lead, "%s%s%s%s", unit[x % U], unit[x / U % U],
                      unit[x / U / U % U], unit[x / U / U / U]);
             same(t, text, strlen(text));
+        }
+        for (int round = 0; round < 4000; round++) { /* borders at every place of a block, and behind it */
+            char text[700] = "";
+            size_t n = 0;
+            for (uint32_t k = draw(160), of = 2 + draw(U - 1); k && n + 4 < sizeof text; k--) {
+                const char *u = unit[draw(round % 3 ? U - 3 : of)];
+                memcpy(text + n, u, strlen(u));
+                n += strlen(u);
+            }
+            same(t, text, n);
         }
     }
     ns_tok_free(&t);
