@@ -107,3 +107,29 @@ void ns_part_put(const ns_param_table *t, int param, int rank, int size, const f
         for (int64_t r = 0; r < s.rows[b]; r++, at++)
             memcpy(global + (s.row0[b] + r) * wide + s.col0, local + at * s.cols, (size_t)s.cols * sizeof *local);
 }
+
+ns_status ns_part_layers(const ns_arch *a, int stage, int stages, int *first, int *n, ns_error *err)
+{
+    NS_FAIL_IF(stages > a->L, NS_ERR_CONFIG,
+               "pipeline_model_parallel_size=%d: the model has %" PRId64
+               " layers, a stage needs one: use at most %" PRId64,
+               stages, a->L, a->L);
+    const int each = (int)a->L / stages, more = (int)a->L % stages;
+    *first = *n = 0;
+    for (int s = 0; s <= stage; s++) {
+        /* in the order 1, 2, .., stages-2, 0 */
+        int turn = s == 0 ? stages - 2 : s - 1;
+        *first += *n;
+        *n = each + (s < stages - 1 && turn < more);
+    }
+    return NS_OK;
+}
+
+int ns_part_holds(const ns_param_table *t, int param, int first, int n)
+{
+    const ns_param *p = &t->params[param];
+    const int last = first + n == (int)t->arch->L;
+    if (p->layer >= 0) return p->layer >= first && p->layer < first + n;
+    if (p->kind == NS_P_EMBED) return first == 0 || (last && t->arch->tied);
+    return last;
+}

@@ -5,6 +5,9 @@
  *     ns_part_take(&whole, i, rank, size, global, local);                        // values of parameter i: global -> local
  *     ns_part_put(&whole, i, rank, size, local, global);                         // and back into its place
  *
+ * Pipeline parallel: whole layers of consecutive numbers, one stage after another (ns_part_layers); the first stage has the
+ * embedding, the last the final norm and the head (when tied, the embedding too).
+ *
  * qkv: whole groups of heads (q, k and v block); gate_up: both blocks; o, down: columns; embedding, head: rows of the vocabulary,
  * rounded up to equal numbers (rows past the end are zero); norms: whole on every rank. */
 #ifndef NS_ARCH_PART_H
@@ -19,5 +22,11 @@ void ns_part_take(const ns_param_table *t, int param, int rank, int size, const 
 void ns_part_put(const ns_param_table *t, int param, int rank, int size, const float *local, float *global);
 /* First row of the vocabulary that the rank has, and how many of its rows are real words (may be 0). */
 void ns_part_vocab(const ns_arch *whole, int rank, int size, int64_t *first, int64_t *n);
+
+/* Layers of a pipeline stage. When they do not divide, the middle stages have one more, then the first: the last has the head.
+ * Err: NS_ERR_CONFIG when there are more stages than layers. */
+NS_MUST_USE ns_status ns_part_layers(const ns_arch *whole, int stage, int stages, int *first, int *n, ns_error *err);
+/* 1: parameter `param` lies on the stage that has layers [first, first + n). */
+int ns_part_holds(const ns_param_table *t, int param, int first, int n);
 
 #endif

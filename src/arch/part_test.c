@@ -82,8 +82,43 @@ static void test_places(void **state)
     ns_arena_free(&arena);
 }
 
+static void test_layers(void **state)
+{
+    (void)state;
+    ns_error err = NS_ERROR_INIT;
+    for (int tied = 0; tied < 2; tied++)
+        for (int L = 1; L <= 9; L++)
+            for (int stages = 1; stages <= L; stages++) {
+                ns_arena arena = NS_ARENA_INIT("part_test");
+                ns_arch a = small();
+                ns_param_table t;
+                a.L = L;
+                a.tied = tied;
+                assert_ns_ok(ns_param_table_build(&t, &a, &arena, &err), &err);
+                int *held = calloc((size_t)t.n_params, sizeof *held), next = 0, first, n;
+                for (int s = 0; s < stages; s++) {
+                    assert_ns_ok(ns_part_layers(&a, s, stages, &first, &n, &err), &err);
+                    assert_int_equal(first, next);
+                    assert_true(n == L / stages || n == L / stages + 1);
+                    if (s == stages - 1) assert_int_equal(n, L / stages); /* it has the head */
+                    next += n;
+                    for (int i = 0; i < t.n_params; i++) held[i] += ns_part_holds(&t, i, first, n);
+                }
+                assert_int_equal(next, L);
+                for (int i = 0; i < t.n_params; i++)
+                    assert_int_equal(held[i], t.params[i].kind == NS_P_EMBED && tied && stages > 1 ? 2 : 1);
+                free(held);
+                ns_arena_free(&arena);
+            }
+    ns_arch a = small();
+    int first, n;
+    assert_ns_fails(ns_part_layers(&a, 0, 2, &first, &n, &err), NS_ERR_CONFIG,
+                    "pipeline_model_parallel_size=2: the model has 1 layers, a stage needs one: use at most 1", &err);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_tiles), cmocka_unit_test(test_places)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_layers), cmocka_unit_test(test_tiles),
+                                       cmocka_unit_test(test_places)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -313,6 +313,11 @@ const char *ns_world_transport(const ns_world *w)
     return w->size == 1 ? "none" : w->mpi ? "mpi" : "tcp";
 }
 
+double ns_world_waited(const ns_world *w)
+{
+    return w->waited;
+}
+
 void ns_world_note(ns_world *w, int64_t step, const char *op)
 {
     atomic_store_explicit(&w->step, step, memory_order_relaxed);
@@ -466,7 +471,9 @@ ns_status ns_world_exchange(ns_world *w, const char *op, ns_xfer *x, int n, ns_e
     atomic_store_explicit(&w->op, op, memory_order_relaxed);
     atomic_store(&w->waiting, 1);
     atomic_fetch_add(&w->seq, 1);
+    const double began = ns_time_now();
     ns_status st = w->mpi ? run_mpi(w, op, x, n, err) : run_exchange(w, op, x, n, err);
+    w->waited += ns_time_now() - began;
     atomic_store(&w->waiting, 0);
     atomic_fetch_add(&w->seq, 1);
     atomic_store_explicit(&w->op, before, memory_order_relaxed);

@@ -7,22 +7,57 @@
 #include "arch/part.h"
 #include "base/log.h"
 
-/* What one step does, as recorded: two micro-batches (so that "accumulate" is seen), then the update. */
+/* The stream of the stage before arrives while our gradient is sent, and the gradient of the next one while our stream is. */
+static void record_sends(ns_model *m, ns_exec *x, int slot, int forward)
+{
+    const int64_t bytes = m->opt.T_cap * m->arch.C * (int64_t)ns_dtype_size(m->opt.dt);
+    if (forward ? ns_model_is_last(m) : ns_model_is_first(m)) return;
+    ns_plan_op(x->plan, "send", 0, (double)bytes);
+    ns_plan_touch(x->plan, forward ? m->hL : ns_model_in(m, slot), bytes);
+    ns_plan_touch(x->plan, m->dh, bytes);
+}
+
+static void record_forward(ns_model *m, ns_exec *x, int slot)
+{
+    record_sends(m, x, slot, 0);
+    ns_model_forward(m, x, slot);
+    if (ns_model_is_last(m)) ns_model_loss(m, x, NULL, 1);
+    record_sends(m, x, slot, 1);
+}
+
+static void record_backward(ns_model *m, ns_exec *x, int slot)
+{
+    ns_model_backward(m, x, slot);
+    record_sends(m, x, slot, 0);
+}
+
+/* What one step does, as recorded: a micro-batch; with several in flight a turn of all slots, so that no buffer of a slot that waits
+ * for its backward shares memory with what another slot uses; then the update. */
 static void record(ns_engine *e)
 {
     ns_exec x = {.ops = &ns_ops_plan, .plan = ns_space_plan(e->space), .step = e->model.step};
     ns_model *m = &e->model;
-    ns_model_forward(m, &x, 0);
+    const int slots = e->opt.n_slots;
     if (!e->opt.train) {
+        ns_model_forward(m, &x, 0);
         e->step_flops = ns_plan_get_totals(x.plan).flops;
         return;
     }
-    ns_model_loss(m, &x, NULL, 1);
-    ns_model_backward(m, &x, 0);
-    e->step_flops = ns_plan_get_totals(x.plan).flops;
+    for (int s = 0; s < slots; s++) record_forward(m, &x, s);
+    for (int s = 0; s < slots; s++) {
+        record_backward(m, &x, s);
+        if (slots > 1) record_forward(m, &x, s);
+    }
+    for (int s = 0; slots > 1 && s < slots; s++) record_backward(m, &x, s);
+    e->step_flops = ns_plan_get_totals(x.plan).flops / (slots > 1 ? 2 * slots : 1);
     ns_model_grad_sumsq(m, &x);
     ns_model_update(m, &x);
     ns_model_prepare(m, &x);
+}
+
+static int tp_size(const ns_engine *e)
+{
+    return e->opt.tp_size > 1 ? e->opt.tp_size : 1;
 }
 
 /* The model's buffers, and what exchanging whole parameters needs. */
@@ -32,7 +67,7 @@ static ns_status lay_out(ns_engine *e, ns_error *err)
     if (!ns_engine_split(e)) return NS_OK;
     int64_t most = ns_param_table_largest(&e->part) * 4;
     e->whole = ns_space_take(e->space, "comm.whole", ns_param_table_largest(&e->table) * 4, NS_LIFE_RUN);
-    e->piece = ns_space_take(e->space, "comm.parts", most * (e->opt.tp_size + 1), NS_LIFE_RUN);
+    e->piece = ns_space_take(e->space, "comm.parts", most * (tp_size(e) + 1), NS_LIFE_RUN);
     return NS_OK;
 }
 
@@ -63,6 +98,7 @@ ns_status ns_engine_plan(ns_engine *e, const ns_arch *a, const ns_model_options 
     memset(e, 0, sizeof *e);
     e->arch = *a;
     e->opt = *o;
+    if (e->opt.n_slots < 1) e->opt.n_slots = 1;
     e->arena = (ns_arena)NS_ARENA_INIT("engine");
     NS_TRY(choose_ops(e, isa, err), "%s", "choose where to run");
     NS_TRY(ns_threads_new(&e->pool, n_threads, err), "thread pool");
@@ -90,7 +126,7 @@ ns_status ns_engine_start(ns_engine *e, ns_error *err)
     NS_TRY(e->ops.mem_new(&e->exec, &e->memory, e->total_bytes, err), "allocate the planned memory");
     ns_space_bind(e->space, e->memory);
     NS_TRY(lay_out(e, err), "lay out");
-    e->model.tp = ns_engine_split(e) ? e->tp : NULL;
+    e->model.tp = e->opt.tp_size > 1 ? e->tp : NULL;
     e->model.cp = e->opt.cp_size > 1 ? e->cp : NULL;
     e->exec.work = e->model.work;
     e->exec.work_bytes = e->model.work_bytes;
@@ -116,7 +152,24 @@ void ns_engine_free(ns_engine *e)
 
 int ns_engine_split(const ns_engine *e)
 {
-    return e->opt.tp_size > 1;
+    return e->opt.tp_size > 1 || e->opt.pp_size > 1;
+}
+
+static int holds(const ns_engine *e, int param)
+{
+    return ns_part_holds(&e->table, param, e->model.first, e->model.n_layers);
+}
+
+/* The first stage that has it. */
+static int stage_of(const ns_engine *e, int param)
+{
+    int first = 0, n = 0, stage = 0;
+    ns_error never = NS_ERROR_INIT;
+    for (; stage < e->opt.pp_size - 1; stage++)
+        if (ns_part_layers(&e->arch, stage, e->opt.pp_size, &first, &n, &never) == NS_OK &&
+            ns_part_holds(&e->table, param, first, n))
+            break;
+    return stage;
 }
 
 /* A copy that failed (a device that went away) is the caller's error. */
@@ -129,8 +182,9 @@ static ns_status copied(ns_engine *e, ns_error *err)
 ns_status ns_engine_put(void *engine, int param, const float *data, ns_error *err)
 {
     ns_engine *e = engine;
+    if (!holds(e, param)) return NS_OK;
     if (ns_engine_split(e)) {
-        ns_part_take(&e->table, param, e->opt.tp_rank, e->opt.tp_size, data, e->piece);
+        ns_part_take(&e->table, param, e->opt.tp_rank, tp_size(e), data, e->piece);
         data = e->piece;
     }
     ns_model_put_param(&e->model, &e->exec, param, data);
@@ -156,8 +210,17 @@ ns_status ns_engine_get(void *engine, int param, float *data, ns_error *err)
         ns_model_get_param(&e->model, &e->exec, param, data);
         return copied(e, err);
     }
-    ns_model_get_param(&e->model, &e->exec, param, e->piece);
-    return join_parts(e, param, data, err);
+    const int holder = stage_of(e, param), stage = e->opt.pp_rank;
+    const int64_t bytes = e->table.params[param].rows * e->table.params[param].cols * (int64_t)sizeof *data;
+    if (stage == holder) {
+        ns_model_get_param(&e->model, &e->exec, param, e->piece);
+        NS_TRY(join_parts(e, param, data, err), "%s", "parameter");
+    }
+    /* the first stage writes the files, one column of ranks is enough */
+    if (holder > 0 && e->opt.tp_rank == 0 && e->opt.dp_rank == 0 && (stage == holder || stage == 0))
+        NS_TRY(ns_comm_send_recv(e->pp, stage ? 0 : -1, data, bytes, stage ? -1 : holder, data, bytes, err),
+               "%s to the first stage", e->table.params[param].name);
+    return copied(e, err);
 }
 
 enum { MAIN, MOMENT1, MOMENT2 };
@@ -189,6 +252,7 @@ ns_status ns_engine_get_opt(void *engine, int param, int64_t off, int64_t len, f
 {
     ns_engine *e = engine;
     float *const out[] = {main, m, v};
+    if (ns_engine_split(e) && stage_of(e, param) != e->opt.pp_rank) return NS_OK;
     for (int state = MAIN; state <= MOMENT2; state++) {
         if (!out[state]) continue;
         if (ns_engine_split(e)) {
@@ -205,12 +269,13 @@ ns_status ns_engine_put_opt(void *engine, int param, const float *main, const fl
     ns_engine *e = engine;
     ns_model *mo = &e->model;
     const ns_piece own = mo->own[param];
+    if (!holds(e, param)) return NS_OK;
     const float *in[] = {m, v};
     float *to[] = {mo->adam_m[param], mo->adam_v[param]};
     if (main) NS_TRY(ns_engine_put(e, param, main, err), "%s", "main weights");
     for (int k = 0; k < 2; k++) {
         if (!in[k] || own.len == 0) continue;
-        if (ns_engine_split(e)) ns_part_take(&e->table, param, e->opt.tp_rank, e->opt.tp_size, in[k], e->piece);
+        if (ns_engine_split(e)) ns_part_take(&e->table, param, e->opt.tp_rank, tp_size(e), in[k], e->piece);
         e->ops.upload(&e->exec, to[k], (ns_engine_split(e) ? e->piece : in[k]) + own.off, own.len * 4);
     }
     return copied(e, err);
@@ -219,9 +284,10 @@ ns_status ns_engine_put_opt(void *engine, int param, const float *main, const fl
 void ns_engine_cut(void *engine, int param, int64_t *cut)
 {
     const ns_engine *e = engine;
-    int dp = e->opt.dp_size < 1 ? 1 : e->opt.dp_size;
-    if (ns_engine_split(e))
-        ns_model_cut(&e->table, param, dp * e->opt.tp_size, cut); /* all ranks have the whole parameter by then */
-    else
-        ns_model_cut(&e->table, param, dp, cut);
+    /* all ranks of a stage have the whole parameter by then; ranks are numbered stage by stage */
+    const int dp = e->opt.dp_size < 1 ? 1 : e->opt.dp_size, n = dp * tp_size(e), stages = e->opt.pp_size;
+    const int first = stages > 1 ? stage_of(e, param) * n : 0;
+    for (int r = 0; r < first; r++) cut[r] = 0;
+    ns_model_cut(&e->table, param, n, cut + first);
+    for (int r = first + n + 1; r <= stages * n; r++) cut[r] = cut[first + n];
 }

@@ -21,6 +21,7 @@ typedef struct ns_engine {
     ns_param_table part;
     ns_comm *tp, *cp, *grads; /* set before ns_engine_start when there are several ranks: tensor parallel, context
                                * parallel, those that add up gradients and share the optimiser state */
+    ns_comm *pp;              /* the stages, when there are several */
     float *whole, *piece;     /* tensor parallel: one parameter of the whole model; the parts of all ranks */
     ns_ops ops;
     ns_model_options opt;
@@ -45,7 +46,8 @@ NS_MUST_USE ns_status ns_engine_start(ns_engine *e, ns_error *err);
 void ns_engine_loaded(ns_engine *e);
 void ns_engine_free(ns_engine *e);
 /* ns_param_put_fn / ns_param_get_fn shapes, user = ns_engine*: model values (bf16 rounded) or main values, of the whole
- * model. Where it is split over ranks (ns_engine_split), the get functions are collective: all ranks call them in one order. */
+ * model. Where it is split over ranks (ns_engine_split), the get functions are collective: all ranks call them in one order;
+ * with stages ns_engine_get fills `data` on the holder's stage and the first one, get_opt where ns_engine_cut gives a piece. */
 int ns_engine_split(const ns_engine *e);
 ns_status ns_engine_put(void *engine, int param, const float *data, ns_error *err);
 ns_status ns_engine_get(void *engine, int param, float *data, ns_error *err);

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "arch/part.h"
 #include "base/mem.h"
 #include "model/model.h"
 
@@ -46,20 +47,28 @@ void ns_model_cut(const ns_param_table *t, int param, int size, int64_t *cut)
     }
 }
 
-/* Items of split parameters first (both in the old order). */
+/* What every tensor-parallel rank has is counted by the first of them, an embedding that two stages have by the first stage. */
+static int counted(const ns_model *m, int param)
+{
+    const ns_param *p = &m->table->params[param];
+    if (p->tp == NS_SPLIT_NONE && m->opt.tp_rank > 0) return 0;
+    return p->kind != NS_P_EMBED || m->first == 0;
+}
+
+/* Items that this rank counts first (both in the old order). */
 static ns_status order_items(ns_model *m, ns_error *err)
 {
     ns_opt_item *sorted = ns_arena_alloc(&m->arena, (size_t)(m->n_items + 1) * sizeof *sorted, err);
     if (!sorted) return NS_ERR_MEMORY;
     int64_t n = 0;
-    for (int split = 1; split >= 0; split--) {
+    for (int mine = 1; mine >= 0; mine--) {
         int64_t k = 0;
         for (int i = 0; i < m->table->n_params; i++) {
             if (!m->w[i].grad || m->own[i].len == 0) continue;
-            if ((m->table->params[i].tp != NS_SPLIT_NONE) == split) sorted[n++] = m->items[k];
+            if (counted(m, i) == mine) sorted[n++] = m->items[k];
             k++;
         }
-        if (split) m->n_split_items = n;
+        if (mine) m->n_counted = n;
     }
     NS_ASSERT(n == m->n_items);
     m->items = sorted;
@@ -91,6 +100,7 @@ static ns_status layout_params(ns_model *m, ns_space *s, const ns_ops *ops, ns_e
         int64_t ne = p->rows * p->cols;
         ns_weight *w = &m->w[i];
         *w = (ns_weight){.name = p->name, .rows = p->rows, .cols = p->cols, .dt = m->opt.dt};
+        if (!ns_part_holds(t, i, m->first, m->n_layers)) continue; /* no memory: another stage has it */
         w->data = take(s, "weights", p->name, ne * es, NS_LIFE_RUN);
         if (p->cols > 1 && p->kind != NS_P_EMBED) {
             int64_t fwd = 0, dx = 0;
@@ -114,8 +124,8 @@ static ns_status layout_params(ns_model *m, ns_space *s, const ns_ops *ops, ns_e
                                                .v = m->adam_v[i],
                                                .decay = p->decays};
     }
-    if (m->opt.tp_size > 1) NS_TRY(order_items(m, err), "%s", "optimiser items");
-    if (m->arch.tied) { /* the head is the embedding: its panels belong to that parameter */
+    NS_TRY(order_items(m, err), "%s", "optimiser items");
+    if (m->arch.tied && ns_model_is_last(m)) { /* the head is the embedding: its panels belong to that parameter */
         ns_weight *w = &m->w[ns_param_find(t, NS_P_EMBED, -1)];
         int64_t fwd = 0, dx = 0;
         ops->prepare_bytes(w, &fwd, &dx);
@@ -152,23 +162,27 @@ static void take_acts(ns_model *m, ns_space *s, ns_block_acts *b, int own_h0, in
 static ns_status layout_acts(ns_model *m, ns_space *s, ns_error *err)
 {
     const ns_arch *a = &m->arch;
-    int64_t T = m->opt.T_cap, es = (int64_t)ns_dtype_size(m->opt.dt), L = a->L;
+    const int64_t T = m->opt.T_cap, es = (int64_t)ns_dtype_size(m->opt.dt), L = m->n_layers;
+    const int keep = m->opt.train && !m->opt.recompute; /* everything of every layer and slot, else the first one's */
     m->acts = ns_arena_alloc(&m->arena, (size_t)(L * m->opt.n_slots) * sizeof *m->acts, err);
     if (!m->acts) return NS_ERR_MEMORY;
-    m->x0 = take(s, "acts", "x0", T * a->C * es, NS_LIFE_STEP);
     for (int slot = 0; slot < m->opt.n_slots; slot++) {
         ns_block_acts *b = &m->acts[slot * L];
+        void *x0 = take(s, "acts", "x0", T * a->C * es, NS_LIFE_STEP);
         for (int64_t l = 0; l < L; l++) {
-            int own_h0 = (m->opt.train && l > 0) || l == 1, own_rest = l == 0 || (m->opt.train && !m->opt.recompute);
-            take_acts(m, s, &b[l], own_h0, own_rest, l == 0 ? NULL : l == 1 || m->opt.train ? &b[0] : &b[1]);
+            int own_h0 = (m->opt.train && l > 0) || l == 1, own_rest = keep || (slot == 0 && l == 0);
+            take_acts(m, s, &b[l], own_h0, own_rest, l > 1 && !m->opt.train ? &b[1] : &m->acts[0]);
         }
-        b[0].h0 = m->x0; /* layer 0 reads the embedding itself */
+        b[0].h0 = x0; /* the first layer reads the embedding itself */
     }
     m->hL = take(s, "acts", "hL", T * a->C * es, NS_LIFE_STEP);
-    m->nL = take(s, "acts", "nL", T * a->C * es, NS_LIFE_STEP);
-    m->rstdL = take(s, "acts", "rstdL", m->opt.train ? T * 4 : 0, NS_LIFE_STEP);
+    if (ns_model_is_last(m)) {
+        m->nL = take(s, "acts", "nL", T * a->C * es, NS_LIFE_STEP);
+        m->rstdL = take(s, "acts", "rstdL", m->opt.train ? T * 4 : 0, NS_LIFE_STEP);
+    }
     m->delta = take(s, "acts", "delta", T * a->C * es, NS_LIFE_STEP);
-    if (m->opt.tp_size > 1) m->stats = take(s, "acts", "stats", (m->opt.tp_size + 1) * T * 8, NS_LIFE_STEP);
+    if (m->opt.tp_size > 1 && ns_model_is_last(m))
+        m->stats = take(s, "acts", "stats", (m->opt.tp_size + 1) * T * 8, NS_LIFE_STEP);
     if (m->opt.train) {
         m->dh = take(s, "acts", "dh", T * a->C * es, NS_LIFE_STEP);
         m->dtmp = take(s, "acts", "dtmp", T * a->C * es, NS_LIFE_STEP);
@@ -238,6 +252,8 @@ ns_status ns_model_layout(ns_model *m, const ns_arch *a, const ns_param_table *t
     NS_TRY(check_supported(a, o, err), "model");
     *m = (ns_model){.arch = *a, .table = t, .opt = *o, .arena = NS_ARENA_INIT("model")};
     m->T = o->T_cap;
+    NS_TRY(ns_part_layers(a, o->pp_rank, o->pp_size > 1 ? o->pp_size : 1, &m->first, &m->n_layers, err), "%s",
+           "pipeline parallel");
     m->stage = ns_arena_alloc(&m->arena, NS_MODEL_STAGE, err);
     if (!m->stage) return NS_ERR_MEMORY;
     layout_batch(m, s);
@@ -276,6 +292,7 @@ void ns_model_put_param(ns_model *m, ns_exec *x, int i, const float *data)
     const ns_weight *w = &m->w[i];
     const ns_piece own = m->own[i];
     int64_t n = w->rows * w->cols;
+    if (!w->data) return; /* of another stage */
     uint16_t *hi = (uint16_t *)m->stage;
     int16_t *lo = (int16_t *)(m->stage + NS_MODEL_STAGE / 2);
     if (w->dt == NS_DTYPE_F32) {

@@ -294,21 +294,26 @@ static void block_from_h0(ns_model *m, ns_exec *x, int l, ns_block_acts *b)
     if (m->opt.hidden_dropout > 0) dropout(m, x, m->opt.hidden_dropout, l, DROP_MLP_OUT, m->arch.C, m->delta, m->delta);
 }
 
+static ns_block_acts *acts_of(ns_model *m, int l, int slot)
+{
+    return &m->acts[slot * m->n_layers + l - m->first];
+}
+
 void ns_block_forward(ns_model *m, ns_exec *x, int l, int slot)
 {
-    ns_block_acts *b = &m->acts[slot * m->arch.L + l];
+    ns_block_acts *b = acts_of(m, l, slot);
     const ns_weight *w = weight(m, NS_P_ATTN_NORM, l);
-    if (l == 0)
+    if (l == m->first)
         norm(m, x, w, b->h0, NULL, NULL, b->n1, b->rstd1);
     else
-        norm(m, x, w, m->acts[slot * m->arch.L + l - 1].h1, m->delta, b->h0, b->n1, b->rstd1);
+        norm(m, x, w, acts_of(m, l - 1, slot)->h1, m->delta, b->h0, b->n1, b->rstd1);
     block_from_h0(m, x, l, b);
 }
 
 /* In: m->dh = gradient of the block's output stream. Out: m->dh = gradient of its input stream. */
 void ns_block_backward(ns_model *m, ns_exec *x, int l, int slot)
 {
-    ns_block_acts *b = &m->acts[slot * m->arch.L + l];
+    ns_block_acts *b = acts_of(m, l, slot);
     const ns_weight *qkv = weight(m, NS_P_QKV, l), *bias = weight(m, NS_P_QKV_BIAS, l);
     if (m->opt.recompute) { /* the shared buffers hold another layer's values: run the block again from its input */
         norm(m, x, weight(m, NS_P_ATTN_NORM, l), b->h0, NULL, NULL, b->n1, b->rstd1);
@@ -352,7 +357,22 @@ void ns_block_backward(ns_model *m, ns_exec *x, int l, int slot)
     norm_bwd(m, x, weight(m, NS_P_ATTN_NORM, l), b->h0, b->rstd1, m->dtmp, m->dh, m->dh);
 }
 
-static ns_embed_args embed_args(ns_model *m)
+int ns_model_is_first(const ns_model *m)
+{
+    return m->first == 0;
+}
+
+int ns_model_is_last(const ns_model *m)
+{
+    return m->first + m->n_layers == m->arch.L;
+}
+
+void *ns_model_in(ns_model *m, int slot)
+{
+    return m->acts[slot * m->n_layers].h0;
+}
+
+static ns_embed_args embed_args(ns_model *m, int slot)
 {
     return (ns_embed_args){.T = m->T,
                            .C = m->arch.C,
@@ -360,18 +380,24 @@ static ns_embed_args embed_args(ns_model *m)
                            .dt = m->opt.dt,
                            .ids = m->batch.ids,
                            .table = weight(m, NS_P_EMBED, -1),
-                           .x = m->x0,
+                           .x = ns_model_in(m, slot),
                            .dx = m->dh};
 }
 
 void ns_model_forward(ns_model *m, ns_exec *x, int slot)
 {
-    ns_embed_args e = embed_args(m);
-    x->ops->embed_fwd(x, &e);
-    sum_parts(m, x, m->x0);
-    for (int l = 0; l < m->arch.L; l++) ns_block_forward(m, x, l, slot);
-    norm(m, x, weight(m, NS_P_FINAL_NORM, -1), m->acts[slot * m->arch.L + m->arch.L - 1].h1, m->delta, m->hL, m->nL,
-         m->rstdL);
+    const int end = m->first + m->n_layers;
+    if (ns_model_is_first(m)) {
+        ns_embed_args e = embed_args(m, slot);
+        x->ops->embed_fwd(x, &e);
+        sum_parts(m, x, e.x);
+    }
+    for (int l = m->first; l < end; l++) ns_block_forward(m, x, l, slot);
+    const void *h1 = acts_of(m, end - 1, slot)->h1;
+    if (ns_model_is_last(m))
+        norm(m, x, weight(m, NS_P_FINAL_NORM, -1), h1, m->delta, m->hL, m->nL, m->rstdL);
+    else
+        x->ops->add(x, &(ns_add_args){m->T * m->arch.C, m->opt.dt, h1, m->delta, m->hL});
 }
 
 /* stats of all tensor-parallel ranks -> stats of the whole vocabulary, in rank order on every rank. */
@@ -424,9 +450,10 @@ void ns_model_loss(ns_model *m, ns_exec *x, float *logp, int with_grad)
 
 void ns_model_backward(ns_model *m, ns_exec *x, int slot)
 {
-    norm_bwd(m, x, weight(m, NS_P_FINAL_NORM, -1), m->hL, m->rstdL, m->dtmp, NULL, m->dh);
-    for (int l = (int)m->arch.L - 1; l >= 0; l--) ns_block_backward(m, x, l, slot);
-    ns_embed_args e = embed_args(m);
+    if (ns_model_is_last(m)) norm_bwd(m, x, weight(m, NS_P_FINAL_NORM, -1), m->hL, m->rstdL, m->dtmp, NULL, m->dh);
+    for (int l = m->first + m->n_layers - 1; l >= m->first; l--) ns_block_backward(m, x, l, slot);
+    if (!ns_model_is_first(m)) return;
+    ns_embed_args e = embed_args(m, slot);
     if (e.table->grad) x->ops->embed_bwd(x, &e);
 }
 
@@ -444,8 +471,7 @@ void ns_model_zero_grad(ns_model *m, ns_exec *x)
 
 void ns_model_grad_sumsq(ns_model *m, ns_exec *x)
 {
-    /* what every tensor-parallel rank has is counted by the first */
-    x->ops->grad_sumsq(x, &(ns_opt_args){m->items, m->opt.tp_rank == 0 ? m->n_items : m->n_split_items});
+    x->ops->grad_sumsq(x, &(ns_opt_args){m->items, m->n_counted});
 }
 
 void ns_model_update(ns_model *m, ns_exec *x)

@@ -23,7 +23,7 @@ typedef struct ns_model_options {
     ns_dtype dt;                       /* activation and weight type: BF16 or F32 */
     int64_t T_cap, S_cap;              /* geometry of a micro-batch */
     int64_t max_len;                   /* longest segment (rope table size) */
-    int n_slots;                       /* micro-batches in flight; 1 without pipeline */
+    int n_slots;                       /* micro-batches in flight; 1 without pipeline (0 counts as 1) */
     int train;                         /* 1: gradients, optimiser state, saved activations; 0: forward only */
     int recompute;                     /* 0 none, 1 full: keep only each block's input */
     float hidden_dropout, ffn_dropout; /* attention dropout: refused until the op has it */
@@ -36,6 +36,7 @@ typedef struct ns_model_options {
     int cp_rank, cp_size;              /* context parallel: batches are parts (ns_batch_part); size 0 or 1: whole */
     int64_t T_whole;                   /* capacity of the whole micro-batch then; T_cap and S_cap are the part's */
     int dp_rank, dp_size;              /* ranks that share the optimiser state (ZeRO-1); size 0 or 1: one has all */
+    int pp_rank, pp_size; /* pipeline stage: this model is layers of ns_part_layers; size 0 or 1: all of them */
 } ns_model_options;
 
 typedef struct ns_block_acts { /* saved for backward, per (layer, slot); shared between layers in inference */
@@ -66,11 +67,13 @@ typedef struct ns_model {
     int16_t **rem;            /* [n_params] bf16 remainders of the own piece; entries NULL for f32 */
     float **adam_m, **adam_v; /* [n_params] of the own piece */
     float *rope;              /* [max_len, hd/2, 2] */
-    ns_block_acts *acts;      /* [n_slots * L] */
-    void *x0, *hL, *nL;       /* [T,C] embedding out; final stream; its norm */
-    float *rstdL;             /* [T] */
-    void *delta;              /* [T,C] output of attention or mlp before it joins the stream */
-    void *dh, *dtmp;          /* [T,C] gradient of the stream; of a norm's output */
+    int first, n_layers;      /* layers [first, first + n_layers) are here */
+    ns_block_acts
+        *acts;       /* [n_slots * n_layers]; the h0 of the first one is the embedding or comes from the stage before */
+    void *hL, *nL;   /* [T,C] stream behind the last layer here: of the whole model, or for the next stage; its norm */
+    float *rstdL;    /* [T] */
+    void *delta;     /* [T,C] output of attention or mlp before it joins the stream */
+    void *dh, *dtmp; /* [T,C] gradient of the stream; of a norm's output */
     void *dqkv, *datt, *dgu, *dact;
     void *last_x, *last_y;               /* [S_cap,C], [S_cap,vocab_rows]: rows whose logits are wanted */
     void **k_cache, **v_cache;           /* [L] of [kv_rows, g*hd] */
@@ -90,8 +93,7 @@ typedef struct ns_model {
     int64_t work_bytes;
     char *stage; /* host memory for conversions on the way in and out, NS_MODEL_STAGE bytes */
     ns_opt_item *items;
-    int64_t n_items,
-        n_split_items; /* tensor parallel: those that are split come first; the rest is equal on all ranks */
+    int64_t n_items, n_counted; /* of the gradient norm: those come first; what another rank has too is counted there */
     ns_arena arena;
 } ns_model;
 
@@ -119,10 +121,14 @@ void ns_model_set_batch(ns_model *m, ns_exec *x, const ns_batch *b);
 void ns_model_set_part(ns_model *m, ns_exec *x, const ns_batch_part *p); /* cp_size > 1: instead of set_batch */
 void ns_model_put_step(ns_model *m, ns_exec *x, const ns_step *s);
 void ns_model_get_step(const ns_model *m, ns_exec *x, ns_step *s);
-void ns_model_forward(ns_model *m, ns_exec *x, int slot); /* embedding .. final norm */
+void ns_model_forward(ns_model *m, ns_exec *x, int slot); /* embedding (or ns_model_in) .. final norm (or hL) */
 void ns_model_loss(ns_model *m, ns_exec *x, float *logp,
-                   int with_grad);                         /* tail: step->loss_sum, and d(final norm out) */
-void ns_model_backward(ns_model *m, ns_exec *x, int slot); /* after ns_model_loss(with_grad) */
+                   int with_grad); /* tail: step->loss_sum, and d(final norm out) */
+void ns_model_backward(ns_model *m, ns_exec *x,
+                       int slot);         /* after ns_model_loss(with_grad), or with dh of the next stage */
+int ns_model_is_first(const ns_model *m); /* stages of a pipeline: has the embedding */
+int ns_model_is_last(const ns_model *m);  /* has final norm and head: the loss is computed here */
+void *ns_model_in(ns_model *m, int slot); /* [T,C] where the stream of the stage before is put */
 void ns_block_forward(ns_model *m, ns_exec *x, int l, int slot);
 void ns_block_backward(ns_model *m, ns_exec *x, int l, int slot);
 void ns_model_prepare(ns_model *m, ns_exec *x); /* after the weights changed (load, optimiser step) */

@@ -22,10 +22,6 @@ ns_status ns_ranks_layout(ns_ranks *r, int64_t devices, int64_t nodes, int64_t t
                r->env_size, r->who.started_by, devices, nodes, asked);
     r->who.size = (int)asked;
     NS_TRY(ns_topology_make(&r->topology, (int)asked, r->who.rank, (int)tp, (int)cp, (int)pp, err), "%s", "ranks");
-    NS_FAIL_IF(pp > 1, NS_ERR_UNSUPPORTED,
-               "pipeline_model_parallel_size=%" PRId64 ": not available yet; tensor_model_parallel_size and "
-               "context_parallel_size are",
-               pp);
     return NS_OK;
 }
 
@@ -37,6 +33,8 @@ ns_status ns_ranks_join(ns_ranks *r, const char *identity, void (*on_abort)(cons
                r->who.size);
     r->who.identity = identity;
     r->who.on_abort = on_abort;
+    r->who.dead_s = r->dead_s;
+    r->who.hang_s = r->hang_s;
     r->who.join_s = 600; /* reading the rows may take one rank longer than another */
     NS_TRY(ns_world_open(&r->world, &r->who, err), "%s", "ranks");
     r->who.identity = NULL;
@@ -45,6 +43,7 @@ ns_status ns_ranks_join(ns_ranks *r, const char *identity, void (*on_abort)(cons
         unsigned axes;
     } groups[] = {{&r->tp, 1u << NS_AXIS_TP},
                   {&r->cp, 1u << NS_AXIS_CP},
+                  {&r->pp, 1u << NS_AXIS_PP},
                   {&r->grads, 1u << NS_AXIS_CP | 1u << NS_AXIS_DP},
                   {&r->all, (1u << NS_N_AXES) - 1}};
     for (size_t g = 0; g < sizeof groups / sizeof *groups; g++) {
@@ -52,6 +51,9 @@ ns_status ns_ranks_join(ns_ranks *r, const char *identity, void (*on_abort)(cons
         NS_TRY(ns_comm_open(groups[g].c, r->world, ranks, ns_topology_group_size(&r->topology, groups[g].axes), err),
                "%s", "groups of ranks");
     }
+    const int first = r->pp.ranks[0], last = r->pp.ranks[r->pp.size - 1];
+    if (first != last && (r->pp.rank == 0 || r->pp.rank == r->pp.size - 1))
+        NS_TRY(ns_comm_open(&r->ends, r->world, (int[]){first, last}, 2, err), "%s", "groups of ranks");
     NS_TRY(ns_alloc((void **)&r->cut, ((size_t)r->grads.size + 1) * sizeof *r->cut, "ranks", err), "%s", "ranks");
     return ns_alloc((void **)&r->seconds, (size_t)r->all.size * sizeof *r->seconds, "ranks", err);
 }
@@ -60,6 +62,8 @@ void ns_ranks_close(ns_ranks *r)
 {
     ns_comm_close(&r->tp);
     ns_comm_close(&r->cp);
+    ns_comm_close(&r->pp);
+    ns_comm_close(&r->ends);
     ns_comm_close(&r->grads);
     ns_comm_close(&r->all);
     ns_world_close(&r->world);
@@ -94,6 +98,16 @@ int ns_ranks_tp_rank(const ns_ranks *r)
     return r->topology.index[NS_AXIS_TP];
 }
 
+int ns_ranks_pp(const ns_ranks *r)
+{
+    return r->topology.size[NS_AXIS_PP];
+}
+
+int ns_ranks_pp_rank(const ns_ranks *r)
+{
+    return r->topology.index[NS_AXIS_PP];
+}
+
 int ns_ranks_cp(const ns_ranks *r)
 {
     return r->topology.size[NS_AXIS_CP];
@@ -121,11 +135,16 @@ int ns_ranks_first(const ns_ranks *r)
 
 ns_status ns_ranks_reduce(ns_ranks *r, ns_engine *e, ns_error *err)
 {
-    for (int i = 0; r->grads.size > 1 && i < e->table.n_params; i++) {
+    const int two = r->ends.size == 2 && e->arch.tied;
+    for (int i = 0; (r->grads.size > 1 || two) && i < e->table.n_params; i++) {
         if (!e->model.w[i].grad) continue;
         ns_model_cut(&e->part, i, r->grads.size, r->cut);
         NS_TRY(ns_comm_reduce_scatter(&r->grads, e->model.w[i].grad, r->cut, err), "gradient of %s",
                e->table.params[i].name);
+        const ns_piece own = e->model.own[i];
+        if (two && e->table.params[i].kind == NS_P_EMBED)
+            NS_TRY(ns_comm_all_reduce(&r->ends, e->model.w[i].grad + own.off, NS_DTYPE_F32, own.len, err), "%s",
+                   "gradient of the embedding on the first and last stage");
     }
     return NS_OK;
 }

@@ -4,6 +4,8 @@
  *     micro-batch k of the step belongs to data-parallel rank k mod dp
  *     gradients:  reduce_scatter by the pieces of ns_model_cut      norm: sum over ranks      weights: all_gather
  * Context-parallel ranks of one dp number work on the same micro-batch, each on its tokens (ns_batch_part).
+ * Stages of a pipeline have layers one after another (pipeline.h); an embedding that is also the head lies on the first and the last:
+ * they add their gradients, each its own piece, and update it alike.
  * Tensor-parallel ranks of one dp number work on the same micro-batch, each on its part of every layer (arch/part.h); what
  * they add up within a layer is in model.c.
  *
@@ -20,11 +22,13 @@ typedef struct ns_ranks {
     int env_size;         /* ranks that really are there */
     ns_topology topology;
     ns_world *world;
-    ns_comm all, tp, cp;
-    ns_comm grads;   /* cp x dp: gradients are added, the optimiser state is shared */
-    int64_t *cut;    /* [grads.size+1] */
-    double *seconds; /* [world] of the last step, before the first wait: who is slow */
-    int slow_steps;  /* in a row, with the same slowest rank */
+    ns_comm all, tp, cp, pp;
+    ns_comm ends;          /* first and last stage, when both have the embedding (and this rank is one of them) */
+    ns_comm grads;         /* cp x dp: gradients are added, the optimiser state is shared */
+    int64_t *cut;          /* [grads.size+1] */
+    double *seconds;       /* [world] of the last step, before the first wait: who is slow */
+    double dead_s, hang_s; /* set before ns_ranks_join; 0: those of world.h */
+    int slow_steps;        /* in a row, with the same slowest rank */
     int slowest;
 } ns_ranks;
 
@@ -43,6 +47,9 @@ int ns_ranks_first(const ns_ranks *r);   /* 1 on the rank that writes, prints an
 int ns_ranks_world(const ns_ranks *r);
 int ns_ranks_tp(const ns_ranks *r);
 int ns_ranks_tp_rank(const ns_ranks *r);
+
+int ns_ranks_pp(const ns_ranks *r); /* stages of the pipeline */
+int ns_ranks_pp_rank(const ns_ranks *r);
 
 int ns_ranks_cp(const ns_ranks *r);
 int ns_ranks_cp_rank(const ns_ranks *r);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "arch/part.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "train/sft.h"
@@ -120,6 +121,7 @@ static ns_status plan_memory(ns_sft *t, ns_error *err)
                mbs, longest);
     t->T_cap = (int32_t)T;
     int cp = ns_ranks_cp(&t->ranks);
+    t->most_micro = (gbs + ns_ranks_dp(&t->ranks) - 1) / ns_ranks_dp(&t->ranks);
     t->S_cap = (int32_t)(gbs < 1024 ? gbs : 1024);
     if (t->S_cap < mbs) t->S_cap = (int32_t)mbs;
     ns_model_options m = {.dt = !strcmp(o->precision, "32") ? NS_DTYPE_F32 : NS_DTYPE_BF16,
@@ -129,7 +131,10 @@ static ns_status plan_memory(ns_sft *t, ns_error *err)
                           .cp_rank = ns_ranks_cp_rank(&t->ranks),
                           .cp_size = cp,
                           .max_len = longest,
-                          .n_slots = 1,
+                          .n_slots =
+                              ns_stages_slots(ns_ranks_pp_rank(&t->ranks), ns_ranks_pp(&t->ranks), t->most_micro),
+                          .pp_rank = ns_ranks_pp_rank(&t->ranks),
+                          .pp_size = ns_ranks_pp(&t->ranks),
                           .train = 1,
                           .accelerator = o->accelerator,
                           .recompute = o->recompute && !strcmp(o->recompute, "full"),
@@ -150,6 +155,7 @@ static ns_status plan_memory(ns_sft *t, ns_error *err)
             if (p->cols == 1) p->decays = 0;
         }
     NS_TRY(ns_split_new(&t->split, gbs, err), "batches");
+    NS_TRY(ns_sft_step_new(t, gbs, err), "batches");
     NS_TRY(ns_batch_new(&t->batch, t->T_cap, t->S_cap, err), "batches");
     if (cp > 1) NS_TRY(ns_batch_part_new(&t->part, t->T_cap, t->S_cap, cp, err), "batches");
     return ns_alloc((void **)&t->index, (size_t)gbs * sizeof *t->index, "sft.index", err);
@@ -210,6 +216,58 @@ int64_t ns_sft_bytes_sent(const ns_sft *t)
     return n;
 }
 
+/* What each stage of the pipeline has: the same plan for its tensor, context and data rank 0. */
+static ns_status report_stages(const ns_sft *t, ns_buf *out, int json, ns_error *err)
+{
+    const int stages = ns_ranks_pp(&t->ranks);
+    if (json) NS_TRY(ns_buf_adds(out, ", \"stages\": [", err), "report");
+    for (int s = 0; s < stages; s++) {
+        ns_engine e;
+        ns_model_options o = t->engine.opt;
+        int first, n, k;
+        o.pp_rank = s;
+        o.n_slots = ns_stages_slots(s, stages, t->most_micro);
+        int64_t params = 0, bytes;
+        ns_status st = NS_OK;
+        NS_CHECK(st, ns_engine_plan(&e, &t->arch, &o, t->o->isa, 1, err), "%s", "plan");
+        bytes = e.total_bytes;
+        NS_CHECK(st, ns_part_layers(&t->arch, s, stages, &first, &n, err), "%s", "stage");
+        for (int i = 0; i < e.part.n_params; i++)
+            if (ns_part_holds(&e.part, i, first, n)) params += e.part.params[i].rows * e.part.params[i].cols;
+        k = o.n_slots;
+        NS_CHECK(st,
+                 json ? ns_buf_printf(out, err,
+                                      "%s{\"first_layer\": %d, \"layers\": %d, \"parameters\": %" PRId64
+                                      ", \"micro_batches_in_flight\": %d, \"total_bytes\": %" PRId64 "}",
+                                      s ? ", " : "", first, n, params, k, bytes)
+                      : ns_buf_printf(out, err,
+                                      "stage %-4d layers %d to %d, %.2f M parameters a rank, up to %d micro-batches in "
+                                      "flight, %.1f MB\n",
+                                      s, first, first + n - 1, (double)params / 1e6, k, (double)bytes / 1e6),
+                 "%s", "report");
+    done:
+        ns_engine_free(&e);
+        NS_TRY(st, "stage %d", s);
+    }
+    return json ? ns_buf_adds(out, "]", err) : NS_OK;
+}
+
+/* Stages idle while the pipeline fills and drains: (p-1) of m + p-1 turns with m micro-batches. */
+static ns_status report_pipeline(const ns_sft *t, ns_buf *out, ns_error *err)
+{
+    NS_TRY(report_stages(t, out, 0, err), "%s", "stages");
+    const double p = ns_ranks_pp(&t->ranks),
+                 tokens = (double)t->o->train.gbs * (double)t->rows.start[t->rows.n] / (double)t->rows.n,
+                 m = ceil(tokens / (double)ns_ranks_dp(&t->ranks) / (double)t->T_cap), idle = (p - 1) / (m + p - 1);
+    NS_TRY(ns_buf_printf(
+               out, err,
+               "pipeline   about %.0f micro-batches a step and data rank: stages idle %.0f %% of a step (model)%s\n", m,
+               100 * idle,
+               idle > 0.3 ? "; a larger global_batch_size or a smaller micro_batch_size fills it better" : ""),
+           "%s", "pipeline");
+    return NS_OK;
+}
+
 static int64_t memory_available(void)
 {
     FILE *f = fopen("/proc/meminfo", "r");
@@ -238,10 +296,12 @@ ns_status ns_sft_report(const ns_sft *t, ns_buf *out, int json, ns_error *err)
                              "{\"rows\": %" PRId64 ", \"tokens\": %" PRId64 ", \"target_tokens\": %" PRId64
                              ", \"steps\": %" PRId64 ", \"steps_per_epoch\": %" PRId64 ", \"saves\": %" PRId64
                              ", \"disk_bytes\": %" PRId64 ", \"parameters\": %" PRId64
-                             ", \"micro_batch_tokens\": %d, \"training_flops\": %.4g, \"memory\": ",
+                             ", \"micro_batch_tokens\": %d, \"training_flops\": %.4g",
                              t->rows.n, t->rows.start[t->rows.n], t->rows.n_targets, t->max_steps, t->steps_per_epoch,
                              saves, disk, t->engine.table.n_elements, t->T_cap, flops),
                "report");
+        if (ns_ranks_pp(&t->ranks) > 1) NS_TRY(report_stages(t, out, 1, err), "report");
+        NS_TRY(ns_buf_adds(out, ", \"memory\": ", err), "report");
         NS_TRY(ns_plan_table(ns_space_plan(t->engine.space), out, 1, err), "report");
         out->data[out->len - 1] = '}'; /* replaces the table's newline */
         return ns_buf_addc(out, '\n', err);
@@ -273,12 +333,15 @@ ns_status ns_sft_report(const ns_sft *t, ns_buf *out, int json, ns_error *err)
            "report");
     NS_TRY(ns_buf_printf(out, err, "work       %.3g TFLOP for the whole run\n", flops / 1e12), "report");
     if (ns_ranks_world(&t->ranks) > 1)
-        NS_TRY(ns_buf_printf(
-                   out, err,
-                   "ranks      %d = tensor %d x context %d x data %d; gradients and weights: %.1f MB sent a step\n",
-                   ns_ranks_world(&t->ranks), ns_ranks_tp(&t->ranks), ns_ranks_cp(&t->ranks), ns_ranks_dp(&t->ranks),
-                   (double)ns_sft_bytes_sent(t) / 1e6),
-               "report");
+        NS_TRY(
+            ns_buf_printf(
+                out, err,
+                "ranks      %d = tensor %d x context %d x data %d x pipeline %d; gradients and weights: %.1f MB sent a "
+                "step\n",
+                ns_ranks_world(&t->ranks), ns_ranks_tp(&t->ranks), ns_ranks_cp(&t->ranks), ns_ranks_dp(&t->ranks),
+                ns_ranks_pp(&t->ranks), (double)ns_sft_bytes_sent(t) / 1e6),
+            "report");
+    if (ns_ranks_pp(&t->ranks) > 1 && ns_ranks_first(&t->ranks)) NS_TRY(report_pipeline(t, out, err), "report");
     NS_TRY(ns_buf_adds(out, ns_ranks_world(&t->ranks) > 1 ? "memory plan of rank 0\n" : "memory plan\n", err),
            "report");
     NS_TRY(ns_plan_table(ns_space_plan(t->engine.space), out, 0, err), "report");
@@ -324,6 +387,7 @@ void ns_sft_close(ns_sft *t)
     ns_batch_free(&t->batch);
     ns_batch_part_free(&t->part);
     ns_free(t->index);
+    ns_sft_step_free(t);
     memset(t, 0, sizeof *t);
     t->lock_fd = -1;
 }

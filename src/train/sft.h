@@ -18,6 +18,7 @@
 #include "model/engine.h"
 #include "pack/sft_data.h"
 #include "pack/microbatch.h"
+#include "train/pipeline.h"
 #include "train/ranks.h"
 #include "train/schedule.h"
 #include "train/sft_options.h"
@@ -34,7 +35,10 @@ typedef struct ns_sft {
     ns_sampler sampler, val_sampler;
     ns_mb_split split;
     ns_batch batch;
-    ns_batch_part part; /* with several context-parallel ranks */
+    ns_batch_part part;     /* with several context-parallel ranks */
+    struct ns_micro *micro; /* [n_mine] this rank's micro-batches of the present global batch, in order (step.c) */
+    int64_t n_mine, most_micro, *micro_rows; /* at most so many */
+    int64_t entered;                         /* the one that lies in the model; -1: none */
     ns_engine engine;
     ns_ranks ranks;
     void (*on_abort)(const char *why, void *user); /* set before ns_sft_run: a lost rank, see dist/world.h */
@@ -66,6 +70,11 @@ ns_status ns_sft_load_weights(ns_sft *t, ns_error *err); /* base model, or the n
 ns_status ns_sft_save(ns_sft *t, int forced, ns_error *err);
 int64_t ns_sft_checkpoint_bytes(const ns_sft *t);
 int64_t ns_sft_bytes_sent(const ns_sft *t); /* to other ranks, by rank 0, in a step */
+/* One global batch through forward, backward and update: loss by the rule of o->loss, gradient norm, tokens of all ranks. (step.c) */
+ns_status ns_sft_step(ns_sft *t, double *loss, double *grad_norm, int64_t *tokens, ns_error *err);
+ns_status ns_sft_validate(ns_sft *t, ns_error *err); /* state.val_loss */
+ns_status ns_sft_step_new(ns_sft *t, int64_t gbs, ns_error *err);
+void ns_sft_step_free(ns_sft *t);
 /* Stops a run whose rows are truncated, dropped, without target or repeated beyond the shares of the options. */
 ns_status ns_sft_check_rows(ns_sft *t, const ns_examples *r, const char *path, ns_error *err);
 ns_status ns_sft_row_report(const ns_sft *t, ns_error *err); /* writes row_report.jsonl */

@@ -277,7 +277,10 @@ const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS] = {
     COMPAT("exp_manager.checkpoint_callback_params.always_save_nemo", "false", "", "ns average makes the final model"),
     COMPAT("exp_manager.checkpoint_callback_params.model_parallel_size", "1", "", "any layout reads any checkpoint"),
     COMPAT("model.dist_ckpt_format", "zarr", "", "checkpoints are safetensors"),
-    COMPAT("model.virtual_pipeline_model_parallel_size", "null", "", "not used"),
+    NODE("model.virtual_pipeline_model_parallel_size", vpp, "null", "not available: each stage has consecutive layers"),
+    FLT("trainer.rank_dead_seconds", dead_s, "10", 1, 1e6, "a rank that is silent so long is lost, and all stop"),
+    FLT("trainer.rank_hang_seconds", hang_s, "60", 1, 1e6,
+        "a rank that stands still so long while others wait for it hangs, and all stop"),
     COMPAT("model.sequence_parallel", "false", "",
            "activations are whole on every tensor rank; the results are the same"),
     COMPAT("model.save_nemo_on_validation_end", "true", "", "no effect, as in the original"),
@@ -351,6 +354,10 @@ ns_status ns_sft_check(ns_sft_options *o, ns_error *err)
     NS_FAIL_IF(o->attention_dropout > 0, NS_ERR_UNSUPPORTED,
                "model.attention_dropout=%g: not available yet, use 0 (hidden_dropout and ffn_dropout work)",
                o->attention_dropout);
+    NS_FAIL_IF(o->vpp && o->vpp->type != NS_NODE_NULL && !(o->vpp->type == NS_NODE_INT && o->vpp->i == 1),
+               NS_ERR_UNSUPPORTED, "%s",
+               "model.virtual_pipeline_model_parallel_size: interleaved stages are not available, use null; a pipeline "
+               "fills better with more micro-batches: a larger global_batch_size or a smaller micro_batch_size");
     NS_FAIL_IF(o->wandb, NS_ERR_UNSUPPORTED,
                "exp_manager.create_wandb_logger=True: wandb is not available; metrics go to metrics.jsonl and "
                "TensorBoard (--disable_wandb)");

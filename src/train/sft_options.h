@@ -26,6 +26,8 @@ typedef struct ns_sft_options {
     int save_forced_named;
     int64_t seed;
     int64_t tp, pp, cp;
+    const ns_node *vpp;
+    double dead_s, hang_s; /* of dist/world.h */
     const char *restore_from, *resume_from;
     double hidden_dropout, attention_dropout, ffn_dropout;
     const char *recompute;
@@ -57,7 +59,7 @@ typedef struct ns_sft_options {
     double beta1, beta2;
 } ns_sft_options;
 
-enum { NS_SFT_N_OPTIONS = 158 };
+enum { NS_SFT_N_OPTIONS = 160 };
 extern const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS];
 
 /* Combinations, before any work: sizes that do not divide, layouts this build cannot run, missing paths. */

@@ -75,3 +75,25 @@ wait $pid && fail "a run that lost a rank ends with exit code 0"
 [ $(($(date +%s) - start)) -le 10 ] || fail "the others took $(($(date +%s) - start)) s to stop"
 grep -qE "rank [01] .*died|exited on signal 9" "$dir/killed.log" || fail "the dead rank is not named: $(tail -5 "$dir/killed.log")"
 echo "ok a killed rank ends the run, named"
+
+# a full disk under MPI, two stages: the rank that cannot write names the file, all end, the last complete checkpoint goes on
+mkdir "$dir/small"
+if ! mount -t tmpfs -o size=16m tmpfs "$dir/small" 2>/dev/null; then
+    echo "SKIP: disk full under MPI: a small tmpfs cannot be mounted (needs root)"
+    exit 0
+fi
+trap 'umount "$dir/small" 2>/dev/null; rm -rf "$dir"' EXIT
+full() {
+    timeout 120 "$mpirun" --oversubscribe --bind-to none -n 2 "$ns" sft ++model.restore_from_path="$dir/base" ++model.data.train_ds.file_path="$dir/rows.jsonl" \
+        ++exp_manager.explicit_log_dir="$dir/small/out" ++model.data.train_ds.global_batch_size=16 ++model.data.train_ds.micro_batch_size=2 \
+        ++trainer.sft.max_steps=40 ++trainer.sft.max_epochs=1000 ++trainer.sft.save_interval=1 ++exp_manager.checkpoint_callback_params.save_top_k=-1 \
+        ++exp_manager.checkpoint_callback_params.keep_optimizer=100 ++model.pipeline_model_parallel_size=2 ++trainer.devices=2 >"$dir/full.log" 2>&1
+}
+full && fail "a run on a full disk ends with exit code 0"
+grep -q 'No space left on device' "$dir/full.log" || fail "the message: $(head -5 "$dir/full.log")"
+last=$(find "$dir/small/out/checkpoints" -maxdepth 1 -name '*-last' | sed 's/.*step=\([0-9]*\)-.*/\1/' | sort -n | tail -1)
+[ -n "$last" ] || fail "no complete checkpoint is left"
+find "$dir/small/out/checkpoints" -maxdepth 1 -name '*step=*epoch=*' ! -name '*-last' -exec rm -rf {} +
+full
+grep -q "resumed .*step $last of 40" "$dir/full.log" || fail "resumes from step $last: $(grep -E 'resumed|error|ns sft' "$dir/full.log" | head -3)"
+echo "ok a full disk under MPI is one clear line on all ranks; the run resumes from step $last"
