@@ -7,11 +7,12 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "cli/cli.h"
+#include "data/files.h"
 #include "eval/grade.h"
 
 typedef struct grade_options {
     ns_opt_list input_files;
-    const char *generation_key, *expected_key;
+    const char *generation_key, *expected_key, *eval_type;
     int write;
 } grade_options;
 
@@ -20,7 +21,13 @@ static const ns_option options[] = {
      .type = NS_OPT_LIST,
      .at = offsetof(grade_options, input_files),
      .flags = NS_OPT_REQUIRED,
-     .help = "JSONL of generations: files"},
+     .help = "JSONL of generations: files and patterns"},
+    {.key = "eval_type",
+     .type = NS_OPT_STRING,
+     .at = offsetof(grade_options, eval_type),
+     .def = "math",
+     .choices = "math|multichoice|code|if|arena|mt-bench|answer_judgement|lean4-proof|lean4-statement",
+     .help = "math: equal values; multichoice: equal texts; the others are not available yet"},
     {.key = "generation_key",
      .type = NS_OPT_STRING,
      .at = offsetof(grade_options, generation_key),
@@ -42,6 +49,12 @@ typedef struct totals {
     int64_t rows, correct, no_answer;
 } totals;
 
+static int equal(ns_str answer, ns_str want, const grade_options *o)
+{
+    if (strcmp(o->eval_type, "math") == 0) return ns_answers_equal(answer, want);
+    return answer.n == want.n && memcmp(answer.p, want.p, want.n) == 0;
+}
+
 static ns_status grade_row(ns_buf *out, ns_arena *a, ns_json *row, const grade_options *o, const char *where, totals *t,
                            ns_error *err)
 {
@@ -51,7 +64,7 @@ static ns_status grade_row(ns_buf *out, ns_arena *a, ns_json *row, const grade_o
     NS_FAIL_IF(!want || (want->type != NS_JSON_STRING && want->type != NS_JSON_NUMBER), NS_ERR_INPUT,
                "%s: no field \"%s\" (set expected_key)", where, o->expected_key);
     ns_str answer = {0};
-    int found = ns_extract_boxed(&answer, gen->s), right = found && ns_answers_equal(answer, want->s);
+    int found = ns_extract_boxed(&answer, gen->s), right = found && equal(answer, want->s, o);
     ns_json predicted = {.type = found ? NS_JSON_STRING : NS_JSON_NULL, .s = answer},
             correct = {.type = NS_JSON_BOOL, .b = right};
     NS_TRY(ns_json_set(row, a, "predicted_answer", &predicted, err), "%s", where);
@@ -89,26 +102,36 @@ done:
     return st;
 }
 
+static ns_status find_files(ns_files *f, const grade_options *o, ns_error *err)
+{
+    NS_FAIL_IF(strcmp(o->eval_type, "math") && strcmp(o->eval_type, "multichoice"), NS_ERR_UNSUPPORTED,
+               "++eval_type=%s is not available yet: math and multichoice are", o->eval_type);
+    for (size_t i = 0; i < o->input_files.n; i++) NS_TRY(ns_files_add(f, o->input_files.v[i], err), "input_files");
+    for (size_t i = 0; i < f->n_patterns; i++)
+        NS_FAIL_IF(!f->pattern[i].n, NS_ERR_INPUT, "++input_files: there is no file %s", f->pattern[i].text);
+    return NS_OK;
+}
+
 static int run(void *opt, ns_parsed *p)
 {
     const grade_options *o = opt;
     ns_error err = NS_ERROR_INIT;
-    totals all = {0};
-    for (size_t i = 0; i < o->input_files.n; i++) {
+    ns_files files = {0};
+    ns_status st = find_files(&files, o, &err);
+    for (size_t i = 0; i < files.n && st == NS_OK; i++) {
         totals t = {0};
-        if (grade_file(o->input_files.v[i], o, &t, &err) != NS_OK) return ns_cli_fail("grade", &err);
-        all.rows += t.rows;
-        all.correct += t.correct;
-        all.no_answer += t.no_answer;
+        st = grade_file(files.path[i], o, &t, &err);
+        if (st != NS_OK) break;
         if (p->json)
             printf("{\"file\": \"%s\", \"num_entries\": %" PRId64 ", \"correct\": %" PRId64 ", \"no_answer\": %" PRId64
                    ", \"symbolic_correct\": %.2f}\n",
-                   o->input_files.v[i], t.rows, t.correct, t.no_answer, 100.0 * (double)t.correct / (double)t.rows);
+                   files.path[i], t.rows, t.correct, t.no_answer, 100.0 * (double)t.correct / (double)t.rows);
         else
-            printf("%s: %" PRId64 " of %" PRId64 " right (%.1f %%), %" PRId64 " without an answer\n",
-                   o->input_files.v[i], t.correct, t.rows, 100.0 * (double)t.correct / (double)t.rows, t.no_answer);
+            printf("%s: %" PRId64 " of %" PRId64 " right (%.1f %%), %" PRId64 " without an answer\n", files.path[i],
+                   t.correct, t.rows, 100.0 * (double)t.correct / (double)t.rows, t.no_answer);
     }
-    return 0;
+    ns_files_free(&files);
+    return st == NS_OK ? 0 : ns_cli_fail("grade", &err);
 }
 
 const ns_verb ns_verb_grade = {

@@ -45,7 +45,7 @@ static ns_status plan_sft(ns_buf *out, ns_sft_options *o, double gpu_bytes, ns_e
     return st;
 }
 
-static ns_status plan_words(ns_buf *out, const char *const *argv, size_t n, double gpu_bytes, ns_error *err)
+ns_status ns_cli_plan_words(ns_buf *out, const char *const *argv, size_t n, double gpu_bytes, ns_error *err)
 {
     const ns_verb *v = ns_cli_find(argv[1]);
     ns_parsed p;
@@ -108,7 +108,7 @@ int ns_cli_pipe(const ns_pipe *pipe, void *options, ns_parsed *p)
     ns_pipe_result r;
     (void)ns_cli_result_fd(); /* marked: not for the jobs */
     ns_submission_set_check(ns_cli_check_words);
-    ns_submission_set_plan(plan_words);
+    ns_submission_set_plan(ns_cli_plan_words);
     if (ns_pipe_run(pipe, options, p, &r, &err) != NS_OK) return ns_cli_fail(pipe->name, &err);
     report(&r);
     ns_cli_say_result(pipe->name, &r, p->json, p->quiet);

@@ -33,6 +33,7 @@ static int run(void *options, ns_parsed *p)
     ns_error err = NS_ERROR_INIT;
     told t = {p->json, p->quiet, 0};
     ns_submission_set_check(ns_cli_check_words);
+    ns_submission_set_plan(ns_cli_plan_words);
     if (p->n_positional != 1)
         ns_error_set(&err, NS_ERR_CONFIG, __FILE__, __LINE__, "name one file: ns run pipeline.yaml");
     else if (ns_pipe_yaml(p->positional[0], o->dry_run, say, &t, &err) == NS_OK)

@@ -196,18 +196,6 @@ static ns_status build_eval(ns_submission *s, void *options, const ns_parsed *p,
     return NS_OK;
 }
 
-static ns_status bash_step(ns_submission *s, int t, const char *line, ns_error *err)
-{
-    ns_job_step *step;
-    const char *here;
-    if (!line || !*line) return NS_OK;
-    JOBS_TRY(ns_mounts_line(&s->cluster.mounts, &s->graph.arena, line, &here, err));
-    JOBS_TRY(ns_graph_step(&s->graph, &s->graph.tasks[t].groups[0], &step, err));
-    JOBS_TRY(ns_words_add(&step->argv, &s->graph.arena, "bash", err));
-    JOBS_TRY(ns_words_add(&step->argv, &s->graph.arena, "-c", err));
-    return ns_words_add(&step->argv, &s->graph.arena, here, err);
-}
-
 static ns_status simple_step(ns_submission *s, int t, const char *x, const char *y, const char *z, ns_error *err)
 {
     ns_job_step *step;
@@ -222,7 +210,7 @@ static ns_status add_generate(ns_submission *s, const ns_generate_options *o, in
 {
     ns_arena *a = &s->graph.arena;
     ns_job_step *step;
-    JOBS_TRY(bash_step(s, t, o->preprocess_cmd, err));
+    JOBS_TRY(ns_submission_bash(s, t, o->preprocess_cmd, err));
     JOBS_TRY(simple_step(s, t, "mkdir", "-p", output, err));
     JOBS_TRY(ns_submission_command(s, t, "infer", &step, err));
     JOBS_TRY(ns_words_add(&step->argv, a, "++skip_filled=True", err));
@@ -235,7 +223,7 @@ static ns_status add_generate(ns_submission *s, const ns_generate_options *o, in
         NS_TRY(ns_words_split(&step->argv, a, o->eval_args, err), "--eval_args");
     }
     JOBS_TRY(simple_step(s, t, "touch", NULL, ns_arena_printf(a, err, "%s.done", file), err));
-    return bash_step(s, t, o->postprocess_cmd, err);
+    return ns_submission_bash(s, t, o->postprocess_cmd, err);
 }
 
 static ns_status build_generate(ns_submission *s, void *options, const ns_parsed *p, ns_error *err)

@@ -88,23 +88,11 @@ static ns_status native(ns_submission *s, ns_words *out, const ns_words *w, ns_e
     return ns_words_add_all(out, a, w->v, w->n, err);
 }
 
-static ns_status bash_step(ns_submission *s, int t, const char *line, ns_error *err)
-{
-    ns_job_step *step;
-    ns_arena *a = &s->graph.arena;
-    const char *here;
-    JOBS_TRY(ns_mounts_line(&s->cluster.mounts, a, line, &here, err));
-    JOBS_TRY(ns_graph_step(&s->graph, &s->graph.tasks[t].groups[0], &step, err));
-    JOBS_TRY(ns_words_add(&step->argv, a, "bash", err));
-    JOBS_TRY(ns_words_add(&step->argv, a, "-c", err));
-    return ns_words_add(&step->argv, a, here, err);
-}
-
 static ns_status command(ns_submission *s, int t, const char *const *v, size_t n, ns_error *err)
 {
     ns_arena *a = &s->graph.arena;
     ns_words w = {0}, here = {0};
-    if (n == 1 && !ns_is_plain_line(v[0])) return bash_step(s, t, v[0], err);
+    if (n == 1 && !ns_is_plain_line(v[0])) return ns_submission_bash(s, t, v[0], err);
     if (n == 1)
         JOBS_TRY(ns_words_split(&w, a, v[0], err));
     else
@@ -112,7 +100,7 @@ static ns_status command(ns_submission *s, int t, const char *const *v, size_t n
     NS_FAIL_IF(!w.n, NS_ERR_CONFIG, "the command is empty");
     char name[128];
     if (n == 1 && !program_name(name, &w) && strcmp(w.v[0], "ns"))
-        return bash_step(s, t, v[0], err); /* builtins, aliases, VAR=x cmd */
+        return ns_submission_bash(s, t, v[0], err); /* builtins, aliases, VAR=x cmd */
     for (size_t i = 0; i < w.n; i++) {
         const char *word;
         JOBS_TRY(ns_mounts_word(&s->cluster.mounts, a, w.v[i], &word, err));
@@ -137,10 +125,9 @@ static ns_status build(ns_submission *s, void *options, const ns_parsed *p, ns_e
     int slurm = strcmp(s->graph.executor, "slurm") == 0, cpu = task->partition && strstr(task->partition, "cpu");
     task->groups[0].nodes = (int)o->num_nodes;
     task->groups[0].gpus = o->num_gpus >= 0 ? (int)o->num_gpus : slurm && !cpu ? 1 : -1;
-    if (o->preprocess_cmd && *o->preprocess_cmd) JOBS_TRY(bash_step(s, t, o->preprocess_cmd, err));
+    JOBS_TRY(ns_submission_bash(s, t, o->preprocess_cmd, err));
     JOBS_TRY(p->n_positional ? command(s, t, p->positional, p->n_positional, err) : command(s, t, &ctx, 1, err));
-    if (o->postprocess_cmd && *o->postprocess_cmd) JOBS_TRY(bash_step(s, t, o->postprocess_cmd, err));
-    return NS_OK;
+    return ns_submission_bash(s, t, o->postprocess_cmd, err);
 }
 
 const ns_pipe ns_pipe_run_cmd = {.name = "run_cmd",

@@ -10,14 +10,20 @@
 
 ns_status ns_pipe_find(const ns_pipe **out, const char *name, ns_error *err)
 {
-    static const ns_pipe *const all[] = {&ns_pipe_train, &ns_pipe_convert, &ns_pipe_eval, &ns_pipe_generate,
-                                         &ns_pipe_run_cmd};
-    const char *names[5];
-    for (size_t i = 0; i < 5; i++) {
+    static const ns_pipe *const all[] = {&ns_pipe_train,
+                                         &ns_pipe_convert,
+                                         &ns_pipe_eval,
+                                         &ns_pipe_generate,
+                                         &ns_pipe_run_cmd,
+                                         &ns_pipe_start_server,
+                                         &ns_pipe_check_contamination};
+    enum { N = sizeof all / sizeof all[0] };
+    const char *names[N];
+    for (size_t i = 0; i < N; i++) {
         names[i] = all[i]->name;
         if (strcmp(all[i]->name, name) == 0) return *out = all[i], NS_OK;
     }
-    const char *near = ns_suggest(name, names, 5);
+    const char *near = ns_suggest(name, names, N);
     NS_FAIL(NS_ERR_CONFIG, "there is no pipeline verb '%s'%s%s%s", name, near ? "; did you mean " : "",
             near ? near : "", near ? "?" : "");
 }

@@ -55,15 +55,31 @@ typedef struct ns_run_cmd_options {
     int64_t num_gpus, num_nodes;
 } ns_run_cmd_options;
 
+typedef struct ns_start_server_options {
+    ns_common_options common;
+    ns_server_options server;
+    int with_sandbox, random_port;
+} ns_start_server_options;
+
+typedef struct ns_contamination_options {
+    ns_common_options common;
+    ns_server_options server;
+    const char *input_file, *output_file, *preprocess_cmd, *postprocess_cmd;
+    int64_t dependent_jobs;
+} ns_contamination_options;
+
 enum {
     NS_TRAIN_N = NS_COMMON_N + 23,
     NS_CONVERT_N = NS_COMMON_N + 11,
     NS_EVAL_N = NS_COMMON_N + 16,
     NS_GENERATE_N = NS_COMMON_N + 20,
-    NS_RUN_CMD_N = NS_COMMON_N + 5
+    NS_RUN_CMD_N = NS_COMMON_N + 5,
+    NS_START_SERVER_N = NS_COMMON_N + 7,
+    NS_CONTAMINATION_N = NS_COMMON_N + 11
 };
 extern const ns_option ns_train_option_table[NS_TRAIN_N], ns_convert_option_table[NS_CONVERT_N],
-    ns_eval_option_table[NS_EVAL_N], ns_generate_option_table[NS_GENERATE_N], ns_run_cmd_option_table[NS_RUN_CMD_N];
+    ns_eval_option_table[NS_EVAL_N], ns_generate_option_table[NS_GENERATE_N], ns_run_cmd_option_table[NS_RUN_CMD_N],
+    ns_start_server_option_table[NS_START_SERVER_N], ns_contamination_option_table[NS_CONTAMINATION_N];
 
 typedef struct ns_pipe {
     const char *name, *default_name; /* of the experiment */
@@ -73,7 +89,8 @@ typedef struct ns_pipe {
     const char *unknown;
     ns_status (*build)(ns_submission *s, void *options, const ns_parsed *p, ns_error *err);
 } ns_pipe;
-extern const ns_pipe ns_pipe_train, ns_pipe_convert, ns_pipe_eval, ns_pipe_generate, ns_pipe_run_cmd;
+extern const ns_pipe ns_pipe_train, ns_pipe_convert, ns_pipe_eval, ns_pipe_generate, ns_pipe_run_cmd,
+    ns_pipe_start_server, ns_pipe_check_contamination;
 NS_MUST_USE ns_status ns_pipe_find(const ns_pipe **out, const char *name, ns_error *err);
 
 typedef struct ns_pipe_result {

@@ -284,6 +284,19 @@ ns_status ns_submission_command(ns_submission *s, int task, const char *verb, ns
     return verb ? ns_words_add(&(*out)->argv, &s->graph.arena, verb, err) : NS_OK;
 }
 
+ns_status ns_submission_bash(ns_submission *s, int task, const char *line, ns_error *err)
+{
+    ns_job_step *step;
+    ns_arena *a = &s->graph.arena;
+    const char *here;
+    if (!line || !*line) return NS_OK;
+    JOBS_TRY(ns_mounts_line(&s->cluster.mounts, a, line, &here, err));
+    JOBS_TRY(ns_graph_step(&s->graph, &s->graph.tasks[task].groups[0], &step, err));
+    JOBS_TRY(ns_words_add(&step->argv, a, "bash", err));
+    JOBS_TRY(ns_words_add(&step->argv, a, "-c", err));
+    return ns_words_add(&step->argv, a, here, err);
+}
+
 ns_status ns_submission_script(ns_submission *s, int task, const char *text, const char *const *args, size_t n,
                                ns_error *err)
 {
@@ -342,7 +355,8 @@ static ns_status prepare_task(ns_submission *s, const ns_executor *x, int task, 
     for (size_t k = 0; k < t->n_groups; k++)
         for (size_t j = 0; j < t->groups[k].n_steps; j++) {
             const ns_words *w = &t->groups[k].steps[j].argv;
-            if (!check_words || w->n < 2 || strcmp(w->v[0], "ns") || same_as_before(s, task, k, j)) continue;
+            if (!check_words || s->show_only || w->n < 2 || strcmp(w->v[0], "ns") || same_as_before(s, task, k, j))
+                continue;
             NS_TRY(check_words(w->v, w->n, err), "%s", t->name);
         }
     if (!t->log_dir) {

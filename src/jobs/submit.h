@@ -69,6 +69,7 @@ typedef struct ns_submission {
     double limit_s, margin_s;
     const char *wandb_project; /* trainings are synced to it; NULL: not */
     int reserved;
+    int show_only; /* its work verbs are not there: only --dry_run gets this far, and words are not checked */
 } ns_submission;
 
 /* Reads the cluster, resolves run_after. The record's title is --expname, else `default_name`. */
@@ -87,6 +88,8 @@ NS_MUST_USE ns_status ns_submission_task(ns_submission *s, const char *name, con
 /* A step of the task's first group, beginning with `verb` of this program. */
 NS_MUST_USE ns_status ns_submission_command(ns_submission *s, int task, const char *verb, ns_job_step **out,
                                             ns_error *err);
+/* A step that runs a user's bash command line, paths translated; NULL or "": no step. */
+NS_MUST_USE ns_status ns_submission_bash(ns_submission *s, int task, const char *line, ns_error *err);
 /* A step that runs a fixed bash text of ours with `args` as "$1"...: what is known only where the job runs. */
 NS_MUST_USE ns_status ns_submission_script(ns_submission *s, int task, const char *text, const char *const *args,
                                            size_t n, ns_error *err);

@@ -182,6 +182,43 @@ is "generate" 0 "" "$ns" generate $here --model=/workspace/base --output_dir=/wo
 [ -f "$work/gen/output.jsonl.done" ] && ok "marks its result done"
 is "and is not done twice" 0 "exists: nothing to do" "$ns" generate $here --model=/workspace/base --output_dir=/workspace/gen ++input_file=/workspace/sets/math/test.jsonl
 
+# ---- what needs a server: shown whole, refused by name ----
+is "start_server is shown" 0 "ns serve --model=$work/base --num_gpus=8 --port=5000 --max_batch_size 4" sh -c '"$@" | tr -d "\047"' sh "$ns" start_server $here --model=/workspace/base --server_gpus=8 --server_args='--max_batch_size 4' --dry_run
+is "and refused by name, with what there is" 1 "ns generate and ns eval answer inside of their job" "$ns" start_server $here --model=/workspace/base --server_gpus=8
+is "its server_type, too" 1 "no server is installed by ns" "$ns" start_server $here --model=/workspace/base --server_type=vllm --server_gpus=8
+is "it takes no other words" 2 "++x=1" "$ns" start_server $here --model=/workspace/base --server_gpus=8 ++x=1
+is "check_contamination is shown" 0 "task 2: check-contamination" "$ns" check_contamination $here --input_file=/workspace/rows.jsonl --output_file=/workspace/o.jsonl --model=/workspace/base --server_type=trtllm --server_gpus=8 --dependent_jobs=2 ++prompt_template=llama3-instruct --dry_run
+grep -q 'skip_filled=True ++prompt_template=llama3-instruct' "$dir/out" && grep -q 'server_type=trtllm is not available' "$dir/out" && ok "with its words and the native server" || not_ok "check_contamination: $(cat "$dir/out")"
+is "and refused by name" 1 "ns prepare" "$ns" check_contamination $here --input_file=/workspace/rows.jsonl --output_file=/workspace/o.jsonl --model=/workspace/base
+
+# ---- benchmarks from local raw files; evaluate_results ----
+mkdir -p "$work/raw/gsm8k" "$work/raw/math-500"
+printf '%s\n' '{"question": "A\u2019s 1,000 and 1?", "answer": "It is <<1000+1=1001>>1001.\n#### 1,001"}' '{"question": "Half of 1?", "answer": "<<1/2>>0.5\n#### 0.5"}' >"$work/raw/gsm8k/test.jsonl"
+echo '{"problem": "p", "solution": "s", "answer": "\\frac{1}{2}", "level": 3}' >"$work/raw/math-500/test.jsonl"
+is "dataset.prepare under its documented name" 0 "gsm8k/test.jsonl: 2 rows" "$ns" run_cmd --cluster=none python -m nemo_skills.dataset.prepare gsm8k math-500 --from "$work/raw" --output_dir "$work/made"
+printf '%s\n' '{"problem": "A\u2019s 1,000 and 1?", "expected_answer": 1001, "reference_solution": "It is 1001.\n"}' '{"problem": "Half of 1?", "expected_answer": 0.5, "reference_solution": "0.5\n"}' | cmp -s - "$work/made/gsm8k/test.jsonl" && ok "gsm8k as documented" || not_ok "gsm8k: $(cat "$work/made/gsm8k/test.jsonl")"
+[ "$(cat "$work/made/math-500/test.jsonl")" = '{"problem": "p", "reference_solution": "s", "expected_answer": "\\frac{1}{2}", "level": 3}' ] && ok "math-500 as documented" || not_ok "math-500: $(cat "$work/made/math-500/test.jsonl")"
+raw=${NS_TEST_DATA:-$root/../shared/data}/gsm8k
+[ -f "$raw/train.jsonl" ] || raw=$root/../../shared/data/gsm8k
+if [ -f "$raw/train.jsonl" ]; then
+    is "gsm8k itself" 0 "train.jsonl: 6473 rows" "$ns" dataset prepare gsm8k --from "$raw" --output_dir "$work/real"
+    n=0
+    for k in 1459 3621 6313 4834 5033; do # Python's order of seed 42
+        n=$((n + 1))
+        question=$(sed -n ${k}p "$raw/train.jsonl" | cut -d'"' -f4)
+        [ "$(sed -n ${n}p "$work/real/gsm8k/train_full.jsonl" | cut -d'"' -f4)" = "$question" ] || not_ok "row $n of train_full is not row $k of the raw file"
+    done
+    [ "$(grep -c '"07:30"' "$work/real/gsm8k/train_full.jsonl") $(grep -c '"expected_answer": 531000,' "$work/real/gsm8k/train_full.jsonl")" = "1 1" ] && ok "the order and corrections of the original" || not_ok "corrections"
+else
+    echo "SKIP: no $raw: dataset prepare is tested on made-up rows alone"
+fi
+is "raw files that are missing are named with their origin" 3 "Qwen2.5-Math" "$ns" dataset prepare math --from "$work/raw"
+is "a set that ns cannot prepare" 1 "mmlu cannot be prepared" "$ns" dataset prepare mmlu
+is "a misspelt one" 2 "did you mean gsm8k?" "$ns" dataset prepare gms8k
+for x in 1 2; do echo '{"generation": "\\boxed{1001}", "expected_answer": 1001}' >"$work/made/output-rs$x.jsonl"; done
+is "evaluate_results under its documented name" 0 "output-rs2.jsonl: 1 of 1 right" "$ns" run_cmd --cluster=none python -m nemo_skills.evaluation.evaluate_results "++input_files=$work/made/output-rs*.jsonl" ++eval_type=math
+is "a type that it does not have" 1 "eval_type=code is not available yet" "$ns" run_cmd python -m nemo_skills.evaluation.evaluate_results "++input_files=$work/made/output-rs*.jsonl" ++eval_type=code
+
 # ---- ns setup ----
 printf '%s\n' "$dir/made" slurm mine "/a b:/data, /c:/d" 'A=1 2' '' acct main 'main:01:00:00,cpu:2-00:00:00' >answers
 is "ns setup writes a cluster file" 0 "mine.yaml is written" sh -c '"$1" setup <answers' sh "$ns"

@@ -54,7 +54,7 @@ is "its exit code and words" 2 "no_such_key" python3 -m nemo_skills.training.sta
 
 # ---- what calls return and raise ----
 cat >calls.py <<'P'
-from nemo_skills.pipeline.cli import wrap_arguments, train, run_cmd, start_server, generate
+from nemo_skills.pipeline.cli import wrap_arguments, train, run_cmd, start_server, check_contamination, generate
 
 def raises(kind, text, call, **kw):
     try:
@@ -68,6 +68,9 @@ raises(TypeError, "Missing required argument: 'output_dir'", train, ctx=wrap_arg
 raises(TypeError, "Missing required argument: 'output_dir'", generate, ctx=wrap_arguments(""))
 raises(ValueError, "traning_data", train, expname="x", traning_data="/data/x")
 raises(ValueError, "is not mounted. Check cluster config.", train, cluster="local", expname="x", output_dir="/elsewhere", nemo_model="/m", num_gpus=1, training_data="/data/x")
+raises(TypeError, "Missing required argument: 'model'", start_server, server_gpus=8)
+raises(RuntimeError, "not in this build yet", start_server, cluster="local", model="/workspace/base", server_gpus=8)
+raises(RuntimeError, "not in this build yet", check_contamination, cluster="local", model="/workspace/base", input_file="/data/rows.jsonl", output_file="/data/o.jsonl")
 raises(RuntimeError, "exit code 1", run_cmd, ctx=wrap_arguments("exit 3"))
 here = {"executor": "local", "mounts": ["/tmp:/data"], "env_vars": ["A=b c"]}
 first = run_cmd(ctx=wrap_arguments("echo \"$A\" 'it is' > ONE"), cluster=here, expname="first one")
