@@ -8,7 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "data/prepare_internal.h"
+#include "data/prepare_fuse.h"
 
 static const ns_stage_class *const stage_classes[] = {
     &ns_stage_read,    &ns_stage_merge,     &ns_stage_group,    &ns_stage_code_text,
@@ -635,6 +635,7 @@ ns_status ns_prepare_run(ns_config *c, ns_threads *pool, ns_buf *statistics, ns_
     NS_CHECK(st, build(&pl, &p, list, chosen, err), "configuration");
     NS_CHECK(st, check_output(&p, &pl, err), "configuration");
     NS_CHECK(st, read_settings(&p, &pl, &stats, &dropped, err), "settings");
+    NS_CHECK(st, ns_fuse_plan(&p.fuse, &p, pl.stage, pl.n, err), "configuration");
     NS_CHECK(st, check_side_files(&p, &pl, stats, dropped, err), "settings");
     log_names(&pl);
     NS_CHECK(st, run_plan(&p, &pl, stats, dropped, statistics, err), "prepare");

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "data/arithmetic.h"
-#include "data/prepare_internal.h"
+#include "data/prepare_fuse.h"
 #include "tok/tok.h"
 
 enum { CHUNK = 250000 };
@@ -529,6 +529,19 @@ static void log_statistics(ns_stage *s, ns_stage *const *filters, size_t n)
                     filters[i]->n_modified);
 }
 
+/* Takes from the notes what filter_row would say. */
+static ns_status read_notes(const ns_stage *s, size_t n, ns_block *b, ns_error *err)
+{
+    int32_t first = (int32_t)s->fuse_at, end = first + (int32_t)n;
+    for (size_t i = 0; i < b->n; i++) {
+        ns_note note = ns_fuse_note(&b->line[i]);
+        if (note.failed > first && note.failed <= end) return ns_fuse_raise(&b->line[i], err);
+        b->line[i].flag = note.dropped_by > first && note.dropped_by <= end ? note.dropped_by - first : 0;
+        b->line[i].key.v[0] = note.modified >> first & (n < 64 ? ((uint64_t)1 << n) - 1 : ~(uint64_t)0);
+    }
+    return NS_OK;
+}
+
 ns_status ns_filters_next(ns_stage *s, ns_stage *const *filters, size_t n, ns_block *out, ns_error *err)
 {
     chain c = {s, filters, n};
@@ -537,7 +550,13 @@ ns_status ns_filters_next(ns_stage *s, ns_stage *const *filters, size_t n, ns_bl
         ns_block_free(out);
         ns_status st = ns_stage_next(s->input, &in, err);
         size_t n_in = in.n;
-        if (st == NS_OK && n_in) st = ns_block_map(out, &in, s->run, NS_MAP_KEEP_DROPPED, filter_row, &c, err);
+        if (st == NS_OK && n_in && !s->run->fuse) {
+            st = ns_block_map(out, &in, s->run, NS_MAP_KEEP_DROPPED, filter_row, &c, err);
+        } else if (st == NS_OK && n_in) {
+            *out = in;
+            in = (ns_block){0};
+            st = read_notes(s, n, out, err);
+        }
         ns_block_free(&in);
         if (st == NS_OK) st = count_filtered(s, filters, n, out, err);
         if (st != NS_OK) return st;
@@ -580,6 +599,13 @@ static ns_status merge_init(ns_stage *s, ns_error *err)
                    m->filter[m->n - 1]->cls->name);
     }
     return NS_OK;
+}
+
+ns_stage *const *ns_merge_filters(const ns_stage *s, size_t *n)
+{
+    const merge *m = s->state;
+    *n = m->n;
+    return m->filter;
 }
 
 static ns_status merge_next(ns_stage *s, ns_block *out, ns_error *err)

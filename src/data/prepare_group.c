@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/rng.h"
+#include "data/prepare_fuse.h"
 #include "data/prepare_rows.h"
 #include "data/prompt.h"
 
@@ -27,18 +28,41 @@ static ns_status group_init(ns_stage *s, ns_error *err)
     return ns_param_str(s, "group_key", "input", &g->key, err);
 }
 
+ns_status ns_group_key(const ns_stage *s, const ns_json *row, const char *where, ns_hash *key, ns_error *err)
+{
+    const group_state *g = s->state;
+    ns_str unused;
+    const ns_json *v = ns_json_get(row, g->key);
+    if (!v) return ns_row_text(&unused, row, g->key, where, err);
+    *key = (ns_hash){{0, 0}};
+    return ns_json_hash(key, v, err);
+}
+
 static ns_status group_row(void *arg, const ns_line *in, const char *where, ns_arena *a, ns_buf *out, ns_line *note,
                            ns_error *err)
 {
-    const group_state *g = arg;
     ns_json *row;
-    ns_str unused;
     (void)out;
     NS_TRY(ns_row_parse(&row, a, in, where, err), "GroupSamples");
-    const ns_json *v = ns_json_get(row, g->key);
-    if (!v) return ns_row_text(&unused, row, g->key, where, err);
-    note->key = (ns_hash){{0, 0}};
-    return ns_json_hash(&note->key, v, err);
+    return ns_group_key(arg, row, where, &note->key, err);
+}
+
+/* Sets line->key. */
+static ns_status find_keys(ns_stage *s, ns_block *b, ns_error *err)
+{
+    ns_block keyed = {0};
+    ns_status st = NS_OK;
+    for (size_t i = 0; s->run->fuse && i < b->n; i++) {
+        ns_note note = ns_fuse_note(&b->line[i]);
+        if (note.failed == NS_FUSE_GROUP) return ns_fuse_raise(&b->line[i], err);
+        b->line[i].key = note.group;
+    }
+    if (s->run->fuse) return NS_OK;
+    NS_CHECK(st, ns_block_map(&keyed, b, s->run, NS_MAP_KEEP_DROPPED, group_row, s, err), "GroupSamples");
+    for (size_t i = 0; i < b->n; i++) b->line[i].key = keyed.line[i].key;
+done:
+    ns_block_free(&keyed);
+    return st;
 }
 
 /* Numbers the rows' groups and takes the rows over; line->key has the hash of the group's key. */
@@ -61,15 +85,13 @@ static ns_status take_numbered(group_state *g, ns_block *b, ns_error *err)
 /* *n: rows that came; 0 at the end. */
 static ns_status group_block(ns_stage *s, group_state *g, size_t *n, ns_error *err)
 {
-    ns_block b = {0}, keyed = {0};
+    ns_block b = {0};
     ns_status st = NS_OK;
     NS_CHECK(st, ns_stage_next(s->input, &b, err), "GroupSamples");
     *n = b.n;
-    NS_CHECK(st, ns_block_map(&keyed, &b, s->run, NS_MAP_KEEP_DROPPED, group_row, g, err), "GroupSamples");
-    for (size_t i = 0; i < b.n; i++) b.line[i].key = keyed.line[i].key;
+    NS_CHECK(st, find_keys(s, &b, err), "GroupSamples");
     NS_CHECK(st, take_numbered(g, &b, err), "GroupSamples");
 done:
-    ns_block_free(&keyed);
     ns_block_free(&b);
     return st;
 }
@@ -152,17 +174,40 @@ static ns_status code_init(ns_stage *s, ns_error *err)
     return ns_prompt_template_load(&c->t, &s->run->arena, tmpl, err);
 }
 
+ns_status ns_code_mark(const ns_stage *s, const ns_json *row, const char *where, int32_t *is_code, ns_error *err)
+{
+    const code_state *c = s->state;
+    ns_str t;
+    NS_TRY(ns_row_text(&t, row, c->key, where, err), "CodeTextFilter");
+    *is_code = memmem(t.p, t.n, c->t.code_begin, strlen(c->t.code_begin)) != NULL;
+    return NS_OK;
+}
+
 static ns_status code_row(void *arg, const ns_line *in, const char *where, ns_arena *a, ns_buf *out, ns_line *note,
                           ns_error *err)
 {
-    const code_state *c = arg;
     ns_json *row;
-    ns_str t;
     (void)out;
     NS_TRY(ns_row_parse(&row, a, in, where, err), "CodeTextFilter");
-    NS_TRY(ns_row_text(&t, row, c->key, where, err), "CodeTextFilter");
-    note->flag = memmem(t.p, t.n, c->t.code_begin, strlen(c->t.code_begin)) != NULL;
-    return NS_OK;
+    return ns_code_mark(arg, row, where, &note->flag, err);
+}
+
+/* Sets line->flag: code or not. */
+static ns_status mark_code(ns_stage *s, ns_block *b, ns_error *err)
+{
+    ns_block marked = {0};
+    ns_status st = NS_OK;
+    for (size_t i = 0; s->run->fuse && i < b->n; i++) {
+        ns_note note = ns_fuse_note(&b->line[i]);
+        if (note.failed == NS_FUSE_CODE) return ns_fuse_raise(&b->line[i], err);
+        b->line[i].flag = note.code;
+    }
+    if (s->run->fuse) return NS_OK;
+    NS_CHECK(st, ns_block_map(&marked, b, s->run, NS_MAP_KEEP_DROPPED, code_row, s, err), "CodeTextFilter");
+    for (size_t i = 0; i < b->n; i++) b->line[i].flag = marked.line[i].flag;
+done:
+    ns_block_free(&marked);
+    return st;
 }
 
 /* Which of code and text a group keeps: bit 0 code, bit 1 text. */
@@ -234,29 +279,26 @@ done:
 
 static ns_status choose_rows(ns_stage *s, code_state *c, ns_block *out, ns_error *err)
 {
-    ns_block marked = {0}, *b = &c->in;
-    ns_status st = NS_OK;
-    NS_CHECK(st, ns_block_map(&marked, b, s->run, NS_MAP_KEEP_DROPPED, code_row, c, err), "CodeTextFilter");
-    NS_CHECK(st, ns_grow((void **)&out->line, &out->cap, b->n, sizeof *out->line, "prepare.code", err), "code");
+    ns_block *b = &c->in;
+    NS_TRY(mark_code(s, b, err), "CodeTextFilter");
+    NS_TRY(ns_grow((void **)&out->line, &out->cap, b->n, sizeof *out->line, "prepare.code", err), "code");
     for (size_t i = 0, end; i < b->n; i = end) {
         size_t n_code = 0;
         for (end = i; end < b->n && (end == i || same_group(&b->line[i], &b->line[end])); end++)
-            n_code += marked.line[end].flag == 1;
+            n_code += b->line[end].flag == 1;
         int what = choose(c->mode, n_code, end - i);
         for (int text = 0; text < 2; text++)
             for (size_t k = i; k < end; k++) {
-                if (marked.line[k].flag == text) continue;
+                if (b->line[k].flag == text) continue;
                 if (what >> text & 1)
                     out->line[out->n++] = b->line[k];
                 else
-                    NS_CHECK(st, ns_stage_drops(s, &b->line[k], s->cls->name, err), "CodeTextFilter");
+                    NS_TRY(ns_stage_drops(s, &b->line[k], s->cls->name, err), "CodeTextFilter");
             }
     }
     s->n_removed += (int64_t)(b->n - out->n);
     s->n_seen += (int64_t)b->n;
-done:
-    ns_block_free(&marked);
-    return st;
+    return NS_OK;
 }
 
 static ns_status code_next(ns_stage *s, ns_block *out, ns_error *err)

@@ -53,7 +53,8 @@ typedef struct ns_prepare {
     const char *temp_dir;
     int spills;          /* said that rows go to disk */
     ns_out_file dropped; /* ++dropped_file: a line for every row that is left out; f NULL: not wanted */
-    int64_t bytes_read, n_written;
+    int64_t n_written;
+    const struct ns_fuse *fuse; /* NULL: every processor parses and writes rows by itself */
 } ns_prepare;
 /* "file:line" of a row, in buf. */
 const char *ns_line_where(const ns_prepare *p, const ns_line *l, char *buf, size_t n);
@@ -116,6 +117,7 @@ struct ns_stage {
     const char *skip; /* filter switched itself off: the input that is missing (a warning was given) */
     int64_t n_removed, n_modified;
     int64_t n_seen, n_rows; /* rows that came and that were passed on */
+    size_t fuse_at;         /* number of its first filter among all that are fused */
 };
 
 extern const ns_stage_class ns_stage_read, ns_stage_manifest, ns_stage_merge, ns_stage_group, ns_stage_code_text,
@@ -131,6 +133,16 @@ NS_MUST_USE ns_status ns_stage_next(ns_stage *s, ns_block *out, ns_error *err);
 NS_MUST_USE ns_status ns_stage_drops(const ns_stage *s, const ns_line *l, const char *why, ns_error *err);
 /* Applies filters[0..n) to every row of the input (the merged stage, or one filter alone). */
 NS_MUST_USE ns_status ns_filters_next(ns_stage *s, ns_stage *const *filters, size_t n, ns_block *out, ns_error *err);
+
+/* What single processors do with a row (prepare_fuse.h). */
+ns_stage *const *ns_merge_filters(const ns_stage *s, size_t *n);
+NS_MUST_USE ns_status ns_group_key(const ns_stage *s, const ns_json *row, const char *where, ns_hash *key,
+                                   ns_error *err);
+NS_MUST_USE ns_status ns_code_mark(const ns_stage *s, const ns_json *row, const char *where, int32_t *is_code,
+                                   ns_error *err);
+NS_MUST_USE ns_status ns_writer_record(const ns_stage *s, const ns_json *row, const char *where, ns_arena *a,
+                                       ns_buf *out, ns_hash *key, ns_error *err);
+int ns_writer_is_short(const ns_stage *s); /* records are not much longer than rows */
 
 /* Parameters, resolved. Missing or null: *out = def / NULL. */
 NS_MUST_USE ns_status ns_param(const ns_stage *s, const char *key, const ns_node **out, ns_error *err);

@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 
 #include "data/files.h"
-#include "data/prepare_internal.h"
+#include "data/prepare_fuse.h"
 #include "data/prepare_rows.h"
 
 enum { BLOCK_ROWS = 8192 };
@@ -231,20 +231,17 @@ static ns_status read_row(void *arg, const ns_line *in, const char *where, ns_ar
     if (r->is_raw && !r->keep)
         NS_TRY(ns_json_set(row, a, "filename", ns_json_new_str(a, s->run->file[in->file], err), err), "%s", where);
     NS_TRY(hash_key(&note->key, r, row, where, err), "ReadData");
-    ns_json *kept = row;
-    if (r->keep) { /* a view that is only written out: it cannot grow */
-        kept = ns_json_new(a, NS_JSON_OBJECT, err);
-        NS_FAIL_IF(!kept, NS_ERR_MEMORY, "%s", where);
-        kept->items = ns_arena_alloc(a, row->n * sizeof *kept->items, err);
-        kept->keys = ns_arena_alloc(a, row->n * sizeof *kept->keys, err);
-        NS_FAIL_IF(!kept->items || !kept->keys, NS_ERR_MEMORY, "%s", where);
-        for (size_t i = 0; i < row->n; i++)
-            if (kept_key(r, row->keys[i])) {
-                kept->keys[kept->n] = row->keys[i];
-                kept->items[kept->n++] = row->items[i];
-            }
+    if (r->keep) {
+        size_t n = 0;
+        for (size_t i = 0; i < row->n; i++) {
+            if (!kept_key(r, row->keys[i])) continue;
+            row->keys[n] = row->keys[i];
+            row->items[n++] = row->items[i];
+        }
+        row->n = n;
     }
-    return ns_json_write(out, kept, NS_JSON_UTF8, err);
+    if (s->run->fuse) return ns_fuse_row(s->run->fuse, row, where, a, out, err);
+    return ns_json_write(out, row, NS_JSON_UTF8, err);
 }
 
 /* ---- blocks ---- */

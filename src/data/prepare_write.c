@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "data/format.h"
+#include "data/prepare_fuse.h"
 #include "data/prepare_rows.h"
 #include "data/prompt.h"
 
@@ -219,17 +220,15 @@ static ns_json *copy_row(const ns_json *row, ns_arena *a, ns_error *err)
     return c;
 }
 
-static ns_status sft_row(void *arg, const ns_line *in, const char *where, ns_arena *a, ns_buf *out, ns_line *note,
-                         ns_error *err)
+static ns_status sft_record(const writer *w, const ns_json *row, const char *where, ns_arena *a, ns_buf *out,
+                            ns_hash *key, ns_error *err)
 {
-    const writer *w = ((ns_stage *)arg)->state;
-    ns_json *row, *record;
+    ns_json *record;
     ns_str question, output;
-    NS_TRY(ns_row_parse(&row, a, in, where, err), "writer");
     NS_TRY(ns_row_text(&question, row, w->input_key, where, err), "writer");
     NS_TRY(ns_row_text(&output, row, w->output_key, where, err), "writer");
-    note->key = ns_hash_bytes((ns_hash){{0, 0}}, question.p, question.n);
-    note->key = ns_hash_bytes(note->key, output.p, output.n);
+    *key = ns_hash_bytes((ns_hash){{0, 0}}, question.p, question.n);
+    *key = ns_hash_bytes(*key, output.p, output.n);
     record = w->exclude_optional ? ns_json_new(a, NS_JSON_OBJECT, err) : copy_row(row, a, err);
     NS_FAIL_IF(!record, NS_ERR_MEMORY, "%s", where);
     if (w->exclude_optional) NS_TRY(set_answer(record, row, a, err), "%s", where);
@@ -249,13 +248,10 @@ static ns_status sft_row(void *arg, const ns_line *in, const char *where, ns_are
     return ns_json_write(out, record, NS_JSON_ASCII, err);
 }
 
-static ns_status rl_row(void *arg, const ns_line *in, const char *where, ns_arena *a, ns_buf *out, ns_line *note,
-                        ns_error *err)
+static ns_status rl_record(const writer *w, const ns_json *row, const char *where, ns_arena *a, ns_buf *out,
+                           ns_error *err)
 {
-    const writer *w = ((ns_stage *)arg)->state;
-    ns_json *row, *record;
-    (void)note;
-    NS_TRY(ns_row_parse(&row, a, in, where, err), "writer");
+    ns_json *record;
     record = w->exclude_optional ? ns_json_new(a, NS_JSON_OBJECT, err) : copy_row(row, a, err);
     NS_FAIL_IF(!record, NS_ERR_MEMORY, "%s", where);
     if (w->exclude_optional) {
@@ -270,6 +266,27 @@ static ns_status rl_row(void *arg, const ns_line *in, const char *where, ns_aren
         NS_TRY(ns_json_set(record, a, "task_name", ns_json_new(a, NS_JSON_NULL, err), err), "%s", where);
     NS_TRY(put_metadata(record, w, a, err), "%s", where);
     return ns_json_write(out, record, NS_JSON_ASCII, err);
+}
+
+ns_status ns_writer_record(const ns_stage *s, const ns_json *row, const char *where, ns_arena *a, ns_buf *out,
+                           ns_hash *key, ns_error *err)
+{
+    const writer *w = s->state;
+    return w->output_key ? sft_record(w, row, where, a, out, key, err) : rl_record(w, row, where, a, out, err);
+}
+
+int ns_writer_is_short(const ns_stage *s)
+{
+    const writer *w = s->state;
+    return !w->prompt || !w->prompt->few_shot.type || w->chat;
+}
+
+static ns_status write_row(void *arg, const ns_line *in, const char *where, ns_arena *a, ns_buf *out, ns_line *note,
+                           ns_error *err)
+{
+    ns_json *row;
+    NS_TRY(ns_row_parse(&row, a, in, where, err), "writer");
+    return ns_writer_record(arg, row, where, a, out, &note->key, err);
 }
 
 /* ---- writing ---- */
@@ -298,14 +315,22 @@ static ns_status put_new(ns_stage *s, const ns_block *b, ns_out_file *f, ns_erro
 }
 
 /* Turns rows into records and writes them, a slice at a time: the text of all records is never held at once. */
-static ns_status write_rows(ns_stage *s, const ns_block *in, ns_row_fn fn, ns_out_file *f, ns_error *err)
+static ns_status write_rows(ns_stage *s, ns_block *in, ns_out_file *f, ns_error *err)
 {
+    const ns_fuse *fuse = s->run->fuse;
+    for (size_t i = 0; fuse && i < in->n; i++) {
+        ns_note note = ns_fuse_note(&in->line[i]);
+        if (note.failed) return ns_fuse_raise(&in->line[i], err);
+        in->line[i] = ns_fuse_strip(&in->line[i]);
+        in->line[i].key = note.record;
+    }
+    if (fuse && fuse->render) return put_new(s, in, f, err);
     for (size_t from = 0; from < in->n;) {
         size_t n = 0, bytes = 0;
         while (from + n < in->n && n < SLICE_ROWS && bytes < ns_prepare_block_bytes(s->run))
             bytes += in->line[from + n++].n;
         ns_block slice = {.line = in->line + from, .n = n}, out = {0};
-        ns_status st = ns_block_map(&out, &slice, s->run, 0, fn, s, err);
+        ns_status st = ns_block_map(&out, &slice, s->run, 0, write_row, s, err);
         if (st == NS_OK) st = put_new(s, &out, f, err);
         ns_block_free(&out);
         if (st != NS_OK) return st;
@@ -331,7 +356,7 @@ static ns_status write_all(ns_stage *s, ns_out_file *f, ns_error *err)
     for (size_t n = 1; n > 0;) {
         ns_block in = {0};
         ns_status st = pull_next(s, &in, err);
-        if (st == NS_OK) st = write_rows(s, &in, w->output_key ? sft_row : rl_row, f, err);
+        if (st == NS_OK) st = write_rows(s, &in, f, err);
         n = in.n;
         s->n_seen += (int64_t)n;
         ns_block_free(&in);
