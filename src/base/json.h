@@ -72,6 +72,7 @@ NS_MUST_USE ns_status ns_jsonl_open(ns_jsonl **out, const char *path, ns_error *
 /* *line is NULL at the end. Valid until the next call. `where` is "path:line", kept inside the reader. */
 NS_MUST_USE ns_status ns_jsonl_next_line(ns_jsonl *r, const char **line, size_t *n, const char **where, ns_error *err);
 void ns_jsonl_allow_trailing_blank(ns_jsonl *r); /* blank lines at the very end of the file are dropped, not errors */
+void ns_jsonl_limit_line(ns_jsonl *r, size_t most); /* a longer line is an error before it is all in memory */
 uint64_t ns_jsonl_line_no(const ns_jsonl *r);
 uint64_t ns_jsonl_bytes(const ns_jsonl *r); /* consumed so far, for progress */
 void ns_jsonl_close(ns_jsonl **r);

@@ -12,7 +12,7 @@
 #include "base/sys.h"
 #include "base/unpack.h"
 
-enum { FIRST_BUF = 1 << 20, MAX_DIGITS = 24 };
+enum { FIRST_BUF = 1 << 20, BIG_BUF = 32 << 20, MAX_DIGITS = 24 };
 
 struct ns_jsonl {
     int fd, is_stdin, at_end, trailing_blank_ok;
@@ -22,6 +22,7 @@ struct ns_jsonl {
     size_t cap, pos, len; /* unread bytes: buf[pos..len) */
     size_t no_lf, no_cr;  /* buf[pos..no_lf) holds no LF, buf[pos..no_cr) no CR: long lines are scanned once */
     uint64_t line_no, consumed;
+    size_t most; /* bytes of a line; 0: any number */
     char *where;
     size_t where_head; /* length of "path:" */
 };
@@ -60,6 +61,22 @@ void ns_jsonl_allow_trailing_blank(ns_jsonl *r)
     r->trailing_blank_ok = 1;
 }
 
+void ns_jsonl_limit_line(ns_jsonl *r, size_t most)
+{
+    r->most = most;
+}
+
+static void write_where(ns_jsonl *r, uint64_t line_no);
+
+/* After a very long line the buffer goes back to a usual size; pos is 0. */
+static ns_status shrink(ns_jsonl *r, ns_error *err)
+{
+    if (r->cap <= BIG_BUF || r->len >= FIRST_BUF) return NS_OK;
+    NS_TRY(ns_realloc((void **)&r->buf, FIRST_BUF, "jsonl.buffer", err), "%s", r->name);
+    r->cap = FIRST_BUF;
+    return NS_OK;
+}
+
 /* Reads more behind the unread bytes. */
 static ns_status refill(ns_jsonl *r, ns_error *err)
 {
@@ -69,6 +86,11 @@ static ns_status refill(ns_jsonl *r, ns_error *err)
         r->no_cr = r->no_cr > r->pos ? r->no_cr - r->pos : 0;
         r->len -= r->pos;
         r->pos = 0;
+        NS_TRY(shrink(r, err), "%s", "");
+    }
+    if (r->most && r->len > r->most) {
+        write_where(r, r->line_no + 1);
+        NS_FAIL(NS_ERR_INPUT, "%s: found a line of more than %zu bytes, expected at most that", r->where, r->most);
     }
     if (r->len == r->cap)
         NS_TRY(ns_grow((void **)&r->buf, &r->cap, r->cap + 1, 1, "jsonl.buffer", err), "line %llu is very long",
@@ -81,11 +103,11 @@ static ns_status refill(ns_jsonl *r, ns_error *err)
     return NS_OK;
 }
 
-static void write_where(ns_jsonl *r)
+static void write_where(ns_jsonl *r, uint64_t line_no)
 {
     char digits[MAX_DIGITS];
     int n = 0;
-    for (uint64_t v = r->line_no; v > 0; v /= 10) digits[n++] = (char)('0' + v % 10);
+    for (uint64_t v = line_no; v > 0; v /= 10) digits[n++] = (char)('0' + v % 10);
     char *o = r->where + r->where_head;
     while (n > 0) *o++ = digits[--n];
     *o = 0;
@@ -147,7 +169,7 @@ ns_status ns_jsonl_next_line(ns_jsonl *r, const char **line, size_t *n, const ch
     if (!*line) return NS_OK;
     if (!blank && is_blank(*line, *n)) blank = r->line_no;
     if (blank) r->line_no = blank;
-    write_where(r);
+    write_where(r, r->line_no);
     if (where) *where = r->where;
     NS_FAIL_IF(blank, NS_ERR_INPUT, "%s: found a blank line, expected a JSON value: remove the line", r->where);
     return NS_OK;

@@ -272,10 +272,12 @@ static ns_status lookup(const ns_json **out, ns_str name, const ns_format_args *
                name.p);
     const ns_json *v = member(a->extra, first);
     if (!v && !(a->hidden && ns_str_eq(first, a->hidden))) v = member(a->row, first);
-    char keys[300];
-    key_list(a, keys, sizeof keys);
-    NS_FAIL_IF(!v, NS_ERR_INPUT, "%s: %s needs a field \"%.*s\" (available: %s)", a->where, a->what, (int)first.n,
-               first.p, keys);
+    if (!v) {
+        char keys[300];
+        key_list(a, keys, sizeof keys);
+        NS_FAIL(NS_ERR_INPUT, "%s: %s needs a field \"%.*s\" (available: %s)", a->where, a->what, (int)first.n, first.p,
+                keys);
+    }
     while (i < name.n) {
         int bracket = name.p[i] == '[';
         size_t from = ++i;

@@ -641,6 +641,7 @@ ns_status ns_prepare_run(ns_config *c, ns_threads *pool, ns_buf *statistics, ns_
     NS_CHECK(st, run_plan(&p, &pl, stats, dropped, statistics, err), "prepare");
 done:
     for (size_t i = pl.n; i-- > 0;) ns_stage_free(&pl.stage[i]);
+    ns_prepare_free_tiles(&p);
     ns_free(pl.stage);
     ns_free(chosen);
     ns_buf_free(&dump);

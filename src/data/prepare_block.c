@@ -12,7 +12,7 @@
 #include "data/prepare.h"
 #include "data/prepare_internal.h"
 
-enum { TILE = 64, TILES_A_ROUND = 128 };
+enum { TILE = 64, TILES_A_ROUND = 128, MOST_KEPT = 1 << 20 };
 
 void ns_block_free(ns_block *b)
 {
@@ -23,24 +23,33 @@ void ns_block_free(ns_block *b)
 
 const char *ns_line_where(const ns_prepare *p, const ns_line *l, char *buf, size_t n)
 {
-    if (l->file >= 0 && (size_t)l->file < p->n_files)
-        snprintf(buf, n, "%s:%" PRId64, p->file[l->file], l->line);
-    else
-        snprintf(buf, n, "row %" PRId64, l->line);
+    const char *name = l->file >= 0 && (size_t)l->file < p->n_files ? p->file[l->file] : "row ";
+    size_t len = strlen(name), k = 0;
+    char digits[24];
+    uint64_t v = (uint64_t)l->line;
+    if (len + sizeof digits > n) len = n - sizeof digits;
+    memcpy(buf, name, len); /* once a row: no printf */
+    if (l->file >= 0) buf[len++] = ':';
+    do digits[k++] = (char)('0' + v % 10);
+    while ((v /= 10) > 0);
+    while (k > 0) buf[len++] = digits[--k];
+    buf[len] = 0;
     return buf;
 }
 
 size_t ns_prepare_block_bytes(const ns_prepare *p)
 {
-    size_t n = p->memory / 64;
-    return n < 1 ? 1 : n < 16 << 20 ? n : 16 << 20;
+    size_t n = p->memory / 64, most = (size_t)(ns_threads_count(p->pool) + 1) << 20;
+    if (most > 16 << 20) most = 16 << 20;
+    return n < 1 ? 1 : n < most ? n : most;
 }
 
 /* ---- map ---- */
-typedef struct tile {
+typedef struct ns_tile {
     ns_buf text;
     ns_line line[TILE];
     int n;
+    ns_arena arena;
     ns_error err;
 } tile;
 
@@ -50,7 +59,7 @@ typedef struct mapper {
     ns_row_fn fn;
     void *arg;
     int flags;
-    tile *tiles;
+    tile *tiles; /* of the run: their memory is used again */
     size_t first_line;
     atomic_int first_bad;
 } mapper;
@@ -63,7 +72,7 @@ static void run_tile(void *arg, int index, int worker)
     size_t from = m->first_line + (size_t)index * TILE, to = from + TILE < m->in->n ? from + TILE : m->in->n;
     if (index > atomic_load(&m->first_bad)) return;
     ns_status st = NS_OK;
-    ns_arena a = NS_ARENA_INIT("prepare.row");
+    ns_arena *a = &t->arena;
     char where[4200];
     size_t in_bytes = 0; /* rows stay about as long as they are: no growing by steps, each of which copies */
     for (size_t i = from; i < to; i++) in_bytes += m->in->line[i].n;
@@ -72,14 +81,14 @@ static void run_tile(void *arg, int index, int worker)
         const ns_line *in = &m->in->line[i];
         ns_line note = *in;
         size_t begin = t->text.len;
-        ns_arena_mark mark = ns_arena_save(&a);
-        st = m->fn(m->arg, in, ns_line_where(m->p, in, where, sizeof where), &a, &t->text, &note, &t->err);
-        ns_arena_rollback(&a, mark);
+        ns_arena_mark mark = ns_arena_save(a);
+        st = m->fn(m->arg, in, ns_line_where(m->p, in, where, sizeof where), a, &t->text, &note, &t->err);
+        ns_arena_rollback(a, mark);
         note.n = t->text.len - begin;
         note.p = NULL;
         if (st == NS_OK && (note.n || m->flags & NS_MAP_KEEP_DROPPED)) t->line[t->n++] = note;
     }
-    ns_arena_free(&a);
+    if (in_bytes > MOST_KEPT) ns_arena_free(a);
     if (st != NS_OK) {
         int seen = atomic_load(&m->first_bad);
         while (index < seen && !atomic_compare_exchange_weak(&m->first_bad, &seen, index)) {
@@ -94,17 +103,38 @@ static ns_status join(ns_block *out, tile *t, ns_error *err)
     if (t->text.len) NS_TRY(ns_buf_add(&out->text, t->text.data, t->text.len, err), "rows");
     if (t->n) memcpy(out->line + out->n, t->line, (size_t)t->n * sizeof *t->line);
     out->n += (size_t)t->n;
+    if (t->text.cap > MOST_KEPT) ns_buf_free(&t->text);
     ns_buf_clear(&t->text);
     t->n = 0;
     return NS_OK;
 }
 
-ns_status ns_block_map(ns_block *out, const ns_block *in, const ns_prepare *p, int flags, ns_row_fn fn, void *arg,
+static ns_status make_tiles(ns_prepare *p, ns_error *err)
+{
+    if (p->tiles) return NS_OK;
+    NS_TRY(ns_alloc((void **)&p->tiles, TILES_A_ROUND * sizeof *p->tiles, "prepare.tiles", err), "rows");
+    for (int i = 0; i < TILES_A_ROUND; i++) p->tiles[i].arena = (ns_arena)NS_ARENA_INIT("prepare.row");
+    return NS_OK;
+}
+
+void ns_prepare_free_tiles(ns_prepare *p)
+{
+    for (int i = 0; p->tiles && i < TILES_A_ROUND; i++) {
+        ns_buf_free(&p->tiles[i].text);
+        ns_arena_free(&p->tiles[i].arena);
+    }
+    ns_free(p->tiles);
+    p->tiles = NULL;
+}
+
+ns_status ns_block_map(ns_block *out, const ns_block *in, ns_prepare *p, int flags, ns_row_fn fn, void *arg,
                        ns_error *err)
 {
     mapper m = {.in = in, .p = p, .fn = fn, .arg = arg, .flags = flags};
     ns_status st = NS_OK;
-    NS_CHECK(st, ns_alloc((void **)&m.tiles, TILES_A_ROUND * sizeof *m.tiles, "prepare.tiles", err), "rows");
+    int moved = 0;
+    NS_TRY(make_tiles(p, err), "rows");
+    m.tiles = p->tiles;
     for (; m.first_line < in->n; m.first_line += (size_t)TILE * TILES_A_ROUND) {
         size_t left = (in->n - m.first_line + TILE - 1) / TILE;
         int n = (int)(left < TILES_A_ROUND ? left : TILES_A_ROUND);
@@ -118,11 +148,16 @@ ns_status ns_block_map(ns_block *out, const ns_block *in, const ns_prepare *p, i
         }
         size_t bytes = 1;
         for (int i = 0; i < n; i++) bytes += m.tiles[i].text.len;
-        NS_CHECK(st, ns_buf_reserve(&out->text, bytes, err), "rows");
+        moved = n == 1 && !out->n && bytes > MOST_KEPT;
+        if (moved) { /* long rows are not copied */
+            out->text = m.tiles[0].text;
+            m.tiles[0].text = (ns_buf){0};
+        } else {
+            NS_CHECK(st, ns_buf_reserve(&out->text, bytes, err), "rows");
+        }
         for (int i = 0; i < n; i++) NS_CHECK(st, join(out, &m.tiles[i], err), "rows");
     }
-    if (out->text.data && out->text.cap / 8 * 7 >
-                              out->text.len) { /* blocks may be kept for long: give back what doubling took too much */
+    if (!moved && out->text.data && out->text.cap / 8 * 7 > out->text.len) { /* blocks may be kept for long */
         NS_CHECK(st, ns_realloc((void **)&out->text.data, out->text.len + 1, "prepare.text", err), "rows");
         out->text.cap = out->text.len + 1;
     }
@@ -132,8 +167,6 @@ ns_status ns_block_map(ns_block *out, const ns_block *in, const ns_prepare *p, i
         at += out->line[i].n;
     }
 done:
-    for (int i = 0; m.tiles && i < TILES_A_ROUND; i++) ns_buf_free(&m.tiles[i].text);
-    ns_free(m.tiles);
     return st;
 }
 

@@ -23,7 +23,9 @@ static int fits(ns_fuse *f, ns_stage *const *stage, size_t n)
     for (; i < n && (stage[i]->cls->entry || stage[i]->cls == &ns_stage_merge); i++)
         if (!add_filters(f, stage[i])) return 0;
     for (; i + 1 < n; i++) {
-        ns_stage **at = stage[i]->cls == &ns_stage_group ? &f->group : stage[i]->cls == &ns_stage_code_text ? &f->code : NULL;
+        ns_stage **at = stage[i]->cls == &ns_stage_group       ? &f->group
+                        : stage[i]->cls == &ns_stage_code_text ? &f->code
+                                                               : NULL;
         if (at ? *at != NULL : stage[i]->cls != &ns_stage_shuffle) return 0;
         if (at) *at = stage[i];
     }

@@ -54,12 +54,13 @@ typedef struct ns_prepare {
     int spills;          /* said that rows go to disk */
     ns_out_file dropped; /* ++dropped_file: a line for every row that is left out; f NULL: not wanted */
     int64_t n_written;
+    struct ns_tile *tiles;      /* of ns_block_map */
     const struct ns_fuse *fuse; /* NULL: every processor parses and writes rows by itself */
 } ns_prepare;
 /* "file:line" of a row, in buf. */
 const char *ns_line_where(const ns_prepare *p, const ns_line *l, char *buf, size_t n);
 
-/* Text of a block that is read or given at a time: 16 MiB, less with a small ++memory. */
+/* Text of a block that is read or given at a time: enough for all threads, less with a small ++memory. */
 size_t ns_prepare_block_bytes(const ns_prepare *p);
 
 /* ---- per-row work on all threads ---- */
@@ -69,8 +70,9 @@ typedef ns_status (*ns_row_fn)(void *arg, const ns_line *in, const char *where, 
                                ns_error *err);
 enum { NS_MAP_KEEP_DROPPED = 1 }; /* rows without output stay, as empty lines with their flag */
 /* out must be empty. Rows keep their order; of several failing rows the first is reported. */
-NS_MUST_USE ns_status ns_block_map(ns_block *out, const ns_block *in, const ns_prepare *p, int flags, ns_row_fn fn,
-                                   void *arg, ns_error *err);
+NS_MUST_USE ns_status ns_block_map(ns_block *out, const ns_block *in, ns_prepare *p, int flags, ns_row_fn fn, void *arg,
+                                   ns_error *err);
+void ns_prepare_free_tiles(ns_prepare *p);
 /* Parses a row; it must be an object. */
 NS_MUST_USE ns_status ns_row_parse(ns_json **out, ns_arena *a, const ns_line *l, const char *where, ns_error *err);
 /* row[key] as text; err names row, key and what was found. */

@@ -14,7 +14,7 @@
 #include "data/prepare_fuse.h"
 #include "data/prepare_rows.h"
 
-enum { BLOCK_ROWS = 8192 };
+enum { BLOCK_ROWS = 8192, LONG_LINE = 4 << 20, SHORT_LIMIT = 64 << 20 };
 enum { KEPT, SKIP_EMPTY, SKIP_NO_LABEL, SKIP_WRONG };
 
 typedef struct reader {
@@ -28,6 +28,9 @@ typedef struct reader {
     size_t file;    /* in raw, then ready */
     int first_file; /* number of our first file in ns_prepare.file */
     ns_jsonl *open;
+    ns_block lines;   /* as read; its memory is used again */
+    const char *line; /* read, and not yet in a block */
+    size_t line_bytes;
     int is_raw; /* of the block in hand */
     ns_first seen;
     int64_t n_read, n_unique, n_empty, n_no_label, n_wrong;
@@ -153,6 +156,7 @@ static void read_free(ns_stage *s)
     ns_files_free(&r->raw);
     ns_files_free(&r->ready);
     ns_first_free(&r->seen);
+    ns_block_free(&r->lines);
     if (r->open) ns_jsonl_close(&r->open);
     if (r->progress) ns_progress_end(&r->progress, NULL);
     ns_free(r);
@@ -249,7 +253,9 @@ static ns_status open_next(ns_stage *s, reader *r, ns_error *err)
 {
     const char *path = s->run->file[(size_t)r->first_file + r->file];
     struct stat sb;
+    size_t third = s->run->memory / 3; /* text, its decoded strings and the record */
     NS_TRY(ns_jsonl_open(&r->open, path, err), "input file");
+    ns_jsonl_limit_line(r->open, third < SHORT_LIMIT ? SHORT_LIMIT : third);
     for (int64_t i = 0; i < r->skip_first; i++) {
         const char *line, *where;
         size_t n;
@@ -266,37 +272,46 @@ static ns_status open_next(ns_stage *s, reader *r, ns_error *err)
     return NS_OK;
 }
 
-/* Lines of one kind of file (raw or ready) until the block is full. *end: nothing is left. */
+/* r->line: the next line of the files, of either kind; NULL at the end. It lives in the file's buffer. */
+static ns_status peek(ns_stage *s, reader *r, ns_error *err)
+{
+    while (!r->line && r->file < r->raw.n + r->ready.n) {
+        const char *where;
+        if (!r->open) NS_TRY(open_next(s, r, err), "ReadData");
+        ns_status st = ns_jsonl_next_line(r->open, &r->line, &r->line_bytes, &where, err);
+        if (st != NS_OK && err && strstr(err->msg, "found a line of more than"))
+            ns_error_frame(err, __FILE__, __LINE__, "a third of ++memory (raise it)");
+        if (st != NS_OK) return st;
+        if (r->line) break;
+        r->bytes_before += (double)ns_jsonl_bytes(r->open);
+        ns_jsonl_close(&r->open);
+        r->file++;
+    }
+    return NS_OK;
+}
+
+/* Lines of one kind of file (raw or ready) until the block is full. A very long line is a block of its own and is not
+ * copied. *end: nothing is left. */
 static ns_status fill(ns_stage *s, reader *r, ns_block *b, int *end, ns_error *err)
 {
-    size_t n_files = r->raw.n + r->ready.n;
-    *end = 0;
-    size_t most = ns_prepare_block_bytes(s->run);
-    NS_TRY(ns_buf_reserve(&b->text, most, err), "ReadData"); /* freed after this block's rows are read */
+    size_t most = ns_prepare_block_bytes(s->run), at = 0;
+    NS_TRY(ns_buf_reserve(&b->text, most, err), "ReadData");
     while (b->n < BLOCK_ROWS && b->text.len < most) {
-        if (r->file == n_files) {
-            *end = 1;
-            break;
-        }
-        int raw = r->file < r->raw.n;
-        if (b->n && raw != r->is_raw) break;
+        NS_TRY(peek(s, r, err), "ReadData");
+        *end = !r->line;
+        int raw = r->file < r->raw.n, in_place = r->line_bytes >= LONG_LINE;
+        if (*end || (b->n && (raw != r->is_raw || in_place))) break;
         r->is_raw = raw;
-        if (!r->open) NS_TRY(open_next(s, r, err), "ReadData");
-        const char *line, *where;
-        size_t n;
-        NS_TRY(ns_jsonl_next_line(r->open, &line, &n, &where, err), "ReadData");
-        if (!line) {
-            r->bytes_before += (double)ns_jsonl_bytes(r->open);
-            ns_jsonl_close(&r->open);
-            r->file++;
-            continue;
-        }
         NS_TRY(ns_grow((void **)&b->line, &b->cap, b->n + 1, sizeof *b->line, "prepare.lines", err), "ReadData");
-        b->line[b->n++] = (ns_line){
-            .n = n, .group = -1, .file = r->first_file + (int32_t)r->file, .line = (int64_t)ns_jsonl_line_no(r->open)};
-        NS_TRY(ns_buf_add(&b->text, line, n, err), "ReadData");
+        b->line[b->n++] = (ns_line){.p = r->line,
+                                    .n = r->line_bytes,
+                                    .group = -1,
+                                    .file = r->first_file + (int32_t)r->file,
+                                    .line = (int64_t)ns_jsonl_line_no(r->open)};
+        r->line = NULL;
+        if (in_place) return NS_OK; /* valid until the next line is read, for the next block */
+        NS_TRY(ns_buf_add(&b->text, b->line[b->n - 1].p, r->line_bytes, err), "ReadData");
     }
-    size_t at = 0;
     for (size_t i = 0; i < b->n; i++) {
         b->line[i].p = b->text.data + at;
         at += b->line[i].n;
@@ -366,12 +381,11 @@ static ns_status finish(ns_stage *s, reader *r, ns_error *err)
 
 static ns_status next_lines(ns_stage *s, reader *r, ns_block *out, int *end, ns_error *err)
 {
-    ns_block lines = {0};
-    ns_status st = fill(s, r, &lines, end, err);
-    if (st == NS_OK) st = ns_block_map(out, &lines, s->run, NS_MAP_KEEP_DROPPED, read_row, s, err);
-    if (st == NS_OK) st = deduplicate(s, r, out, 0, err);
-    ns_block_free(&lines);
-    return st;
+    ns_buf_clear(&r->lines.text);
+    r->lines.n = 0;
+    NS_TRY(fill(s, r, &r->lines, end, err), "ReadData");
+    NS_TRY(ns_block_map(out, &r->lines, s->run, NS_MAP_KEEP_DROPPED, read_row, s, err), "ReadData");
+    return deduplicate(s, r, out, 0, err);
 }
 
 static ns_status read_next(ns_stage *s, ns_block *out, ns_error *err)

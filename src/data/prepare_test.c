@@ -154,7 +154,8 @@ static void expect_log(const ns_json *lines, const char *name)
     }
 }
 
-static void recorded_runs_within(const char *memory)
+/* apart: every processor parses and writes rows by itself, since a file between two of them is asked for */
+static void recorded_runs_within(const char *memory, int apart)
 {
     ns_error err = NS_ERROR_INIT;
     ns_arena a = NS_ARENA_INIT("test");
@@ -172,6 +173,7 @@ static void recorded_runs_within(const char *memory)
         snprintf(config, sizeof config, "%.*s", (int)ns_json_get(k, "config")->s.n, ns_json_get(k, "config")->s.p);
         words[n++] = word("++output_path=%s", out);
         words[n++] = word("++memory=%s", memory);
+        if (apart) words[n++] = word("++processors.0.output_manifest_file=%s", in_dir("read.jsonl"));
         for (size_t j = 0; j < o->n; j++) {
             char value[300];
             snprintf(value, sizeof value, "%.*s", (int)o->items[j].s.n, o->items[j].s.p);
@@ -191,7 +193,8 @@ static void recorded_runs_within(const char *memory)
         n_equal++;
     }
     assert_int_equal(n_equal, 14);
-    print_message("memory %s: %d recorded runs are equal byte for byte; 2 differ on purpose\n", memory, n_equal);
+    print_message("memory %s, apart %d: %d recorded runs are equal byte for byte; 2 differ on purpose\n", memory, apart,
+                  n_equal);
     ns_arena_free(&a);
 }
 
@@ -199,9 +202,11 @@ static void recorded_runs(void **state)
 {
     (void)state;
     NS_SKIP_WITHOUT_DATA();
-    recorded_runs_within("1.5GB");
-    recorded_runs_within("20kB");
-    recorded_runs_within("1");
+    recorded_runs_within("1.5GB", 0);
+    recorded_runs_within("20kB", 0);
+    recorded_runs_within("1", 0);
+    recorded_runs_within("1.5GB", 1);
+    recorded_runs_within("1", 1);
 }
 
 static void gsm8k(void **state)
@@ -502,6 +507,29 @@ static void statistics(void **state)
     }
 }
 
+/* An error of a row counts only if the row gets to the processor that finds it. */
+static void errors_in_turn(void **state)
+{
+    (void)state;
+    ns_error err = NS_ERROR_INIT;
+    const char *out = in_dir("turn.jsonl");
+    const char *in = write_file("turn-in.jsonl",
+                                "{\"problem\":\"a\",\"generation\":\"1\"}\n"
+                                "{\"problem\":\"a\",\"generation\":\"1\",\"majority_votes\":[],\"total_votes\":1}\n");
+    assert_ns_ok(RUN("math_sft", &err, word("++preprocessed_dataset_files=%s", in), word("++output_path=%s", out),
+                     QUIET, "++filters.majority_filter=true"),
+                 &err);
+    expect_file(out, "{\"input\": \"a\", \"output\": \"1\"}\n");
+    const char *words[] = {
+        word("++preprocessed_dataset_files=%s", in),   word("++output_path=%s", out), "++filters.majority_filter=true",
+        "++filters.remove_len_outlier_problems=false", "++deduplicate=false",         NULL};
+    for (int k = 0; k < 2; k++) {
+        words[5] = k ? word("++processors.0.output_manifest_file=%s", in_dir("read.jsonl")) : "++random_seed=1";
+        assert_ns_fails(run_words("math_sft", words, 6, &err), NS_ERR_INPUT,
+                        "turn-in.jsonl:2: majority_votes and total_votes must be numbers", &err);
+    }
+}
+
 /* ---- bad input ---- */
 static void errors(void **state)
 {
@@ -705,8 +733,8 @@ int main(void)
         cmocka_unit_test(rules),         cmocka_unit_test(judgement_and_labels),
         cmocka_unit_test(other_configs), cmocka_unit_test(many_rows),
         cmocka_unit_test(errors),        cmocka_unit_test(write_faults),
-        cmocka_unit_test(statistics),    cmocka_unit_test(file_lists),
-        cmocka_unit_test(output_names),
+        cmocka_unit_test(statistics),    cmocka_unit_test(errors_in_turn),
+        cmocka_unit_test(file_lists),    cmocka_unit_test(output_names),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

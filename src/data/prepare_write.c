@@ -220,6 +220,38 @@ static ns_json *copy_row(const ns_json *row, ns_arena *a, ns_error *err)
     return c;
 }
 
+/* What sft_record makes by way of a tree, for the usual case. */
+static ns_status plain_record(const writer *w, const ns_json *row, ns_str output, const char *where, ns_buf *out,
+                              ns_error *err)
+{
+    const ns_json *answer = ns_json_get(row, "expected_answer");
+    ns_buf b = {0};
+    ns_status st = NS_OK;
+    NS_CHECK(st, ns_buf_adds(out, "{", err), "record");
+    if (answer) {
+        NS_CHECK(st, ns_py_str(&b, answer, err), "%s", where);
+        NS_CHECK(st, ns_buf_adds(out, "\"expected_answer\": ", err), "record");
+        NS_CHECK(st, ns_json_write_str(out, (ns_str){b.data ? b.data : "", b.len}, NS_JSON_ASCII, err), "%s", where);
+        NS_CHECK(st, ns_buf_adds(out, ", ", err), "record");
+        ns_buf_clear(&b);
+    }
+    NS_CHECK(st, ns_buf_reserve(&b, 1 << 10, err), "record");
+    NS_CHECK(st, ns_prompt_fill(w->prompt, &b, row, w->output_key, where, err), "prompt");
+    NS_CHECK(st, ns_buf_adds(out, "\"input\": ", err), "record");
+    NS_CHECK(st, ns_json_write_str(out, (ns_str){b.data, b.len}, NS_JSON_ASCII, err), "%s", where);
+    NS_CHECK(st, ns_buf_adds(out, ", \"output\": ", err), "record");
+    NS_CHECK(st, ns_json_write_str(out, output, NS_JSON_ASCII, err), "%s", where);
+    size_t quote = out->len - 1; /* assistant_end goes on within the string */
+    ns_str end = {w->prompt->t.assistant_end, strlen(w->prompt->t.assistant_end)};
+    NS_CHECK(st, ns_json_write_str(out, end, NS_JSON_ASCII, err), "%s", where);
+    memmove(out->data + quote, out->data + quote + 2, out->len - quote - 2);
+    out->len -= 2;
+    NS_CHECK(st, ns_buf_adds(out, "}", err), "record");
+done:
+    ns_buf_free(&b);
+    return st;
+}
+
 static ns_status sft_record(const writer *w, const ns_json *row, const char *where, ns_arena *a, ns_buf *out,
                             ns_hash *key, ns_error *err)
 {
@@ -229,6 +261,8 @@ static ns_status sft_record(const writer *w, const ns_json *row, const char *whe
     NS_TRY(ns_row_text(&output, row, w->output_key, where, err), "writer");
     *key = ns_hash_bytes((ns_hash){{0, 0}}, question.p, question.n);
     *key = ns_hash_bytes(*key, output.p, output.n);
+    if (w->prompt && !w->chat && w->exclude_optional && !w->metadata)
+        return plain_record(w, row, output, where, out, err);
     record = w->exclude_optional ? ns_json_new(a, NS_JSON_OBJECT, err) : copy_row(row, a, err);
     NS_FAIL_IF(!record, NS_ERR_MEMORY, "%s", where);
     if (w->exclude_optional) NS_TRY(set_answer(record, row, a, err), "%s", where);

@@ -416,10 +416,10 @@ ns_status ns_prompt_user(const ns_prompt *p, ns_buf *out, const ns_json *row, co
         NS_CHECK(st, load_examples(&list, &a, type.data ? type.data : "", err), "%s", where);
     }
     if (with_examples && list && list->n) NS_CHECK(st, fill_examples(p, &examples, &a, list, where, err), "%s", where);
-    ns_json *extra = ns_json_new(&a, NS_JSON_OBJECT, err);
-    NS_BAIL_IF(st, !extra, NS_ERR_MEMORY, "prompt");
-    NS_CHECK(st, set_text(extra, &a, "examples", examples.data, err), "prompt");
-    args.extra = extra;
+    ns_json text = {.type = NS_JSON_STRING, .s = {examples.data ? examples.data : "", examples.len}};
+    ns_str key = {"examples", 8};
+    ns_json extra = {.type = NS_JSON_OBJECT, .n = 1, .items = &text, .keys = &key}; /* only read */
+    args.extra = &extra;
     NS_CHECK(st, ns_format(out, p->user, &args, err), "user text");
 done:
     ns_buf_free(&examples);
