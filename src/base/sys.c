@@ -183,6 +183,24 @@ int ns_sys_write_all(int fd, const void *p, size_t n)
     return 0;
 }
 
+int ns_sys_pwrite_all(int fd, const void *p, size_t n, uint64_t at)
+{
+    const char *q = p;
+    while (n > 0) {
+        size_t want = n < ((size_t)1 << 30) ? n : (size_t)1 << 30;
+        ssize_t k = -1;
+        if (fault("write")) return -1;
+        do {
+            k = pwrite(fd, q, want, (off_t)at);
+        } while (k < 0 && errno == EINTR);
+        if (k < 0) return -1;
+        q += k;
+        n -= (size_t)k;
+        at += (uint64_t)k;
+    }
+    return 0;
+}
+
 ssize_t ns_sys_read_all(int fd, void *p, size_t n)
 {
     size_t got = 0;

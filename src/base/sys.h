@@ -1,4 +1,4 @@
-/* System calls with fault injection: for file.c and dir.c only (others use file.h).
+/* System calls with fault injection: for file.c, dir.c and scatter.c only (others use file.h).
  *
  * Each wrapper counts as one call of its kind ("open", "read", "write", "fsync", "close", "rename", "link", "unlink",
  * "mkdir", "rmdir", "stat", "opendir", "mmap"); ns_sys_fail_at (file.h) picks the one that fails. Interrupted calls are
@@ -8,6 +8,7 @@
 #define NS_BASE_SYS_H
 
 #include <dirent.h>
+#include <stdint.h>
 #include <sys/stat.h>
 #include <sys/types.h>
 
@@ -32,6 +33,7 @@ void *ns_sys_mmap(size_t n, int fd); /* read-only, private; NULL on failure */
 
 /* Whole-buffer forms. Write: -1 with errno. Read: bytes read, less than n only at the end of the file. */
 int ns_sys_write_all(int fd, const void *p, size_t n);
+int ns_sys_pwrite_all(int fd, const void *p, size_t n, uint64_t at);
 ssize_t ns_sys_read_all(int fd, void *p, size_t n);
 
 /* "cannot VERB 'path': reason" from errno; says how much is free when the disk is full. Returns NS_ERR_IO. */

@@ -2,9 +2,12 @@
  * run. Checks come first: names once, each element covered by exactly one piece. */
 #include "ckpt/archive.h"
 
-#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+
+enum { CRC_STEP = 8 << 20 };
 
 void ns_archive_init(ns_archive *a, const char *where)
 {
@@ -164,34 +167,67 @@ static void run_to_f32(const unsigned char *p, ns_dtype dt, int64_t n, float *ou
     }
 }
 
+/* Pages of [p, p+n) in (before reading them) or out of this process. Hints: failure means nothing. */
+static void pages(const unsigned char *p, size_t n, int in)
+{
+    enum { PAGE = 4096, FEW = 64 * PAGE };
+    uintptr_t from = (uintptr_t)p, to = from + n;
+    if (n < FEW) return;
+    if (in) {
+        from &= ~(uintptr_t)(PAGE - 1);
+#ifdef MADV_POPULATE_READ
+        if (madvise((void *)from, to - from, MADV_POPULATE_READ) == 0) return;
+#endif
+        (void)!madvise((void *)from, to - from, MADV_WILLNEED);
+        return;
+    }
+    from = (from + PAGE - 1) & ~(uintptr_t)(PAGE - 1);
+    to &= ~(uintptr_t)(PAGE - 1);
+    if (from < to) (void)!madvise((void *)from, to - from, MADV_DONTNEED);
+}
+
 static ns_status verify(const ns_arc_tensor *t, const ns_box *p, ns_error *err)
 {
-    if (!p->crc || p->crc->checked) return NS_OK;
-    uint32_t found = ns_crc32(p->crc->base, (size_t)p->crc->bytes);
+    if (!p->crc || atomic_load(&p->crc->checked)) return NS_OK; /* two threads may both do it: the answer is the same */
+    uint32_t found = 0;
+    for (uint64_t at = 0, k; at < p->crc->bytes; at += k) {
+        k = p->crc->bytes - at < CRC_STEP ? p->crc->bytes - at : CRC_STEP;
+        pages(p->crc->base + at, (size_t)k, 1);
+        found = ns_crc32_more(found, p->crc->base + at, (size_t)k);
+        pages(p->crc->base + at, (size_t)k, 0);
+    }
     NS_FAIL_IF(found != p->crc->want, NS_ERR_INPUT,
                "%s: tensor \"%s\": checksum of its data is %08x, the file says %08x: damaged", p->file, t->name, found,
                p->crc->want);
-    p->crc->checked = 1;
+    atomic_store(&p->crc->checked, 1);
     return NS_OK;
 }
 
-static void copy_row(const ns_box *p, const ns_arc_tensor *t, int64_t at, int64_t n, int64_t stride, float *out)
+/* n elements from `at` on. */
+static void copy_row(const ns_box *p, const ns_arc_tensor *t, int64_t at, int64_t n, int64_t stride, ns_dtype dt,
+                     void *out)
 {
-    size_t size = ns_dtype_size(t->dt);
+    size_t size = ns_dtype_size(t->dt), to = ns_dtype_size(dt);
+    int raw = dt == t->dt && dt != NS_DTYPE_F32;
     if (!p->data) {
-        memset(out, 0, (size_t)n * sizeof *out);
+        memset(out, 0, (size_t)n * to);
+    } else if (stride == 1 && raw) {
+        memcpy(out, p->data + (size_t)at * size, (size_t)n * size);
     } else if (stride == 1) {
         run_to_f32(p->data + (size_t)at * size, t->dt, n, out);
     } else {
-        for (int64_t i = 0; i < n; i++) run_to_f32(p->data + (size_t)(at + i * stride) * size, t->dt, 1, out + i);
+        for (int64_t i = 0; i < n; i++) copy_row(p, t, at + i * stride, 1, 1, dt, (char *)out + (size_t)i * to);
     }
 }
 
-ns_status ns_archive_rows(ns_arc_tensor *t, int64_t lead, int64_t row0, int64_t n, float *out, ns_error *err)
+ns_status ns_archive_rows_as(ns_arc_tensor *t, int64_t lead, int64_t row0, int64_t n, ns_dtype dt, void *out,
+                             ns_error *err)
 {
     int a = lead >= 0, has_cols = t->nd == a + 2;
     NS_ASSERT(t->nd == a + 1 || has_cols);
+    NS_ASSERT(dt == NS_DTYPE_F32 || dt == t->dt);
     int64_t cols = has_cols ? t->shape[a + 1] : 1, rows = t->shape[a];
+    size_t to = ns_dtype_size(dt), size = ns_dtype_size(t->dt);
     NS_ASSERT(row0 >= 0 && n >= 0 && row0 + n <= rows && (!a || lead < t->shape[0]));
     NS_FAIL_IF(t->dt != NS_DTYPE_F32 && t->dt != NS_DTYPE_BF16 && t->dt != NS_DTYPE_F16 && t->dt != NS_DTYPE_F64,
                NS_ERR_UNSUPPORTED, "tensor \"%s\" has dtype %s, expected BF16, F16, F32 or F64", t->name,
@@ -206,47 +242,20 @@ ns_status ns_archive_rows(ns_arc_tensor *t, int64_t lead, int64_t row0, int64_t 
         if (r0 >= r1 || !nc) continue;
         NS_TRY(verify(t, p, err), "%s", "");
         int64_t base = (a ? (lead - p->off[0]) * p->stride[0] : 0) + (r0 - p->off[a]) * rs;
-        float *o = out + (r0 - row0) * cols + c0;
+        char *o = (char *)out + (size_t)((r0 - row0) * cols + c0) * to;
         if (nc == cols && rs == nc && cs == 1) {
-            copy_row(p, t, base, (r1 - r0) * nc, 1, o);
+            const unsigned char *q = p->data ? p->data + (size_t)base * size : NULL;
+            if (q) pages(q, (size_t)((r1 - r0) * nc) * size, 1);
+            copy_row(p, t, base, (r1 - r0) * nc, 1, dt, o);
+            if (q) pages(q, (size_t)((r1 - r0) * nc) * size, 0);
             continue;
         }
-        for (int64_t r = r0; r < r1; r++, base += rs, o += cols) copy_row(p, t, base, nc, cs, o);
+        for (int64_t r = r0; r < r1; r++, base += rs, o += (size_t)cols * to) copy_row(p, t, base, nc, cs, dt, o);
     }
     return NS_OK;
 }
 
-/* ---- CRC-32, eight bytes a step ---- */
-static uint32_t crc_table[8][256];
-
-static void make_table(void)
+ns_status ns_archive_rows(ns_arc_tensor *t, int64_t lead, int64_t row0, int64_t n, float *out, ns_error *err)
 {
-    for (uint32_t i = 0; i < 256; i++) {
-        uint32_t c = i;
-        for (int k = 0; k < 8; k++) c = c & 1 ? c >> 1 ^ 0xEDB88320u : c >> 1;
-        crc_table[0][i] = c;
-    }
-    for (int j = 1; j < 8; j++)
-        for (uint32_t i = 0; i < 256; i++)
-            crc_table[j][i] = crc_table[j - 1][i] >> 8 ^ crc_table[0][crc_table[j - 1][i] & 255];
-}
-
-uint32_t ns_crc32(const void *data, size_t n)
-{
-    return ns_crc32_more(0, data, n);
-}
-
-uint32_t ns_crc32_more(uint32_t crc, const void *data, size_t n)
-{
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    const unsigned char *p = data;
-    uint32_t c = ~crc;
-    pthread_once(&once, make_table);
-    for (; n >= 8; n -= 8, p += 8) {
-        c ^= (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-        c = crc_table[7][c & 255] ^ crc_table[6][c >> 8 & 255] ^ crc_table[5][c >> 16 & 255] ^ crc_table[4][c >> 24] ^
-            crc_table[3][p[4]] ^ crc_table[2][p[5]] ^ crc_table[1][p[6]] ^ crc_table[0][p[7]];
-    }
-    while (n--) c = c >> 8 ^ crc_table[0][(c ^ *p++) & 255];
-    return ~c;
+    return ns_archive_rows_as(t, lead, row0, n, NS_DTYPE_F32, out, err);
 }

@@ -9,7 +9,10 @@
 #ifndef NS_CKPT_ARCHIVE_H
 #define NS_CKPT_ARCHIVE_H
 
+#include <stdatomic.h>
+
 #include "base/mem.h"
+#include "base/crc32.h"
 #include "ckpt/tree.h"
 #include "tensor/dtype.h"
 
@@ -17,7 +20,7 @@ typedef struct ns_crc { /* of a stored run of bytes, compared when first read; p
     const unsigned char *base;
     uint64_t bytes;
     uint32_t want;
-    int checked;
+    atomic_int checked;
 } ns_crc;
 
 typedef struct ns_box {
@@ -62,8 +65,9 @@ NS_MUST_USE ns_status ns_archive_slice(ns_archive *a, ns_arc_tensor *dst, int64_
 /* Rows [row0, row0+n) as f32. lead < 0: the tensor is [rows] or [rows, cols]; else [L, rows] or [L, rows, cols] at index lead. */
 NS_MUST_USE ns_status ns_archive_rows(ns_arc_tensor *t, int64_t lead, int64_t row0, int64_t n, float *out,
                                       ns_error *err);
-
-uint32_t ns_crc32(const void *p, size_t n);                    /* zip's: polynomial 0xEDB88320 */
-uint32_t ns_crc32_more(uint32_t crc, const void *p, size_t n); /* goes on from what earlier bytes gave (0: none) */
+/* The same in type dt: F32, or the tensor's own (the bytes as they are). From several threads. Mapped pages are asked for
+ * ahead and let go afterwards, so that a large model does not stay in this process's memory. */
+NS_MUST_USE ns_status ns_archive_rows_as(ns_arc_tensor *t, int64_t lead, int64_t row0, int64_t n, ns_dtype dt,
+                                         void *out, ns_error *err);
 
 #endif

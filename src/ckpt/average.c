@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "ckpt/model_source.h"
+#include "ckpt/hf_write.h"
 #include "ckpt/nemo_write.h"
 #include "ckpt/path.h"
 #include "ckpt/scan.h"
@@ -28,7 +29,6 @@ typedef struct job {
     ns_arch arch;
     ns_param_table table;
     ns_model_source src[MAX_SOURCES];
-    float *scratch;
 } job;
 
 /* ---- which ---- */
@@ -170,58 +170,52 @@ static ns_status open_sources(job *j, ns_error *err)
         NS_TRY(ns_model_source_open(&j->src[i], path, &j->table, err), "open checkpoint of step %lld",
                (long long)j->use[i]->state.step);
     }
-    size_t n = (size_t)ns_param_table_largest(&j->table);
-    return ns_alloc((void **)&j->scratch, n * sizeof *j->scratch, "average.scratch", err);
-}
-
-static ns_status get_mean(void *user, int param, float *data, ns_error *err)
-{
-    job *j = user;
-    int64_t n = j->table.params[param].rows * j->table.params[param].cols;
-    NS_TRY(ns_model_source_read(&j->src[0], param, data, err), "%s", "");
-    for (int i = 1; i < j->n_use; i++) {
-        NS_TRY(ns_model_source_read(&j->src[i], param, j->scratch, err), "%s", "");
-        for (int64_t k = 0; k < n; k++) data[k] += j->scratch[k];
-    }
-    for (int64_t k = 0; k < n && j->n_use > 1; k++) data[k] /= (float)j->n_use;
-    for (int64_t k = 0; k < n; k++) {
-        NS_FAIL_IF(!isfinite(data[k]), NS_ERR_NUMERIC,
-                   "the mean of %s is not finite at element %lld: a checkpoint is damaged", j->table.params[param].name,
-                   (long long)k);
-    }
     return NS_OK;
 }
 
-/* The same mean for rows of a view: what a streaming writer asks for. */
-static ns_status get_mean_rows(void *user, int view, int64_t row0, int64_t rows, float *out, ns_error *err)
+static ns_status mean_rows(void *user, int view, int64_t row0, int64_t rows, ns_dtype dt, void *data, ns_error *err)
 {
     job *j = user;
     int64_t n = rows * j->table.params[j->table.views[view].param].cols;
-    NS_TRY(ns_model_source_rows(&j->src[0], view, row0, rows, out, err), "%s", "");
+    float *out = data, *next = NULL;
+    ns_status st = NS_OK;
+    NS_ASSERT(dt == NS_DTYPE_F32);
+    NS_CHECK(st, ns_model_source_rows_as(&j->src[0], view, row0, rows, dt, out, err), "%s", "");
+    if (j->n_use > 1) NS_CHECK(st, ns_alloc((void **)&next, (size_t)n * sizeof *next, "average.block", err), "%s", "");
     for (int i = 1; i < j->n_use; i++) {
-        NS_TRY(ns_model_source_rows(&j->src[i], view, row0, rows, j->scratch, err), "%s", "");
-        for (int64_t k = 0; k < n; k++) out[k] += j->scratch[k];
+        NS_CHECK(st, ns_model_source_rows_as(&j->src[i], view, row0, rows, dt, next, err), "%s", "");
+        for (int64_t k = 0; k < n; k++) out[k] += next[k];
     }
     for (int64_t k = 0; k < n && j->n_use > 1; k++) out[k] /= (float)j->n_use;
     for (int64_t k = 0; k < n; k++) {
-        NS_FAIL_IF(!isfinite(out[k]), NS_ERR_NUMERIC,
+        NS_BAIL_IF(st, !isfinite(out[k]), NS_ERR_NUMERIC,
                    "the mean of %s is not finite at element %lld: a checkpoint is damaged", j->table.views[view].name,
                    (long long)k);
     }
-    return NS_OK;
+done:
+    ns_free(next);
+    return st;
 }
 
 static ns_status write_mean(job *j, const char *out, const char *dist_format, ns_error *err)
 {
-    char parent[4096], name[256], tmp[4096], tokenizer[4096];
+    char parent[4096], name[256], tmp[4096] = "", tokenizer[4096];
+    ns_sink *sink = NULL;
+    ns_status st = NS_OK;
     NS_TRY(ns_path_split(parent, name, out, err), "%s", "");
     NS_TRY(ns_path(tokenizer, sizeof tokenizer, err, "%s/%s", j->dir, j->use[j->n_use - 1]->name), "%s", "");
     NS_TRY(ns_dir_begin(tmp, sizeof tmp, parent, name, err), "write %s", out);
-    ns_nemo_args nemo = {&j->table, j->arch.dt, dist_format, tokenizer, NULL, get_mean_rows, j};
-    ns_status st = dist_format ? ns_nemo_write(tmp, &nemo, err)
-                               : ns_model_write(tmp, &j->table, j->arch.dt, (int64_t)5 * 1000 * 1000 * 1000, tokenizer,
-                                                get_mean, j, err);
-    if (st == NS_OK) st = ns_dir_publish(tmp, parent, name, err);
+    ns_nemo_args nemo = {&j->table, j->arch.dt, dist_format, tokenizer, NULL};
+    if (dist_format)
+        NS_CHECK(st, ns_nemo_sink(&sink, tmp, &nemo, err), "write %s", out);
+    else
+        NS_CHECK(st, ns_hf_sink(&sink, tmp, &j->table, j->arch.dt, (int64_t)5 * 1000 * 1000 * 1000, tokenizer, err),
+                 "write %s", out);
+    ns_convert c = {.table = &j->table, .rows = mean_rows, .user = j, .sink = sink};
+    NS_CHECK(st, ns_model_convert(&c, NULL, err), "%s", "");
+    NS_CHECK(st, ns_dir_publish(tmp, parent, name, err), "%s", "");
+done:
+    ns_sink_free(&sink);
     if (st != NS_OK && ns_remove_tree(tmp, NULL) != NS_OK) NS_WARN("cannot remove '%s'", tmp);
     return st;
 }
@@ -263,7 +257,6 @@ ns_status ns_average_to(const char *checkpoints_dir, const char *which, const ch
     if (report) fill_report(j, report);
 done:
     for (int i = 0; i < j->n_use; i++) ns_model_source_close(&j->src[i]);
-    ns_free(j->scratch);
     ns_arena_free(&j->arena);
     ns_free(j);
     return st;

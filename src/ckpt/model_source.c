@@ -211,14 +211,21 @@ done:
     return st;
 }
 
-ns_status ns_model_source_rows(const ns_model_source *s, int v, int64_t row0, int64_t n, float *data, ns_error *err)
+ns_status ns_model_source_rows_as(void *user, int v, int64_t row0, int64_t n, ns_dtype dt, void *data, ns_error *err)
 {
+    const ns_model_source *s = user;
     ns_arc_tensor *f = s->tensor[v];
     int64_t cols = s->t->params[s->t->views[v].param].cols, have = f->shape[0] > row0 ? f->shape[0] - row0 : 0;
     int64_t k = have < n ? have : n; /* rows of padding are in no file */
-    NS_TRY(ns_archive_rows(f, -1, row0, k, data, err), "read %s", s->path);
-    if (k < n) memset(data + k * cols, 0, (size_t)((n - k) * cols) * sizeof *data);
+    size_t size = ns_dtype_size(dt);
+    NS_TRY(ns_archive_rows_as(f, -1, row0, k, dt, data, err), "read %s", s->path);
+    if (k < n) memset((char *)data + (size_t)(k * cols) * size, 0, (size_t)((n - k) * cols) * size);
     return NS_OK;
+}
+
+ns_status ns_model_source_rows(const ns_model_source *s, int v, int64_t row0, int64_t n, float *data, ns_error *err)
+{
+    return ns_model_source_rows_as((void *)(uintptr_t)s, v, row0, n, NS_DTYPE_F32, data, err);
 }
 
 ns_status ns_model_source_read(const ns_model_source *s, int i, float *data, ns_error *err)

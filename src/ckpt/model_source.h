@@ -34,6 +34,9 @@ NS_MUST_USE ns_status ns_model_source_read(const ns_model_source *s, int i, floa
 /* data: n rows of view v from row0 on. */
 NS_MUST_USE ns_status ns_model_source_rows(const ns_model_source *s, int v, int64_t row0, int64_t n, float *data,
                                            ns_error *err);
+/* The same in type dt (F32, or s->tensor[v]->dt); an ns_rows_fn (sink.h): user is the source. From several threads. */
+NS_MUST_USE ns_status ns_model_source_rows_as(void *user, int v, int64_t row0, int64_t n, ns_dtype dt, void *data,
+                                              ns_error *err);
 void ns_model_source_close(ns_model_source *s);
 
 #endif

@@ -1,14 +1,11 @@
 /* A model as a NeMo folder (training.md §5.1-5.3): model_config.yaml, model_weights/ in torch_dist or zarr layout, and a folder
- * "tokenizer" with the tokenizer's files and the Hugging Face config.json. Streams: a block of rows in memory.
- *     ns_nemo_args a = {.table = &t, .dt = NS_DTYPE_BF16, .dist_format = "torch_dist", .rows = ns_model_source_rows_fn, .user = &src};
- *     NS_TRY(ns_nemo_write(tmp, &a, err), "write");              // into an existing directory (ns_dir_begin)               */
+ * "tokenizer" with the tokenizer's files and the Hugging Face config.json; as a sink (sink.h).
+ *     ns_nemo_args a = {.table = &t, .dt = NS_DTYPE_BF16, .dist_format = "torch_dist"};
+ *     NS_TRY(ns_nemo_sink(&sink, tmp, &a, err), "write");              // into an existing directory (ns_dir_begin)         */
 #ifndef NS_CKPT_NEMO_WRITE_H
 #define NS_CKPT_NEMO_WRITE_H
 
-#include "ckpt/model_io.h"
-
-/* n rows of view v (arch/params.h) from row0 on, as f32. */
-typedef ns_status (*ns_rows_fn)(void *user, int view, int64_t row0, int64_t n, float *out, ns_error *err);
+#include "ckpt/sink.h"
 
 typedef struct ns_nemo_args {
     const ns_param_table *table;
@@ -16,10 +13,8 @@ typedef struct ns_nemo_args {
     const char *dist_format;    /* torch_dist, zarr */
     const char *tokenizer_dir;  /* NULL: none */
     const char *tokenizer_name; /* what model_config.yaml names; NULL: the folder "tokenizer" */
-    ns_rows_fn rows;
-    void *user;
 } ns_nemo_args;
 
-NS_MUST_USE ns_status ns_nemo_write(const char *dir, const ns_nemo_args *a, ns_error *err);
+NS_MUST_USE ns_status ns_nemo_sink(ns_sink **out, const char *dir, const ns_nemo_args *a, ns_error *err);
 
 #endif

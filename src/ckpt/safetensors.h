@@ -42,6 +42,8 @@ NS_MUST_USE ns_status ns_st_declare(ns_st_writer *w, const char *name, ns_dtype 
 NS_MUST_USE ns_status ns_st_meta(ns_st_writer *w, const char *key, const char *value,
                                  ns_error *err); /* "format":"pt" is always set */
 NS_MUST_USE ns_status ns_st_write(ns_st_writer *w, const void *data, int64_t bytes, ns_error *err);
+/* Instead of ns_st_write: n bytes at byte `at` of the i-th declared tensor, from any thread, in any order, each byte once. */
+NS_MUST_USE ns_status ns_st_put(ns_st_writer *w, size_t i, int64_t at, const void *data, int64_t n, ns_error *err);
 NS_MUST_USE ns_status ns_st_writer_close(ns_st_writer **w, ns_error *err); /* fails if data is missing */
 void ns_st_writer_abort(ns_st_writer **w);
 

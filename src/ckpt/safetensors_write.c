@@ -1,11 +1,13 @@
 /* safetensors writer: declare every tensor, then stream the data in the same order. Shards are cut greedily in declaration
  * order, as the original does (training.md §5.6): a new file when the next tensor would exceed the maximum. One file is open
- * at a time; each is fsynced when its last byte is in. The header is padded with blanks to 8 bytes so that data is aligned. */
+ * at a time (ns_st_put: several); each is fsynced when its last byte is in. The header is padded with blanks to 8 bytes so that data is aligned. */
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/scatter.h"
 #include "ckpt/safetensors.h"
 
 typedef struct decl {
@@ -17,7 +19,15 @@ typedef struct decl {
     int file;
 } decl;
 
+typedef struct put_file { /* ns_st_put: a file that is being filled */
+    ns_scatter *f;
+    int64_t head, left;
+    int closed;
+} put_file;
+
 struct ns_st_writer {
+    pthread_mutex_t mutex; /* ns_st_put */
+    put_file *put;
     ns_arena arena;
     const char *dir, *base;
     int64_t max_bytes;
@@ -39,6 +49,7 @@ ns_status ns_st_writer_new(ns_st_writer **out, const char *dir, const char *base
     ns_st_writer *w = NULL;
     NS_TRY(ns_alloc((void **)&w, sizeof *w, "safetensors.writer", err), "%s", dir);
     w->arena.label = "safetensors.writer";
+    pthread_mutex_init(&w->mutex, NULL);
     w->dir = ns_arena_strdup(&w->arena, dir, err);
     w->base = ns_arena_strdup(&w->arena, base, err);
     w->max_bytes = max_shard_bytes;
@@ -143,21 +154,28 @@ static ns_status header_text(const ns_st_writer *w, int file, ns_buf *b, ns_erro
     return NS_OK;
 }
 
-static ns_status open_file(ns_st_writer *w, int file, ns_error *err)
+/* Path and first bytes of a file: length of the header, header. */
+static ns_status file_head(ns_st_writer *w, int file, const char **path, ns_buf *b, ns_error *err)
 {
     char name[512];
     file_name(w, file, name, sizeof name);
-    const char *path = ns_arena_printf(&w->arena, err, "%s/%s", w->dir, name);
-    if (!path) return NS_ERR_MEMORY;
+    *path = ns_arena_printf(&w->arena, err, "%s/%s", w->dir, name);
+    if (!*path) return NS_ERR_MEMORY;
+    NS_TRY(ns_buf_add(b, "\0\0\0\0\0\0\0\0", 8, err), "header of %s", name);
+    NS_TRY(header_text(w, file, b, err), "header of %s", name);
+    for (int i = 0; i < 8; i++) b->data[i] = (char)(unsigned char)((uint64_t)(b->len - 8) >> (8 * i));
+    return NS_OK;
+}
+
+static ns_status open_file(ns_st_writer *w, int file, ns_error *err)
+{
+    const char *path;
     ns_buf b = {0};
     ns_status st = NS_OK;
-    NS_CHECK(st, header_text(w, file, &b, err), "header of %s", name);
-    unsigned char n[8];
-    for (int i = 0; i < 8; i++) n[i] = (unsigned char)((uint64_t)b.len >> (8 * i));
-    NS_CHECK(st, ns_file_create(&w->f, path, err), "write %s", name);
+    NS_CHECK(st, file_head(w, file, &path, &b, err), "%s", "");
+    NS_CHECK(st, ns_file_create(&w->f, path, err), "write %s", path);
     w->f_index = file;
-    NS_CHECK(st, ns_file_write(w->f, n, sizeof n, err), "write %s", name);
-    NS_CHECK(st, ns_file_write(w->f, b.data, b.len, err), "write %s", name);
+    NS_CHECK(st, ns_file_write(w->f, b.data, b.len, err), "write %s", path);
 done:
     ns_buf_free(&b);
     return st;
@@ -236,13 +254,70 @@ done:
     return st;
 }
 
+/* ---- in any order ---- */
+static ns_status open_put_file(ns_st_writer *w, int file, ns_error *err)
+{
+    put_file *p = &w->put[file];
+    const char *path;
+    ns_buf b = {0};
+    ns_status st = NS_OK;
+    int64_t bytes = 0;
+    for (size_t i = 0; i < w->n; i++)
+        if (w->d[i].file == file) bytes += w->d[i].bytes;
+    NS_CHECK(st, file_head(w, file, &path, &b, err), "%s", "");
+    p->head = (int64_t)b.len;
+    p->left = bytes;
+    NS_CHECK(st, ns_scatter_create(&p->f, path, (uint64_t)(bytes + p->head), err), "write %s", path);
+    NS_CHECK(st, ns_scatter_put(p->f, 0, b.data, b.len, err), "write %s", path);
+done:
+    ns_buf_free(&b);
+    return st;
+}
+
+/* Under the lock: the file of tensor i is open. */
+static ns_status open_for(ns_st_writer *w, size_t i, ns_error *err)
+{
+    if (!w->started) {
+        w->started = 1;
+        cut_shards(w);
+        w->put = ns_arena_alloc(&w->arena, (size_t)w->n_files * sizeof *w->put, err);
+        if (!w->put) return NS_ERR_MEMORY;
+    }
+    NS_FAIL_IF(!w->put, NS_ERR_MEMORY, "%s: not started", w->dir);
+    NS_ASSERT(!w->put[w->d[i].file].closed);
+    return w->put[w->d[i].file].f ? NS_OK : open_put_file(w, w->d[i].file, err);
+}
+
+ns_status ns_st_put(ns_st_writer *w, size_t i, int64_t at, const void *data, int64_t n, ns_error *err)
+{
+    NS_ASSERT(i < w->n && !w->f);
+    const decl *d = &w->d[i];
+    pthread_mutex_lock(&w->mutex);
+    ns_status st = open_for(w, i, err);
+    pthread_mutex_unlock(&w->mutex);
+    if (st != NS_OK) return st;
+    put_file *p = &w->put[d->file];
+    NS_FAIL_IF(at < 0 || n < 0 || n > d->bytes - at, NS_ERR_INTERNAL, "%s: tensor \"%s\": bytes %lld + %lld of %lld",
+               w->dir, d->name, (long long)at, (long long)n, (long long)d->bytes);
+    NS_TRY(ns_scatter_put(p->f, (uint64_t)(p->head + d->begin + at), data, (size_t)n, err), "write tensor %s", d->name);
+    pthread_mutex_lock(&w->mutex);
+    p->left -= n;
+    int last = p->left == 0;
+    if (last) p->closed = 1;
+    pthread_mutex_unlock(&w->mutex);
+    return last ? ns_scatter_close(&p->f, err) : NS_OK; /* whoever brings the last byte: nobody else uses it now */
+}
+
 ns_status ns_st_writer_close(ns_st_writer **wp, ns_error *err)
 {
     ns_st_writer *w = *wp;
     ns_status st = NS_OK;
-    NS_CHECK(st, advance(w, err), "%s", "");
-    NS_BAIL_IF(st, w->at < w->n, NS_ERR_INTERNAL, "%s: tensor \"%s\": %lld of %lld bytes were written", w->dir,
-               w->d[w->at].name, (long long)w->at_done, (long long)w->d[w->at].bytes);
+    for (int i = 0; w->put && i < w->n_files; i++)
+        NS_BAIL_IF(st, !w->put[i].closed, NS_ERR_INTERNAL, "%s: file %d: %lld bytes were not written", w->dir, i + 1,
+                   (long long)w->put[i].left);
+    if (!w->put) NS_CHECK(st, advance(w, err), "%s", "");
+    NS_BAIL_IF(st, !w->put && w->at < w->n, NS_ERR_INTERNAL, "%s: tensor \"%s\": %lld of %lld bytes were written",
+               w->dir, w->d[w->at].name, (long long)w->at_done, (long long)w->d[w->at].bytes);
     NS_CHECK(st, close_file(w, err), "write %s", w->dir);
     if (w->n_files > 1) NS_CHECK(st, write_index(w, err), "write %s", w->dir);
 done:
@@ -255,6 +330,8 @@ void ns_st_writer_abort(ns_st_writer **wp)
     ns_st_writer *w = *wp;
     if (!w) return;
     ns_file_abort(&w->f); /* NULL after a good close */
+    for (int i = 0; w->put && i < w->n_files; i++) ns_scatter_abort(&w->put[i].f);
+    pthread_mutex_destroy(&w->mutex);
     ns_free(w->d);
     ns_free(w->meta);
     ns_arena_free(&w->arena);

@@ -1,11 +1,12 @@
-/* torch.save writer: a zip of stored members in torch's order (data.pkl, byteorder, data/0, version), streamed: local headers
+/* torch.save writer: a zip of stored members in torch's order (data.pkl, byteorder, data/0, version): local headers
  * carry no sizes, a data descriptor follows, the central directory has them. The data of each member begins at a multiple of 64
  * bytes, by an extra field "FB" as torch pads. */
 #include "ckpt/torch_write.h"
 
 #include <string.h>
 
-#include "ckpt/archive.h"
+#include "base/crc32.h"
+#include "base/file.h"
 
 ns_status ns_pkw_str(ns_buf *b, const char *s, ns_error *err)
 {
@@ -36,7 +37,7 @@ ns_status ns_pkw_ints(ns_buf *b, const int64_t *v, int n, ns_error *err)
 /* ---- zip ---- */
 static ns_status put(ns_torch_out *w, const void *p, size_t n, ns_error *err)
 {
-    NS_TRY(ns_file_write(w->f, p, n, err), "%s", "");
+    NS_TRY(ns_buf_add(w->b, p, n, err), "%s", "");
     w->at += (int64_t)n;
     return NS_OK;
 }
@@ -52,10 +53,10 @@ static ns_status begin_member(ns_torch_out *w, const char *name, ns_error *err)
     static const unsigned char fill[64] = "ZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZ";
     unsigned char h[34], *p = h;
     size_t n = strlen(name);
-    size_t pad = (size_t)(64 - (w->at - w->start + 34 + (int64_t)n) % 64) % 64;
+    size_t pad = (size_t)(64 - (w->at + 34 + (int64_t)n) % 64) % 64;
     NS_ASSERT(w->n < NS_TORCH_MEMBERS);
     w->m[w->n].name = name;
-    w->m[w->n].at = w->at - w->start;
+    w->m[w->n].at = w->at;
     p = le(p, 0x04034b50, 4);
     p = le(p, 0, 2);  /* version needed, as torch */
     p = le(p, 8, 2);  /* sizes come after the data */
@@ -123,7 +124,7 @@ static ns_status directory(ns_torch_out *w, ns_error *err)
     p = le(p, (uint64_t)w->n, 2);
     p = le(p, (uint64_t)w->n, 2);
     p = le(p, (uint64_t)size, 4);
-    p = le(p, (uint64_t)(dir - w->start), 4);
+    p = le(p, (uint64_t)(dir), 4);
     p = le(p, 0, 2);
     return put(w, h, (size_t)(p - h), err);
 }
@@ -160,9 +161,6 @@ ns_status ns_torch_begin(ns_torch_out *w, ns_dtype dt, const int64_t *shape, int
     ns_buf b = {0};
     int64_t n = 0;
     ns_status st = NS_OK;
-    w->start = w->at;
-    w->n = 0;
-    memset(w->m, 0, sizeof w->m);
     NS_CHECK(st, tensor_pickle(&b, dt, shape, nd, &n, err), "%s", "");
     w->expect = (uint64_t)n * ns_dtype_size(dt);
     NS_ASSERT(w->expect < (uint64_t)1 << 32);
@@ -174,14 +172,11 @@ done:
     return st;
 }
 
-ns_status ns_torch_data(ns_torch_out *w, const void *p, size_t n, ns_error *err)
+ns_status ns_torch_end(ns_torch_out *w, uint32_t crc, ns_error *err)
 {
-    return member_data(w, p, n, err);
-}
-
-ns_status ns_torch_end(ns_torch_out *w, ns_error *err)
-{
-    NS_ASSERT(w->m[w->n].size == w->expect);
+    w->m[w->n].crc = crc;
+    w->m[w->n].size = w->expect;
+    w->at += (int64_t)w->expect;
     NS_TRY(end_member(w, err), "%s", "");
     NS_TRY(member(w, "archive/version", "3\n", 2, err), "%s", "");
     return directory(w, err);
@@ -189,15 +184,19 @@ ns_status ns_torch_end(ns_torch_out *w, ns_error *err)
 
 ns_status ns_torch_write_empty(const char *path, ns_error *err)
 {
-    ns_torch_out w = {0};
+    ns_buf b = {0};
+    ns_torch_out w = {.b = &b};
+    ns_file *f = NULL;
     ns_status st = NS_OK;
-    NS_CHECK(st, ns_file_create(&w.f, path, err), "%s", "");
     NS_CHECK(st, member(&w, "archive/data.pkl", "\x80\x02}.", 4, err), "%s", "");
     NS_CHECK(st, member(&w, "archive/byteorder", "little", 6, err), "%s", "");
     NS_CHECK(st, member(&w, "archive/version", "3\n", 2, err), "%s", "");
     NS_CHECK(st, directory(&w, err), "%s", "");
-    NS_CHECK(st, ns_file_close(&w.f, err), "%s", "");
+    NS_CHECK(st, ns_file_create(&f, path, err), "%s", "");
+    NS_CHECK(st, ns_file_write(f, b.data, b.len, err), "%s", "");
+    NS_CHECK(st, ns_file_close(&f, err), "%s", "");
 done:
-    ns_file_abort(&w.f);
+    ns_file_abort(&f);
+    ns_buf_free(&b);
     return st;
 }

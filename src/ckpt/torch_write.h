@@ -1,20 +1,19 @@
-/* Writing torch.save files and pickles (training.md §5.5): what torch.load and torch.distributed.checkpoint read.
- *     ns_torch_out w = {.f = file};                                  // w.at counts the bytes of the file
- *     NS_TRY(ns_torch_begin(&w, NS_DTYPE_BF16, shape, 2, err), "...");  NS_TRY(ns_torch_data(&w, p, n, err), "..."); ...
- *     NS_TRY(ns_torch_end(&w, err), "...");                           // one file of one tensor; several may follow each other
+/* Writing torch.save files and pickles (training.md §5.5): what torch.load and torch.distributed.checkpoint read. The data of the
+ * tensor is written by the caller; what stands before and behind it comes from here.
+ *     ns_torch_out w = {.b = &buf};
+ *     NS_TRY(ns_torch_begin(&w, NS_DTYPE_BF16, shape, 2, err), "...");  // buf: all before the data, w.expect: bytes of data
+ *     NS_TRY(ns_torch_end(&w, crc32_of_data, err), "...");              // buf: and all behind it, ns_torch_tail bytes
  * A tensor has less than 4 GiB. */
 #ifndef NS_CKPT_TORCH_WRITE_H
 #define NS_CKPT_TORCH_WRITE_H
 
 #include "base/buf.h"
-#include "base/file.h"
 #include "tensor/dtype.h"
 
 enum { NS_TORCH_MEMBERS = 6 };
 typedef struct ns_torch_out {
-    ns_file *f;
-    int64_t at;    /* bytes of the file so far */
-    int64_t start; /* where this torch file begins */
+    ns_buf *b;
+    int64_t at; /* bytes of the file so far, with the data */
     struct {
         const char *name;
         int64_t at;
@@ -26,8 +25,7 @@ typedef struct ns_torch_out {
 } ns_torch_out;
 
 NS_MUST_USE ns_status ns_torch_begin(ns_torch_out *w, ns_dtype dt, const int64_t *shape, int nd, ns_error *err);
-NS_MUST_USE ns_status ns_torch_data(ns_torch_out *w, const void *p, size_t n, ns_error *err);
-NS_MUST_USE ns_status ns_torch_end(ns_torch_out *w, ns_error *err);
+NS_MUST_USE ns_status ns_torch_end(ns_torch_out *w, uint32_t crc, ns_error *err);
 /* A whole file that holds an empty dictionary. */
 NS_MUST_USE ns_status ns_torch_write_empty(const char *path, ns_error *err);
 

@@ -8,42 +8,54 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "ckpt/model_io.h"
 #include "ckpt/path.h"
 
-typedef struct run { /* rows of a view, a range of its columns; view -1: zero rows */
-    int view;
-    int64_t row0, n, col0;
-} run;
+typedef struct
+    dest { /* rows [src, src+n) of a view, columns from col0 on, become rows from `row` on of a rank's tensor */
+    int rank, tensor, next; /* next: of the same view, -1 */
+    int64_t row, src, n, col0;
+} dest;
 
 typedef struct tensor {
     char name[96];
-    int64_t shape[2];
-    int nd, n_runs;
-    run runs[3];
+    int64_t shape[2], rows; /* rows: placed so far */
+    int nd;
 } tensor;
 
-typedef struct writer {
-    const ns_trt_args *a;
-    const ns_arch *m;
-    int tp_rank, pp_rank;
+typedef struct rank {
+    ns_st_writer *out;
     tensor *t;
     int n;
-    float *block, *cut;
-    void *bytes;
-    int64_t block_size;
+} rank;
+
+typedef struct writer {
+    ns_sink s;
+    ns_trt_args args;
+    const ns_trt_args *a;
+    const ns_arch *m;
+    ns_arena arena;
+    int tp_rank, pp_rank;
+    rank *r, *now;
+    dest *d;
+    size_t n_dest, cap;
+    int *first; /* by view */
+    const char *dir;
+    ns_error *err; /* of add and part: the first failure */
+    ns_status status;
 } writer;
 
 static int view_of(const writer *w, ns_kind kind, int layer, int k)
 {
-    int p = ns_param_find(w->a->table, kind, layer), v = 0;
+    int p = ns_param_find(w->s.t, kind, layer), v = 0;
     if (p < 0) return -1;
-    while (w->a->table->views[v].param != p) v++;
+    while (w->s.t->views[v].param != p) v++;
     return v + k;
 }
 
 static tensor *add(writer *w, int layer, const char *name, int64_t rows, int64_t cols, int nd)
 {
-    tensor *t = &w->t[w->n++];
+    tensor *t = &w->now->t[w->now->n++];
     memset(t, 0, sizeof *t);
     if (layer < 0)
         snprintf(t->name, sizeof t->name, "%s", name);
@@ -55,9 +67,15 @@ static tensor *add(writer *w, int layer, const char *name, int64_t rows, int64_t
     return t;
 }
 
-static void part(tensor *t, int view, int64_t row0, int64_t n, int64_t col0)
+/* The next n rows of t are rows [row0, row0+n) of the view. */
+static void part(writer *w, tensor *t, int view, int64_t row0, int64_t n, int64_t col0)
 {
-    t->runs[t->n_runs++] = (run){view, row0, n, col0};
+    if (w->status == NS_OK)
+        w->status = ns_grow((void **)&w->d, &w->cap, w->n_dest + 1, sizeof *w->d, "trt.places", w->err);
+    if (w->status != NS_OK) return;
+    w->d[w->n_dest] = (dest){(int)(w->now - w->r), (int)(t - w->now->t), w->first[view], t->rows, row0, n, col0};
+    w->first[view] = (int)w->n_dest++;
+    t->rows += n;
 }
 
 static void add_qkv(writer *w, int local, int l, ns_kind kind, const char *name, int64_t cols, int nd)
@@ -67,29 +85,29 @@ static void add_qkv(writer *w, int local, int l, ns_kind kind, const char *name,
     int64_t kv0 = m->n_kv > tp ? w->tp_rank * kv : w->tp_rank * m->n_kv / tp * hd;
     int v = view_of(w, kind, l, 0);
     tensor *t = add(w, local, name, q + 2 * kv, cols, nd);
-    part(t, v, w->tp_rank * q, q, 0);
-    part(t, v + 1, kv0, kv, 0);
-    part(t, v + 2, kv0, kv, 0);
+    part(w, t, v, w->tp_rank * q, q, 0);
+    part(w, t, v + 1, kv0, kv, 0);
+    part(w, t, v + 2, kv0, kv, 0);
 }
 
 static void add_layer(writer *w, int local, int l)
 {
     const ns_arch *m = w->m;
     int64_t tp = w->a->tp, r = w->tp_rank, F = m->F / tp, q = m->n_heads / tp * m->head_dim;
-    part(add(w, local, "input_layernorm.weight", m->C, 1, 1), view_of(w, NS_P_ATTN_NORM, l, 0), 0, m->C, 0);
+    part(w, add(w, local, "input_layernorm.weight", m->C, 1, 1), view_of(w, NS_P_ATTN_NORM, l, 0), 0, m->C, 0);
     add_qkv(w, local, l, NS_P_QKV, "attention.qkv.weight", m->C, 2);
     if (m->qkv_bias) add_qkv(w, local, l, NS_P_QKV_BIAS, "attention.qkv.bias", 1, 1);
     if (m->qk_norm) {
-        part(add(w, local, "attention.q_layernorm.weight", m->head_dim, 1, 1), view_of(w, NS_P_Q_NORM, l, 0), 0,
+        part(w, add(w, local, "attention.q_layernorm.weight", m->head_dim, 1, 1), view_of(w, NS_P_Q_NORM, l, 0), 0,
              m->head_dim, 0);
-        part(add(w, local, "attention.k_layernorm.weight", m->head_dim, 1, 1), view_of(w, NS_P_K_NORM, l, 0), 0,
+        part(w, add(w, local, "attention.k_layernorm.weight", m->head_dim, 1, 1), view_of(w, NS_P_K_NORM, l, 0), 0,
              m->head_dim, 0);
     }
-    part(add(w, local, "attention.dense.weight", m->C, q, 2), view_of(w, NS_P_O, l, 0), 0, m->C, r * q);
-    part(add(w, local, "post_layernorm.weight", m->C, 1, 1), view_of(w, NS_P_MLP_NORM, l, 0), 0, m->C, 0);
-    part(add(w, local, "mlp.fc.weight", F, m->C, 2), view_of(w, NS_P_GATE_UP, l, 0), r * F, F, 0);
-    part(add(w, local, "mlp.gate.weight", F, m->C, 2), view_of(w, NS_P_GATE_UP, l, 1), r * F, F, 0);
-    part(add(w, local, "mlp.proj.weight", m->C, F, 2), view_of(w, NS_P_DOWN, l, 0), 0, m->C, r * F);
+    part(w, add(w, local, "attention.dense.weight", m->C, q, 2), view_of(w, NS_P_O, l, 0), 0, m->C, r * q);
+    part(w, add(w, local, "post_layernorm.weight", m->C, 1, 1), view_of(w, NS_P_MLP_NORM, l, 0), 0, m->C, 0);
+    part(w, add(w, local, "mlp.fc.weight", F, m->C, 2), view_of(w, NS_P_GATE_UP, l, 0), r * F, F, 0);
+    part(w, add(w, local, "mlp.gate.weight", F, m->C, 2), view_of(w, NS_P_GATE_UP, l, 1), r * F, F, 0);
+    part(w, add(w, local, "mlp.proj.weight", m->C, F, 2), view_of(w, NS_P_DOWN, l, 0), 0, m->C, r * F);
 }
 
 static void add_head(writer *w)
@@ -98,62 +116,75 @@ static void add_head(writer *w)
     int64_t tp = w->a->tp, each = (m->vocab + tp - 1) / tp, row0 = each * w->tp_rank;
     int64_t n = m->vocab - row0 < each ? m->vocab - row0 : each;
     int v = m->tied ? view_of(w, NS_P_EMBED, -1, 0) : view_of(w, NS_P_HEAD, -1, 0);
-    part(add(w, -1, "transformer.ln_f.weight", m->C, 1, 1), view_of(w, NS_P_FINAL_NORM, -1, 0), 0, m->C, 0);
+    part(w, add(w, -1, "transformer.ln_f.weight", m->C, 1, 1), view_of(w, NS_P_FINAL_NORM, -1, 0), 0, m->C, 0);
     tensor *t = add(w, -1, "lm_head.weight", each, m->C, 2);
-    if (n > 0) part(t, v, row0, n, 0);
-    if (n < each) part(t, -1, 0, each - (n > 0 ? n : 0), 0);
+    if (n > 0) part(w, t, v, row0, n, 0);
 }
 
-static ns_status put_run(writer *w, ns_st_writer *out, const tensor *t, const run *u, ns_error *err)
+static ns_status begin_rank(writer *w, const char *dir, ns_error *err)
 {
-    int64_t cols = t->nd == 2 ? t->shape[1] : 1;
-    int64_t full = u->view < 0 ? cols : w->a->table->params[w->a->table->views[u->view].param].cols;
-    int64_t step = w->block_size / full > 0 ? w->block_size / full : 1;
-    for (int64_t r = 0; r < u->n; r += step) {
-        int64_t k = u->n - r < step ? u->n - r : step;
-        float *p = w->block;
-        if (u->view < 0)
-            memset(p, 0, (size_t)(k * cols) * sizeof *p);
-        else
-            NS_TRY(w->a->rows(w->a->user, u->view, u->row0 + r, k, p, err), "%s", "");
-        if (cols != full) {
-            for (int64_t i = 0; i < k; i++) memcpy(w->cut + i * cols, p + i * full + u->col0, (size_t)cols * sizeof *p);
-            p = w->cut;
+    const ns_trt_args *a = w->a;
+    char base[32];
+    int per = (int)(w->m->L / a->pp), first = per * w->pp_rank;
+    w->now = &w->r[w->pp_rank * a->tp + w->tp_rank];
+    w->now->t = ns_arena_alloc(&w->arena, ((size_t)per * 11 + 4) * sizeof *w->now->t, err);
+    if (!w->now->t) return NS_ERR_MEMORY;
+    if (w->pp_rank == 0)
+        part(w, add(w, -1, "transformer.vocab_embedding.weight", w->m->vocab, w->m->C, 2),
+             view_of(w, NS_P_EMBED, -1, 0), 0, w->m->vocab, 0);
+    for (int l = 0; l < per; l++) add_layer(w, l, first + l);
+    if (w->pp_rank == a->pp - 1) add_head(w);
+    if (w->status != NS_OK) return w->status;
+    snprintf(base, sizeof base, "rank%d", (int)(w->now - w->r));
+    NS_TRY(ns_st_writer_new(&w->now->out, dir, base, 0, err), "%s", base);
+    for (int i = 0; i < w->now->n; i++)
+        NS_TRY(ns_st_declare(w->now->out, w->now->t[i].name, a->dt, w->now->t[i].shape, w->now->t[i].nd, err), "%s",
+               base);
+    return NS_OK;
+}
+
+/* Rows that no view fills are zeros: the head's, when tp does not divide the vocabulary. */
+static ns_status pad(writer *w, ns_error *err)
+{
+    for (int r = 0; r < w->a->tp * w->a->pp; r++) {
+        for (int i = 0; i < w->r[r].n; i++) {
+            const tensor *t = &w->r[r].t[i];
+            int64_t row = (t->nd == 2 ? t->shape[1] : 1) * (int64_t)ns_dtype_size(w->a->dt);
+            if (t->rows == t->shape[0]) continue;
+            void *zero = ns_arena_alloc(&w->arena, (size_t)row, err);
+            if (!zero) return NS_ERR_MEMORY;
+            for (int64_t k = t->rows; k < t->shape[0]; k++)
+                NS_TRY(ns_st_put(w->r[r].out, (size_t)i, k * row, zero, row, err), "%s", t->name);
         }
-        const void *bytes = p;
-        if (w->a->dt != NS_DTYPE_F32) {
-            ns_from_f32(w->bytes, w->a->dt, p, (size_t)(k * cols));
-            bytes = w->bytes;
-        }
-        NS_TRY(ns_st_write(out, bytes, k * cols * (int64_t)ns_dtype_size(w->a->dt), err), "%s", t->name);
     }
     return NS_OK;
 }
 
-static ns_status write_rank(writer *w, const char *dir, ns_error *err)
+static ns_status put(ns_sink *s, int view, int64_t row0, int64_t n, const void *rows, void *scratch, float *back,
+                     ns_error *err)
 {
-    const ns_trt_args *a = w->a;
-    char base[32];
-    ns_st_writer *out = NULL;
-    ns_status st = NS_OK;
-    int per = (int)(w->m->L / a->pp), first = per * w->pp_rank;
-    w->n = 0;
-    if (w->pp_rank == 0)
-        part(add(w, -1, "transformer.vocab_embedding.weight", w->m->vocab, w->m->C, 2), view_of(w, NS_P_EMBED, -1, 0),
-             0, w->m->vocab, 0);
-    for (int l = 0; l < per; l++) add_layer(w, l, first + l);
-    if (w->pp_rank == a->pp - 1) add_head(w);
-    snprintf(base, sizeof base, "rank%d", w->pp_rank * a->tp + w->tp_rank);
-    NS_CHECK(st, ns_st_writer_new(&out, dir, base, 0, err), "%s", base);
-    for (int i = 0; i < w->n; i++)
-        NS_CHECK(st, ns_st_declare(out, w->t[i].name, a->dt, w->t[i].shape, w->t[i].nd, err), "%s", base);
-    for (int i = 0; i < w->n; i++)
-        for (int k = 0; k < w->t[i].n_runs; k++)
-            NS_CHECK(st, put_run(w, out, &w->t[i], &w->t[i].runs[k], err), "%s", base);
-    NS_CHECK(st, ns_st_writer_close(&out, err), "%s", base);
-done:
-    ns_st_writer_abort(&out);
-    return st;
+    writer *w = (writer *)s;
+    size_t size = ns_dtype_size(s->dt);
+    int64_t full = s->t->params[s->t->views[view].param].cols;
+    (void)back;
+    for (int i = w->first[view]; i >= 0; i = w->d[i].next) {
+        const dest *d = &w->d[i];
+        const tensor *t = &w->r[d->rank].t[d->tensor];
+        int64_t cols = t->nd == 2 ? t->shape[1] : 1, from = row0 > d->src ? row0 : d->src;
+        int64_t to = row0 + n < d->src + d->n ? row0 + n : d->src + d->n;
+        const char *p = (const char *)rows + (size_t)((from - row0) * full) * size;
+        if (from >= to) continue;
+        if (cols != full) {
+            for (int64_t k = 0; k < to - from; k++)
+                memcpy((char *)scratch + (size_t)(k * cols) * size, p + (size_t)(k * full + d->col0) * size,
+                       (size_t)cols * size);
+            p = scratch;
+        }
+        NS_TRY(ns_st_put(w->r[d->rank].out, (size_t)d->tensor, (d->row + from - d->src) * cols * (int64_t)size, p,
+                         (to - from) * cols * (int64_t)size, err),
+               "rank %d", d->rank);
+    }
+    return NS_OK;
 }
 
 /* ---- config.json ---- */
@@ -222,34 +253,59 @@ static ns_status check(const ns_trt_args *a, ns_error *err)
     return NS_OK;
 }
 
-ns_status ns_trt_write(const char *dir, const ns_trt_args *a, ns_error *err)
+static ns_status finish(ns_sink *s, ns_error *err)
 {
-    writer w = {.a = a, .m = a->table->arch, .block_size = 1 << 22};
+    writer *w = (writer *)s;
     ns_buf b = {0};
     char path[4096];
     ns_file *f = NULL;
     ns_status st = NS_OK;
-    NS_TRY(check(a, err), "%s", "");
-    for (int i = 0; i < a->table->n_params; i++)
-        if (a->table->params[i].cols > w.block_size) w.block_size = a->table->params[i].cols;
-    size_t n = (size_t)w.block_size;
-    NS_CHECK(st, ns_alloc((void **)&w.t, ((size_t)w.m->L * 11 + 4) * sizeof *w.t, "trt.tensors", err), "%s", dir);
-    NS_CHECK(st, ns_alloc((void **)&w.block, n * sizeof *w.block, "trt.block", err), "%s", dir);
-    NS_CHECK(st, ns_alloc((void **)&w.cut, n * sizeof *w.cut, "trt.block", err), "%s", dir);
-    NS_CHECK(st, ns_alloc(&w.bytes, n * 2, "trt.block", err), "%s", dir);
-    for (w.pp_rank = 0; w.pp_rank < a->pp; w.pp_rank++)
-        for (w.tp_rank = 0; w.tp_rank < a->tp; w.tp_rank++) NS_CHECK(st, write_rank(&w, dir, err), "%s", "");
-    NS_CHECK(st, config_text(&b, a, err), "%s", "");
-    NS_CHECK(st, ns_path(path, sizeof path, err, "%s/config.json", dir), "%s", "");
+    for (int r = 0; r < w->a->tp * w->a->pp; r++) NS_CHECK(st, ns_st_writer_close(&w->r[r].out, err), "rank %d", r);
+    NS_CHECK(st, config_text(&b, w->a, err), "%s", "");
+    NS_CHECK(st, ns_path(path, sizeof path, err, "%s/config.json", w->dir), "%s", "");
     NS_CHECK(st, ns_file_create(&f, path, err), "%s", "");
     NS_CHECK(st, ns_file_write(f, b.data, b.len, err), "%s", "");
     NS_CHECK(st, ns_file_close(&f, err), "%s", "");
 done:
     ns_file_abort(&f);
     ns_buf_free(&b);
-    ns_free(w.t);
-    ns_free(w.block);
-    ns_free(w.cut);
-    ns_free(w.bytes);
+    return st;
+}
+
+static void trt_free(ns_sink *s)
+{
+    writer *w = (writer *)s;
+    for (int r = 0; w->r && r < w->a->tp * w->a->pp; r++) ns_st_writer_abort(&w->r[r].out);
+    ns_free(w->d);
+    ns_arena_free(&w->arena);
+    ns_free(w);
+}
+
+ns_status ns_trt_sink(ns_sink **out, const char *dir, const ns_trt_args *a, ns_error *err)
+{
+    writer *w = NULL;
+    ns_status st = NS_OK;
+    *out = NULL;
+    NS_TRY(check(a, err), "%s", "");
+    NS_TRY(ns_alloc((void **)&w, sizeof *w, "trt.writer", err), "%s", dir);
+    w->s = (ns_sink){.t = a->table, .dt = a->dt, .put = put, .finish = finish, .free = trt_free};
+    w->args = *a;
+    w->a = &w->args;
+    w->m = a->table->arch;
+    w->arena.label = "trt.writer";
+    w->err = err;
+    w->dir = ns_arena_strdup(&w->arena, dir, err);
+    w->first = ns_arena_alloc(&w->arena, (size_t)a->table->n_views * sizeof *w->first, err);
+    w->r = ns_arena_alloc(&w->arena, (size_t)(a->tp * a->pp) * sizeof *w->r, err);
+    if (!w->dir || !w->first || !w->r) st = NS_ERR_MEMORY;
+    if (st != NS_OK) goto done;
+    for (int v = 0; v < a->table->n_views; v++) w->first[v] = -1;
+    for (w->pp_rank = 0; w->pp_rank < a->pp; w->pp_rank++)
+        for (w->tp_rank = 0; w->tp_rank < a->tp; w->tp_rank++) NS_CHECK(st, begin_rank(w, dir, err), "%s", dir);
+    NS_CHECK(st, pad(w, err), "%s", dir);
+    *out = &w->s;
+    return NS_OK;
+done:
+    trt_free(&w->s);
     return st;
 }

@@ -1,20 +1,19 @@
-/* A model as a TensorRT-LLM checkpoint (training.md §5.7): config.json and one rank<r>.safetensors a GPU, cut over tp x pp.
- *     ns_trt_args a = {.table = &t, .dt = NS_DTYPE_BF16, .tp = 8, .pp = 1, .rows = ..., .user = ...};
- *     NS_TRY(ns_trt_write(tmp, &a, err), "write");                                        // into an existing directory
- * Streams a block of rows. `trtllm-build --checkpoint_dir DIR` makes the engine of it. */
+/* A model as a TensorRT-LLM checkpoint (training.md §5.7): config.json and one rank<r>.safetensors a GPU, cut over tp x pp; as a
+ * sink (sink.h).
+ *     ns_trt_args a = {.table = &t, .dt = NS_DTYPE_BF16, .tp = 8, .pp = 1};
+ *     NS_TRY(ns_trt_sink(&sink, tmp, &a, err), "write");                                  // into an existing directory
+ * `trtllm-build --checkpoint_dir DIR` makes the engine of it. */
 #ifndef NS_CKPT_TRT_WRITE_H
 #define NS_CKPT_TRT_WRITE_H
 
-#include "ckpt/nemo_write.h"
+#include "ckpt/sink.h"
 
 typedef struct ns_trt_args {
     const ns_param_table *table;
     ns_dtype dt;
     int tp, pp;
-    ns_rows_fn rows;
-    void *user;
 } ns_trt_args;
 
-NS_MUST_USE ns_status ns_trt_write(const char *dir, const ns_trt_args *a, ns_error *err);
+NS_MUST_USE ns_status ns_trt_sink(ns_sink **out, const char *dir, const ns_trt_args *a, ns_error *err);
 
 #endif

@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "ckpt/hf_write.h"
 #include "ckpt/model_source.h"
+#include "ckpt/nemo_write.h"
 #include "ckpt/path.h"
 #include "ckpt/trt_write.h"
 
@@ -28,16 +29,19 @@ typedef struct job {
     const char *tokenizer; /* folder, NULL: none */
     ns_dtype dt;
     ns_progress *progress;
-    int64_t rows_done;
+    double before; /* elements of the passes before this one */
+    ns_view_stats *stats;
 } job;
 
-static ns_status source_rows(void *user, int view, int64_t row0, int64_t n, float *out, ns_error *err)
+static void progress(void *user, double elements)
 {
     job *j = user;
-    NS_TRY(ns_model_source_rows(&j->src, view, row0, n, out, err), "%s", "");
-    j->rows_done += n * j->table.params[j->table.views[view].param].cols;
-    ns_progress_set(j->progress, (double)j->rows_done, "");
-    return NS_OK;
+    ns_progress_set(j->progress, j->before + elements, "");
+}
+
+static ns_status source_rows(void *user, int view, int64_t row0, int64_t n, ns_dtype dt, void *out, ns_error *err)
+{
+    return ns_model_source_rows_as(&((job *)user)->src, view, row0, n, dt, out, err);
 }
 
 /* ---- tokenizer and config ---- */
@@ -172,17 +176,16 @@ static ns_status open_input(job *j, ns_error *err)
 }
 
 /* ---- output ---- */
-static ns_status write_output(job *j, const char *tmp, ns_error *err)
+static ns_status make_sink(job *j, ns_sink **out, const char *tmp, ns_error *err)
 {
     const ns_export_args *a = j->a;
-    if (!strcmp(a->to, "hf"))
-        return ns_hf_write(tmp, &j->table, j->dt, a->max_shard_bytes, j->tokenizer, source_rows, j, err);
+    if (!strcmp(a->to, "hf")) return ns_hf_sink(out, tmp, &j->table, j->dt, a->max_shard_bytes, j->tokenizer, err);
     if (!strcmp(a->to, "nemo")) {
-        ns_nemo_args n = {&j->table, j->dt, a->nemo_format, j->tokenizer, a->hf_model_name, source_rows, j};
-        return ns_nemo_write(tmp, &n, err);
+        ns_nemo_args n = {&j->table, j->dt, a->nemo_format, j->tokenizer, a->hf_model_name};
+        return ns_nemo_sink(out, tmp, &n, err);
     }
-    ns_trt_args t = {&j->table, j->dt, a->tp, a->pp, source_rows, j};
-    NS_TRY(ns_trt_write(tmp, &t, err), "%s", "");
+    ns_trt_args t = {&j->table, j->dt, a->tp, a->pp};
+    NS_TRY(ns_trt_sink(out, tmp, &t, err), "%s", "");
     if (!j->tokenizer) return NS_OK;
     char p[4096];
     NS_TRY(ns_path(p, sizeof p, err, "%s/tokenizer", tmp), "%s", "");
@@ -190,57 +193,45 @@ static ns_status write_output(job *j, const char *tmp, ns_error *err)
     return ns_model_write_side_files(p, &j->arch, j->tokenizer, err);
 }
 
-typedef struct stats {
-    double min, max, sum;
-    uint32_t crc;
-    int64_t lost; /* finite before, not after rounding */
-} stats;
-
-static void add_stats(stats *s, const float *p, const float *rounded, int64_t n, int first)
+static const ns_dtype *native_types(const ns_model_source *s, ns_arena *arena, ns_error *err)
 {
-    for (int64_t i = 0; i < n; i++) {
-        double x = (double)rounded[i];
-        if ((first && i == 0) || x < s->min) s->min = x;
-        if ((first && i == 0) || x > s->max) s->max = x;
-        s->sum += x;
-        s->lost += isfinite(p[i]) && !isfinite(rounded[i]);
-    }
+    ns_dtype *d = ns_arena_alloc(arena, (size_t)s->t->n_views * sizeof *d, err);
+    for (int v = 0; d && v < s->t->n_views; v++) d[v] = s->tensor[v]->dt;
+    return d;
 }
 
-/* One tensor: what the input holds, rounded, against what was written; and its line of the report. */
-static ns_status prove_view(job *j, ns_model_source *back, int v, float *p, float *q, void *bytes, int64_t size,
-                            ns_buf *b, ns_error *err)
+static ns_status write_output(job *j, const char *tmp, ns_error *err)
+{
+    ns_sink *sink = NULL;
+    ns_status st = NS_OK;
+    ns_convert c = {.table = &j->table, .rows = source_rows, .user = j, .progress = progress};
+    c.native = native_types(&j->src, &j->arena, err);
+    j->stats = ns_arena_alloc(&j->arena, (size_t)j->table.n_views * sizeof *j->stats, err);
+    if (!c.native || !j->stats) return NS_ERR_MEMORY;
+    NS_CHECK(st, make_sink(j, &sink, tmp, err), "%s", "");
+    c.sink = sink;
+    NS_CHECK(st, ns_model_convert(&c, j->stats, err), "%s", "");
+done:
+    ns_sink_free(&sink);
+    return st;
+}
+
+/* ---- proof ---- */
+static ns_status report_view(job *j, int v, ns_buf *b, ns_error *err)
 {
     const ns_view *w = &j->table.views[v];
-    int64_t cols = j->table.params[w->param].cols, step = size / cols, at = 0;
-    stats s = {0};
-    for (int64_t r = 0; r < w->rows; r += step, at++) {
-        int64_t k = w->rows - r < step ? w->rows - r : step, n = k * cols;
-        NS_TRY(source_rows(j, v, r, k, p, err), "%s", w->name);
-        ns_from_f32(bytes, j->dt, p, (size_t)n);
-        s.crc = ns_crc32_more(s.crc, bytes, (size_t)n * ns_dtype_size(j->dt));
-        ns_to_f32(q, bytes, j->dt, (size_t)n);
-        add_stats(&s, p, q, n, at == 0);
-        if (!back) continue;
-        NS_TRY(ns_model_source_rows(back, v, r, k, p, err), "%s", w->name);
-        for (int64_t i = 0; i < n; i++)
-            NS_FAIL_IF(memcmp(&p[i], &q[i], sizeof *p) && !(isnan(p[i]) && isnan(q[i])), NS_ERR_INTERNAL,
-                       "%s: element %lld was written as %g, expected %g", w->name, (long long)(r * cols + i),
-                       (double)p[i], (double)q[i]);
-    }
-    NS_FAIL_IF(s.lost, NS_ERR_NUMERIC, "%s: %lld values are too large for %s: choose --dtype bf16 or fp32", w->name,
-               (long long)s.lost, ns_dtype_name(j->dt));
+    const ns_view_stats *s = &j->stats[v];
     char lo[32], hi[32], mean[32];
-    double m = s.sum / (double)(w->rows * cols);
-    ns_json_format_double(lo, isfinite(s.min) ? s.min : 0);
-    ns_json_format_double(hi, isfinite(s.max) ? s.max : 0);
+    double m = s->sum / (double)s->n;
+    ns_json_format_double(lo, isfinite(s->min) ? s->min : 0);
+    ns_json_format_double(hi, isfinite(s->max) ? s->max : 0);
     ns_json_format_double(mean, isfinite(m) ? m : 0);
     NS_TRY(
         ns_buf_printf(b, err, "%s\n    {\"name\": \"%s\", \"shape\": [%lld", v ? "," : "", w->name, (long long)w->rows),
         "%s", "");
-    if (w->nd == 2) NS_TRY(ns_buf_printf(b, err, ", %lld", (long long)cols), "%s", "");
+    if (w->nd == 2) NS_TRY(ns_buf_printf(b, err, ", %lld", (long long)j->table.params[w->param].cols), "%s", "");
     return ns_buf_printf(b, err, "], \"dtype\": \"%s\", \"crc32\": \"%08x\", \"min\": %s, \"max\": %s, \"mean\": %s}",
-                         ns_dtype_name(j->dt), s.crc, lo, hi, mean);
+                         ns_dtype_name(j->dt), s->crc, lo, hi, mean);
 }
 
 static int same_record(const ns_arch *a, const ns_arch *b)
@@ -252,51 +243,52 @@ static int same_record(const ns_arch *a, const ns_arch *b)
            a->rope_low == b->rope_low && a->rope_high == b->rope_high && a->window == b->window;
 }
 
-static ns_status prove(job *j, const char *tmp, ns_error *err)
+/* Opens what was written as a user would and reads every tensor: the checksums must be those of what was meant to be written. */
+static ns_status read_back(job *j, const char *tmp, ns_error *err)
 {
     ns_arena arena = NS_ARENA_INIT("export.proof");
     ns_arch arch;
     ns_param_table table;
     ns_model_source back = {0};
-    int64_t size = 1 << 22;
-    float *p = NULL, *q = NULL;
-    void *bytes = NULL;
+    ns_status st = NS_OK;
+    NS_CHECK(st, ns_model_arch(&arch, tmp, err), "read back");
+    NS_BAIL_IF(st, !same_record(&arch, &j->arch), NS_ERR_INTERNAL,
+               "the configuration that was written does not describe the input's architecture");
+    NS_CHECK(st, ns_param_table_build(&table, &arch, &arena, err), "read back");
+    NS_CHECK(st, ns_model_source_open(&back, tmp, &table, err), "read back");
+    ns_convert c = {.table = &table, .rows = ns_model_source_rows_as, .user = &back, .dt = j->dt, .expect = j->stats};
+    c.native = native_types(&back, &arena, err);
+    if (!c.native) st = NS_ERR_MEMORY;
+    if (st != NS_OK) goto done;
+    NS_CHECK(st, ns_model_convert(&c, NULL, err), "read back");
+    j->r->n_compared = table.n_views;
+done:
+    if (back.t) ns_model_source_close(&back);
+    ns_arena_free(&arena);
+    return st;
+}
+
+static ns_status prove(job *j, const char *tmp, ns_error *err)
+{
     ns_buf b = {0};
     char path[4096];
     ns_status st = NS_OK;
     int readable = strcmp(j->a->to, "trtllm") != 0;
-    for (int i = 0; i < j->table.n_params; i++)
-        if (j->table.params[i].cols > size) size = j->table.params[i].cols;
-    if (readable) {
-        NS_CHECK(st, ns_model_arch(&arch, tmp, err), "read back");
-        NS_BAIL_IF(st, !same_record(&arch, &j->arch), NS_ERR_INTERNAL,
-                   "the configuration that was written does not describe the input's architecture");
-        NS_CHECK(st, ns_param_table_build(&table, &arch, &arena, err), "read back");
-        NS_CHECK(st, ns_model_source_open(&back, tmp, &table, err), "read back");
-    }
-    NS_CHECK(st, ns_alloc((void **)&p, (size_t)size * sizeof *p, "export.proof", err), "proof");
-    NS_CHECK(st, ns_alloc((void **)&q, (size_t)size * sizeof *q, "export.proof", err), "proof");
-    NS_CHECK(st, ns_alloc(&bytes, (size_t)size * sizeof *q, "export.proof", err), "proof");
+    j->before = (double)j->table.n_elements;
+    if (readable) NS_CHECK(st, read_back(j, tmp, err), "proof");
     NS_CHECK(st, ns_buf_adds(&b, "{\n  \"input\": ", err), "%s", "");
     NS_CHECK(st, ns_json_write_str(&b, (ns_str){j->a->input, strlen(j->a->input)}, NS_JSON_UTF8, err), "%s", "");
     NS_CHECK(st,
              ns_buf_printf(&b, err, ",\n  \"from\": \"%s\",\n  \"to\": \"%s\",\n  \"read_back\": %s,\n  \"tensors\": [",
                            j->r->from, j->a->to, readable ? "true" : "false"),
              "%s", "");
-    for (int v = 0; v < j->table.n_views; v++)
-        NS_CHECK(st, prove_view(j, readable ? &back : NULL, v, p, q, bytes, size, &b, err), "proof");
+    for (int v = 0; v < j->table.n_views; v++) NS_CHECK(st, report_view(j, v, &b, err), "report");
     NS_CHECK(st, ns_buf_adds(&b, "\n  ]\n}\n", err), "%s", "");
     NS_CHECK(st, ns_path(path, sizeof path, err, "%s/conversion.json", tmp), "%s", "");
     NS_CHECK(st, ns_file_replace(path, b.data, b.len, err), "write report");
     j->r->n_tensors = j->table.n_views;
-    j->r->n_compared = readable ? j->table.n_views : 0;
 done:
-    if (back.t) ns_model_source_close(&back);
     ns_buf_free(&b);
-    ns_free(p);
-    ns_free(q);
-    ns_free(bytes);
-    ns_arena_free(&arena);
     return st;
 }
 

@@ -1,0 +1,253 @@
+/* The pipeline of every conversion: blocks of rows, dealt to threads; each is read, converted, looked at (extremes, checksum) and put
+ * into the sink. Blocks of a view are merged in order afterwards, so the result does not depend on timing. */
+#include <math.h>
+#include <pthread.h>
+#include <string.h>
+
+#include "base/crc32.h"
+#include "ckpt/sink.h"
+
+typedef struct block {
+    int view;
+    int64_t row0, n;
+    ns_view_stats s;
+} block;
+
+typedef struct scratch {
+    float *f, *back;
+    void *bytes, *cut;
+} scratch;
+
+typedef struct job {
+    const ns_convert *c;
+    block *b;
+    int n_blocks;
+    scratch *w; /* by worker */
+    int n_workers;
+    pthread_mutex_t mutex; /* below */
+    ns_status status;
+    ns_error *err;
+    double done;
+} job;
+
+static int is_head(ns_kind k)
+{
+    return k == NS_P_QKV || k == NS_P_QKV_BIAS;
+}
+
+/* Rows of a block of view v. */
+static int64_t step_of(const ns_param_table *t, int v)
+{
+    const ns_param *p = &t->params[t->views[v].param];
+    int64_t unit = is_head(p->kind) ? t->arch->head_dim : 1, k = NS_BLOCK / (p->cols * unit);
+    return (k > 1 ? k : 1) * unit;
+}
+
+static ns_status cut_blocks(job *j, ns_error *err)
+{
+    const ns_param_table *t = j->c->table;
+    int64_t n = 0;
+    for (int v = 0; v < t->n_views; v++) n += (t->views[v].rows + step_of(t, v) - 1) / step_of(t, v);
+    NS_FAIL_IF(n > INT32_MAX, NS_ERR_INPUT, "the model has too many tensors");
+    NS_TRY(ns_alloc((void **)&j->b, (size_t)n * sizeof *j->b, "convert.blocks", err), "%s", "");
+    for (int v = 0; v < t->n_views; v++) {
+        int64_t step = step_of(t, v), rows = t->views[v].rows;
+        for (int64_t r = 0; r < rows; r += step)
+            j->b[j->n_blocks++] = (block){.view = v, .row0 = r, .n = rows - r < step ? rows - r : step};
+    }
+    return NS_OK;
+}
+
+static ns_status make_scratch(job *j, ns_error *err)
+{
+    const ns_param_table *t = j->c->table;
+    int64_t most = 1;
+    for (int v = 0; v < t->n_views; v++) {
+        int64_t rows = step_of(t, v) < t->views[v].rows ? step_of(t, v) : t->views[v].rows;
+        int64_t n = rows * t->params[t->views[v].param].cols;
+        if (n > most) most = n;
+    }
+    size_t size = (size_t)most * sizeof(float);
+    NS_TRY(ns_alloc((void **)&j->w, (size_t)j->n_workers * sizeof *j->w, "convert.scratch", err), "%s", "");
+    for (int i = 0; i < j->n_workers; i++) {
+        NS_TRY(ns_alloc((void **)&j->w[i].f, size, "convert.scratch", err), "%s", "");
+        NS_TRY(ns_alloc(&j->w[i].bytes, size, "convert.scratch", err), "%s", "");
+        if (!j->c->sink) continue;
+        NS_TRY(ns_alloc(&j->w[i].cut, size, "convert.scratch", err), "%s", "");
+        if (j->c->sink->is_exact) NS_TRY(ns_alloc((void **)&j->w[i].back, size, "convert.scratch", err), "%s", "");
+    }
+    return NS_OK;
+}
+
+/* Extremes and sum. Sixteen lanes, so that the order of additions is fixed and the loop can be vectorised. */
+static void look(ns_view_stats *s, const float *p, int64_t n)
+{
+    float lo[16], hi[16];
+    double sum[16] = {0};
+    for (int k = 0; k < 16; k++) lo[k] = hi[k] = p[0];
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16) {
+        for (int k = 0; k < 16; k++) {
+            float x = p[i + k];
+            lo[k] = x < lo[k] ? x : lo[k];
+            hi[k] = x > hi[k] ? x : hi[k];
+            sum[k] += (double)x;
+        }
+    }
+    for (int k = 0; i < n; i++, k++) {
+        lo[k] = p[i] < lo[k] ? p[i] : lo[k];
+        hi[k] = p[i] > hi[k] ? p[i] : hi[k];
+        sum[k] += (double)p[i];
+    }
+    s->n = n;
+    s->min = (double)lo[0];
+    s->max = (double)hi[0];
+    for (int k = 0; k < 16; k++) {
+        if ((double)lo[k] < s->min) s->min = (double)lo[k];
+        if ((double)hi[k] > s->max) s->max = (double)hi[k];
+        s->sum += sum[k];
+    }
+}
+
+static int64_t count_lost(const float *before, const float *after, int64_t n)
+{
+    int64_t lost = 0;
+    for (int64_t i = 0; i < n; i++) lost += isfinite(before[i]) && !isfinite(after[i]);
+    return lost;
+}
+
+static void errors(ns_view_stats *s, const float *x, const float *y, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        double d = (double)x[i] - (double)y[i];
+        s->err2 += d * d;
+        s->sum2 += (double)x[i] * (double)x[i];
+    }
+}
+
+static ns_status do_block(job *j, block *b, scratch *w, ns_error *err)
+{
+    const ns_convert *c = j->c;
+    const ns_view *v = &c->table->views[b->view];
+    int64_t n = b->n * c->table->params[v->param].cols;
+    ns_view_stats *s = &b->s;
+    int exact =
+        c->expect ? c->expect[b->view].exact : !c->sink || !c->sink->is_exact || c->sink->is_exact(c->sink, b->view);
+    ns_dtype dt = c->sink ? c->sink->dt : exact ? c->dt : NS_DTYPE_F32;
+    const void *rows = w->bytes;
+    if (dt != NS_DTYPE_F32 && c->native && c->native[b->view] == dt) { /* as they are */
+        NS_TRY(c->rows(c->user, b->view, b->row0, b->n, dt, w->bytes, err), "%s", "");
+        s->n = n;
+        if (!c->expect) {
+            ns_to_f32(w->f, w->bytes, dt, (size_t)n);
+            look(s, w->f, n);
+        }
+    } else {
+        NS_TRY(c->rows(c->user, b->view, b->row0, b->n, NS_DTYPE_F32, w->f, err), "%s", "");
+        if (dt == NS_DTYPE_F32) {
+            rows = w->f;
+            look(s, w->f, n);
+        } else {
+            float *back = w->cut ? w->cut : w->f;
+            ns_from_f32(w->bytes, dt, w->f, (size_t)n);
+            ns_to_f32(back, w->bytes, dt, (size_t)n);
+            if (back != w->f) s->lost = count_lost(w->f, back, n);
+            look(s, back, n);
+        }
+    }
+    s->exact = exact;
+    s->crc = exact ? ns_crc32(rows, (size_t)n * ns_dtype_size(dt)) : 0;
+    if (!c->sink) {
+        if (!exact) s->crc = ns_crc32(w->f, (size_t)n * sizeof *w->f);
+        return NS_OK;
+    }
+    NS_TRY(c->sink->put(c->sink, b->view, b->row0, b->n, rows, w->cut, exact ? NULL : w->back, err), "write %s",
+           v->name);
+    if (!exact) {
+        s->crc = ns_crc32(w->back, (size_t)n * sizeof *w->back);
+        errors(s, rows, w->back, n);
+    }
+    return NS_OK;
+}
+
+static void tile(void *arg, int i, int worker)
+{
+    job *j = arg;
+    ns_error err = NS_ERROR_INIT;
+    pthread_mutex_lock(&j->mutex);
+    int stop = j->status != NS_OK;
+    pthread_mutex_unlock(&j->mutex);
+    if (stop) return;
+    ns_status st = do_block(j, &j->b[i], &j->w[worker], &err);
+    pthread_mutex_lock(&j->mutex);
+    if (st != NS_OK && j->status == NS_OK) {
+        j->status = st;
+        if (j->err) *j->err = err;
+    }
+    j->done += (double)j->b[i].s.n;
+    if (j->c->progress) j->c->progress(j->c->user, j->done);
+    pthread_mutex_unlock(&j->mutex);
+}
+
+/* Joins the blocks of each view, in order. */
+static ns_status merge(const job *j, ns_view_stats *stats, ns_error *err)
+{
+    const ns_param_table *t = j->c->table;
+    ns_dtype dt = j->c->sink ? j->c->sink->dt : j->c->dt;
+    for (int i = 0, k; i < j->n_blocks; i = k) {
+        int v = j->b[i].view;
+        ns_view_stats s = j->b[i].s;
+        uint64_t size = s.exact ? ns_dtype_size(dt) : sizeof(float);
+        for (k = i + 1; k < j->n_blocks && j->b[k].view == v; k++) {
+            const ns_view_stats *x = &j->b[k].s;
+            s.crc = ns_crc_join(NS_CRC32_POLY, s.crc, x->crc, (uint64_t)x->n * size);
+            s.n += x->n;
+            s.lost += x->lost;
+            s.sum += x->sum;
+            s.err2 += x->err2;
+            s.sum2 += x->sum2;
+            if (x->min < s.min) s.min = x->min;
+            if (x->max > s.max) s.max = x->max;
+        }
+        NS_FAIL_IF(s.lost, NS_ERR_NUMERIC, "%s: %lld values are too large for %s: choose --dtype bf16 or fp32",
+                   t->views[v].name, (long long)s.lost, ns_dtype_name(dt));
+        NS_FAIL_IF(j->c->expect && s.crc != j->c->expect[v].crc, NS_ERR_INTERNAL,
+                   "%s: what was written does not read back as it should: checksum %08x, expected %08x",
+                   t->views[v].name, s.crc, j->c->expect[v].crc);
+        if (stats) stats[v] = s;
+    }
+    return NS_OK;
+}
+
+ns_status ns_model_convert(const ns_convert *c, ns_view_stats *stats, ns_error *err)
+{
+    job j = {.c = c, .err = err, .mutex = PTHREAD_MUTEX_INITIALIZER};
+    ns_threads *pool = NULL;
+    ns_status st = NS_OK;
+    NS_CHECK(st, cut_blocks(&j, err), "convert");
+    NS_CHECK(st, ns_threads_new(&pool, 0, err), "convert");
+    j.n_workers = ns_threads_count(pool);
+    NS_CHECK(st, make_scratch(&j, err), "convert");
+    ns_parallel_for(pool, j.n_blocks, tile, &j);
+    st = j.status;
+    NS_CHECK(st, merge(&j, stats, err), "%s", "");
+    if (c->sink) NS_CHECK(st, c->sink->finish(c->sink, err), "write model");
+done:
+    ns_threads_free(&pool);
+    for (int i = 0; j.w && i < j.n_workers; i++) {
+        ns_free(j.w[i].f);
+        ns_free(j.w[i].back);
+        ns_free(j.w[i].bytes);
+        ns_free(j.w[i].cut);
+    }
+    ns_free(j.w);
+    ns_free(j.b);
+    pthread_mutex_destroy(&j.mutex);
+    return st;
+}
+
+void ns_sink_free(ns_sink **s)
+{
+    if (*s) (*s)->free(*s);
+    *s = NULL;
+}
