@@ -9,6 +9,7 @@
 #include "base/mem.h"
 #include "cli/cli.h"
 #include "data/files.h"
+#include "pack/pack_files.h"
 #include "pack/packs.h"
 
 typedef struct pack_options {
@@ -137,15 +138,14 @@ static ns_status pack(const pack_options *o, ns_error *err)
                          .exact_mask = !strcmp(o->mask, "exact"),
                          .tokenizer = o->tokenizer};
     ns_status st = NS_OK;
-    p.how = !strcmp(o->algorithm, "best_fit")               ? NS_PACK_BEST_FIT
-            : !strcmp(o->algorithm, "first_fit_decreasing") ? NS_PACK_FIRST_FIT_DECREASING
-                                                            : NS_PACK_FIRST_FIT_SHUFFLE;
+    (void)ns_pack_algorithm_parse(&p.how, o->algorithm); /* one of the choices */
     for (size_t i = 0; i < o->sizes.n; i++) NS_CHECK(st, parse_size(&p.size, o->sizes.v[i], err), "pack_sizes");
     for (size_t i = 0; i < o->files.n; i++) NS_CHECK(st, ns_files_add_pattern(&f, o->files.v[i], err), "file_names");
     NS_BAIL_IF(st, !f.n, NS_ERR_INPUT, "%s: no such file", o->files.v[0]);
     NS_CHECK(st, ns_tok_load(&tok, o->tokenizer, err), "tokenizer_path");
     p.eos = o->eos >= 0 ? (int32_t)o->eos : ns_tok_eos(tok);
     NS_BAIL_IF(st, p.eos < 0, NS_ERR_CONFIG, "%s names no EOS token: give its id with ++eos_id=ID", o->tokenizer);
+    NS_CHECK(st, ns_pack_tokenizer_hash(p.tokenizer_hash, tok, err), "tokenizer_path");
     NS_CHECK(st, ns_mkdirs(o->output, err), "output_dir");
     NS_CHECK(st, ns_threads_new(&pool, (int)o->threads, err), "threads");
     NS_CHECK(st, ns_alloc((void **)&file, f.n * sizeof *file, "pack.files", err), "files");

@@ -466,6 +466,7 @@ static ns_status tokenise_all(loader *l, ns_examples *out, ns_threads *pool, joi
         ns_progress_set(progress, (double)(j->n + out->n_dropped), NULL);
     }
     out->n = j->n;
+    out->n_ids = out->start[out->n];
 done:
     for (int i = 0; l->tile && i < TILES_A_ROUND; i++) free_tile(&l->tile[i]);
     ns_progress_end(&progress, NULL);
@@ -604,9 +605,12 @@ void ns_examples_free(ns_examples *ex)
 {
     if (!ex) return;
     ns_free(ex->start);
-    ns_free(ex->ids);
+    ns_free(ex->len);
+    ns_free(ex->targets);
     ns_free(ex->answer_start);
-    ns_free(ex->mask);
+    if (!ex->map[0].data) ns_free(ex->ids);
+    if (!ex->map[0].data) ns_free(ex->mask);
+    for (int k = 0; k < 2; k++) ns_map_close(&ex->map[k]);
     ns_free(ex->flags);
     ns_free(ex->same_as);
     ns_free(ex->dropped);

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/threads.h"
 #include "data/chat.h"
 #include "tok/tok.h"
@@ -27,6 +28,9 @@ typedef struct ns_rows_part { /* tokens of one field of the template, or of one 
 typedef struct ns_examples { /* tokenised data set, in file order */
     int64_t n;               /* rows */
     int64_t *start;          /* [n+1] offsets into ids */
+    int32_t *len;            /* NULL, or [n] ids of a row, where rows do not follow each other (pack files) */
+    int32_t *targets;        /* NULL, or [n] trained tokens of a row */
+    ns_map map[2];           /* of pack files: ids and mask lie in them and are not written */
     int32_t *ids;
     int32_t *answer_start; /* [n] index in the row's ids */
     uint8_t *mask;     /* NULL, or [start[n]] explicit target mask for ids (chat rows): mask[i]=1: id i is a target */
@@ -47,12 +51,18 @@ typedef struct ns_examples { /* tokenised data set, in file order */
     char format[96];
     char layout[256]; /* chat rows: the template's file, or the name of the shipped layout */
     char hash[17];
+    int64_t n_ids; /* of all rows */
 } ns_examples;
 void ns_examples_free(ns_examples *ex);
 
 static inline int64_t ns_examples_line(const ns_examples *ex, int64_t row)
 {
     return ex->line ? ex->line[row] : row + 1;
+}
+
+static inline int64_t ns_examples_len(const ns_examples *ex, int64_t row) /* ids */
+{
+    return ex->len ? ex->len[row] : ex->start[row + 1] - ex->start[row];
 }
 
 /* What happens to a row of more than max_seq_length ids. */

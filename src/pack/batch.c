@@ -84,7 +84,7 @@ ns_status ns_batch_fill(ns_batch *b, const ns_examples *ex, const int64_t *rows,
         if (e == -1) continue;
         NS_FAIL_IF(e < 0 || e >= ex->n, NS_ERR_INTERNAL, "row %" PRId64 " of a data set of %" PRId64 " rows", e, ex->n);
         const int32_t *ids = ex->ids + ex->start[e];
-        int64_t len = ex->start[e + 1] - ex->start[e] - 1;
+        int64_t len = ns_examples_len(ex, e) - 1;
         if (len < 1) continue;
         NS_FAIL_IF(s == b->S_cap, NS_ERR_INTERNAL, "micro-batch is full: capacity %d segments, %" PRId64 " rows given",
                    b->S_cap, n_rows);
@@ -117,7 +117,11 @@ double ns_examples_targets(const ns_examples *ex, const int64_t *rows, int64_t n
     int64_t n = 0;
     for (int64_t i = 0; i < n_rows; i++) {
         if (rows[i] < 0) continue;
-        int64_t len = ex->start[rows[i] + 1] - ex->start[rows[i]];
+        if (ex->targets) {
+            n += ex->targets[rows[i]];
+            continue;
+        }
+        int64_t len = ns_examples_len(ex, rows[i]);
         for (int64_t q = 1; q < len; q++) n += is_target(ex, rows[i], q);
     }
     return (double)n;

@@ -186,6 +186,45 @@ done:
     return st;
 }
 
+ns_status ns_bins_assign_chunks(ns_bins *out, const int32_t *len, int64_t n, int32_t pack, ns_pack_algorithm how,
+                                uint32_t seed, int64_t chunk, ns_error *err)
+{
+    ns_bins b = {0};
+    ns_status st = NS_OK;
+    int64_t k = (n + chunk - 1) / chunk, from = 0;
+    memset(out, 0, sizeof *out);
+    NS_FAIL_IF(n < 1, NS_ERR_INPUT, "no sample to pack");
+    NS_CHECK(st, ns_alloc((void **)&out->item, (size_t)n * sizeof *out->item, "bins.item", err), "bins");
+    NS_CHECK(st, ns_alloc((void **)&out->start, sizeof *out->start, "bins.start", err), "bins");
+    for (int64_t c = 0; c < k; c++) {
+        int64_t m = n / k + (c < n % k);
+        ns_bins_free(&b);
+        NS_CHECK(st, ns_bins_assign(&b, len + from, m, pack, how, seed + (uint32_t)c, err), "chunk %" PRId64, c);
+        NS_CHECK(st,
+                 ns_realloc((void **)&out->start, (size_t)(out->n + b.n + 1) * sizeof *out->start, "bins.start", err),
+                 "bins");
+        for (int64_t i = 0; i <= b.n; i++) out->start[out->n + i] = from + b.start[i];
+        for (int64_t i = 0; i < m; i++) out->item[from + i] = from + b.item[i];
+        out->n += b.n;
+        from += m;
+    }
+done:
+    ns_bins_free(&b);
+    if (st != NS_OK) ns_bins_free(out);
+    return st;
+}
+
+int ns_pack_algorithm_parse(ns_pack_algorithm *out, const char *name)
+{
+    static const char *const names[] = {"first_fit_shuffle", "first_fit_decreasing", "best_fit"};
+    for (int i = 0; i < 3; i++)
+        if (!strcmp(name, names[i])) {
+            *out = (ns_pack_algorithm)i;
+            return 1;
+        }
+    return 0;
+}
+
 void ns_bins_free(ns_bins *b)
 {
     ns_free(b->start);

@@ -30,6 +30,11 @@ typedef struct ns_bins {
 /* len[i] in 0..pack, pack < 2^30. Err: NS_ERR_INTERNAL for another length: the caller checks and names the row. */
 NS_MUST_USE ns_status ns_bins_assign(ns_bins *out, const int32_t *len, int64_t n, int32_t pack, ns_pack_algorithm how,
                                      uint32_t seed, ns_error *err);
+/* The same in chunks of at most `chunk` samples, each packed by itself with seed, seed + 1, ...: what ns pack does. */
+NS_MUST_USE ns_status ns_bins_assign_chunks(ns_bins *out, const int32_t *len, int64_t n, int32_t pack,
+                                            ns_pack_algorithm how, uint32_t seed, int64_t chunk, ns_error *err);
 void ns_bins_free(ns_bins *b);
+/* "first_fit_shuffle", "first_fit_decreasing", "best_fit"; 0: none of them. */
+int ns_pack_algorithm_parse(ns_pack_algorithm *out, const char *name);
 
 #endif

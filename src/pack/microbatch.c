@@ -27,7 +27,7 @@ void ns_split_free(ns_mb_split *s)
 
 static int64_t tokens(const ns_examples *ex, int64_t row)
 {
-    int64_t n = ex->start[row + 1] - ex->start[row] - 1;
+    int64_t n = ns_examples_len(ex, row) - 1;
     return n > 0 ? n : 0;
 }
 

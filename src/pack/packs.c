@@ -15,7 +15,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "pack/npy.h"
+#include "pack/pack_files.h"
 
 typedef struct sample {
     const int32_t *ids;
@@ -142,9 +142,6 @@ static int trained(const ns_pack_options *o, const sample *s, int64_t q)
     return q >= s->answer - 1 && s->ids[q] != o->eos;
 }
 
-static const char *const suffix[3] = {"input_ids", "loss_mask", "seq_start_id"};
-static const char *const descr[3] = {"<i4", "|b1", "<i4"};
-
 typedef struct outputs {
     ns_file *file[3];
     char path[3][4200], tmp[3][4210];
@@ -153,10 +150,10 @@ typedef struct outputs {
 static ns_status open_outputs(outputs *f, const char *base, int64_t rows, int64_t width, int64_t most, ns_error *err)
 {
     for (int k = 0; k < 3; k++) {
-        snprintf(f->path[k], sizeof f->path[k], "%s.%s.npy", base, suffix[k]);
+        snprintf(f->path[k], sizeof f->path[k], "%s.%s.npy", base, ns_pack_suffix[k]);
         snprintf(f->tmp[k], sizeof f->tmp[k], "%s.tmp", f->path[k]);
         NS_TRY(ns_file_create(&f->file[k], f->tmp[k], err), "pack files");
-        NS_TRY(ns_npy_write_header(f->file[k], descr[k], rows, k == 2 ? most : width, err), "%s", f->tmp[k]);
+        NS_TRY(ns_npy_write_header(f->file[k], ns_pack_descr[k], rows, k == 2 ? most : width, err), "%s", f->tmp[k]);
     }
     return NS_OK;
 }
@@ -207,7 +204,8 @@ done:
     return st;
 }
 
-static ns_status write_meta(const packer *p, const char *base, const ns_pack_sum *sum, ns_error *err)
+/* The meta file, from what it says. */
+static ns_status put_meta(const ns_pack_files *f, const char *base, int64_t packs, ns_error *err)
 {
     char path[4200];
     ns_buf b = {0};
@@ -215,18 +213,35 @@ static ns_status write_meta(const packer *p, const char *base, const ns_pack_sum
     snprintf(path, sizeof path, "%s.meta.json", base);
     NS_CHECK(st,
              ns_buf_printf(&b, err,
-                           "{\"format\": 1, \"pack_size\": %d, \"context_parallel_size\": %" PRId64
-                           ", \"packs\": %" PRId64 ", \"samples\": %" PRId64 ", \"tokens\": %" PRId64
-                           ", \"eos_id\": %d, \"loss_mask\": \"%s\", \"tokenizer\": ",
-                           p->o->size, p->o->cp, sum->packs, sum->samples, sum->tokens, p->o->eos,
-                           p->o->exact_mask ? "exact" : "original"),
+                           "{\"format\": 1, \"pack_size\": %" PRId64 ", \"context_parallel_size\": %" PRId64
+                           ", \"packs\": %" PRId64,
+                           f->size, f->cp, packs),
              "meta");
-    NS_CHECK(st, ns_json_write_str(&b, (ns_str){p->o->tokenizer, strlen(p->o->tokenizer)}, NS_JSON_UTF8, err), "meta");
+    if (f->samples >= 0)
+        NS_CHECK(st, ns_buf_printf(&b, err, ", \"samples\": %" PRId64 ", \"tokens\": %" PRId64, f->samples, f->tokens),
+                 "meta");
+    NS_CHECK(st, ns_buf_printf(&b, err, ", \"eos_id\": %" PRId64 ", \"loss_mask\": \"%s\"", f->eos, f->mask), "meta");
+    if (f->tokenizer_hash[0]) {
+        NS_CHECK(st, ns_buf_printf(&b, err, ", \"tokenizer_hash\": \"%s\", \"tokenizer\": ", f->tokenizer_hash),
+                 "meta");
+        NS_CHECK(st, ns_json_write_str(&b, (ns_str){f->tokenizer_path, strlen(f->tokenizer_path)}, NS_JSON_UTF8, err),
+                 "meta");
+    }
     NS_CHECK(st, ns_buf_adds(&b, "}\n", err), "meta");
     NS_CHECK(st, ns_file_replace(path, b.data, b.len, err), "meta");
 done:
     ns_buf_free(&b);
     return st;
+}
+
+static ns_status write_meta(const packer *p, const char *base, const ns_pack_sum *sum, ns_error *err)
+{
+    const ns_pack_options *o = p->o;
+    ns_pack_files f = {.size = o->size, .cp = o->cp, .eos = o->eos, .samples = sum->samples, .tokens = sum->tokens};
+    snprintf(f.mask, sizeof f.mask, "%s", o->exact_mask ? "exact" : "original");
+    snprintf(f.tokenizer_hash, sizeof f.tokenizer_hash, "%s", o->tokenizer_hash);
+    snprintf(f.tokenizer_path, sizeof f.tokenizer_path, "%s", o->tokenizer);
+    return put_meta(&f, base, sum->packs, err);
 }
 
 ns_status ns_packs_write(const ns_pack_set *set, const char *base, const ns_pack_options *o, ns_pack_sum *sum,
@@ -253,59 +268,7 @@ done:
 }
 
 /* ---- merge ---- */
-typedef struct pack_in {
-    ns_npy a[3];
-    int64_t size, cp, eos; /* of the meta file; size -1: there is none */
-    char mask[16];
-} pack_in;
-
-static ns_status read_meta(pack_in *in, const char *prefix, ns_error *err)
-{
-    char path[4200];
-    ns_arena a = NS_ARENA_INIT("packs.meta");
-    ns_buf b = {0};
-    ns_json *v;
-    ns_status st = NS_OK;
-    in->size = -1;
-    snprintf(path, sizeof path, "%s.meta.json", prefix);
-    if (!ns_path_exists(path)) {
-        NS_WARN("%s: packed by another program: pack size, tokenizer and padding cannot be compared", prefix);
-        return NS_OK;
-    }
-    NS_CHECK(st, ns_file_read(&b, path, err), "meta");
-    NS_CHECK(st, ns_json_parse(&v, &a, b.data ? b.data : "", b.len, path, 0, err), "meta");
-    const ns_json *m = ns_json_get(v, "loss_mask");
-    NS_BAIL_IF(st,
-               v->type != NS_JSON_OBJECT || !ns_json_is_int(ns_json_get(v, "pack_size"), &in->size) ||
-                   !ns_json_is_int(ns_json_get(v, "context_parallel_size"), &in->cp) ||
-                   !ns_json_is_int(ns_json_get(v, "eos_id"), &in->eos) || !m || m->type != NS_JSON_STRING,
-               NS_ERR_INPUT, "%s: no pack_size, context_parallel_size, eos_id and loss_mask", path);
-    snprintf(in->mask, sizeof in->mask, "%.*s", (int)(m->s.n < 15 ? m->s.n : 15), m->s.p);
-done:
-    ns_buf_free(&b);
-    ns_arena_free(&a);
-    return st;
-}
-
-static ns_status open_pack(pack_in *in, const char *prefix, ns_error *err)
-{
-    char path[4200];
-    for (int k = 0; k < 3; k++) {
-        snprintf(path, sizeof path, "%s.%s.npy", prefix, suffix[k]);
-        NS_TRY(ns_npy_open(&in->a[k], path, err), "%s", prefix);
-        NS_FAIL_IF(in->a[k].item != (k == 1 ? 1u : 4u), NS_ERR_INPUT, "%s: items %s, expected %s", path, in->a[k].descr,
-                   descr[k]);
-        NS_FAIL_IF(in->a[k].rows != in->a[0].rows, NS_ERR_MISMATCH,
-                   "%s: %" PRId64 " rows, input_ids has %" PRId64 ": the three files do not belong together", path,
-                   in->a[k].rows, in->a[0].rows);
-    }
-    NS_FAIL_IF(in->a[1].cols != in->a[0].cols, NS_ERR_MISMATCH,
-               "%s: loss_mask is %" PRId64 " wide, input_ids %" PRId64 ": the files do not belong together", prefix,
-               in->a[1].cols, in->a[0].cols);
-    return read_meta(in, prefix, err);
-}
-
-static ns_status check_fit(const pack_in *x, const char *a, const pack_in *y, const char *b, ns_error *err)
+static ns_status check_fit(const ns_pack_files *x, const char *a, const ns_pack_files *y, const char *b, ns_error *err)
 {
     if (x->size < 0 || y->size < 0) return NS_OK;
     NS_FAIL_IF(x->size != y->size, NS_ERR_MISMATCH, "%s has packs of %" PRId64 ", %s of %" PRId64, a, x->size, b,
@@ -314,10 +277,13 @@ static ns_status check_fit(const pack_in *x, const char *a, const pack_in *y, co
                "%s and %s differ in context_parallel_size (%" PRId64 ", %" PRId64 "), EOS (%" PRId64 ", %" PRId64
                ") or loss mask (%s, %s): pack them alike",
                a, b, x->cp, y->cp, x->eos, y->eos, x->mask, y->mask);
+    NS_FAIL_IF(*x->tokenizer_hash && *y->tokenizer_hash && strcmp(x->tokenizer_hash, y->tokenizer_hash),
+               NS_ERR_MISMATCH, "%s was made with tokenizer %s, %s with another, %s: pack them alike", a,
+               x->tokenizer_path, b, y->tokenizer_path);
     return NS_OK;
 }
 
-static ns_status copy_rows(outputs *f, const pack_in *in, const int64_t cols[3], ns_error *err)
+static ns_status copy_rows(outputs *f, const ns_pack_files *in, const int64_t cols[3], ns_error *err)
 {
     static const unsigned char minus[256] = {[0 ... 255] = 255}, ones[256] = {[0 ... 255] = 1};
     for (int64_t i = 0; i < in->a[0].rows; i++)
@@ -333,26 +299,27 @@ static ns_status copy_rows(outputs *f, const pack_in *in, const int64_t cols[3],
 }
 
 /* What the packs have in common; nothing where one of them does not say. */
-static ns_status merge_meta(const pack_in *in, size_t n, const char *output, int64_t rows, ns_error *err)
+static ns_status merge_meta(const ns_pack_files *in, size_t n, const char *output, int64_t rows, ns_error *err)
 {
-    char path[4200], text[512];
+    ns_pack_files all = in[0];
+    char path[4200];
     int known = 1;
-    for (size_t i = 0; i < n; i++) known &= in[i].size >= 0;
-    snprintf(path, sizeof path, "%s.meta.json", output);
-    if (!known) {
-        (void)remove(path); /* of an older pack of that name */
-        return NS_OK;
+    all.samples = all.tokens = 0;
+    for (size_t i = 0; i < n; i++) {
+        known &= in[i].size >= 0;
+        if (!in[i].tokenizer_hash[0]) all.tokenizer_hash[0] = 0;
+        all.tokens = all.samples < 0 || in[i].samples < 0 ? -1 : all.tokens + in[i].tokens;
+        all.samples = all.samples < 0 || in[i].samples < 0 ? -1 : all.samples + in[i].samples;
     }
-    int len = snprintf(text, sizeof text,
-                       "{\"format\": 1, \"pack_size\": %" PRId64 ", \"context_parallel_size\": %" PRId64
-                       ", \"packs\": %" PRId64 ", \"eos_id\": %" PRId64 ", \"loss_mask\": \"%s\"}\n",
-                       in[0].size, in[0].cp, rows, in[0].eos, in[0].mask);
-    return ns_file_replace(path, text, (size_t)len, err);
+    snprintf(path, sizeof path, "%s.meta.json", output);
+    if (known) return put_meta(&all, output, rows, err);
+    (void)remove(path); /* of an older pack of that name */
+    return NS_OK;
 }
 
 ns_status ns_packs_merge(const char *const *prefix, size_t n, const char *output, ns_error *err)
 {
-    pack_in *in = NULL;
+    ns_pack_files *in = NULL;
     outputs f = {0};
     int64_t rows = 0, cols[3] = {0};
     ns_status st = NS_OK;
@@ -365,7 +332,7 @@ ns_status ns_packs_merge(const char *const *prefix, size_t n, const char *output
     }
     NS_TRY(ns_alloc((void **)&in, n * sizeof *in, "packs.merge", err), "merge");
     for (size_t i = 0; i < n; i++) {
-        NS_CHECK(st, open_pack(&in[i], prefix[i], err), "merge");
+        NS_CHECK(st, ns_pack_files_open(&in[i], prefix[i], err), "merge");
         NS_CHECK(st, check_fit(&in[0], prefix[0], &in[i], prefix[i], err), "merge");
         NS_INFO("%s: %" PRId64 " packs", prefix[i], in[i].a[0].rows);
         rows += in[i].a[0].rows;
@@ -379,8 +346,7 @@ ns_status ns_packs_merge(const char *const *prefix, size_t n, const char *output
     NS_INFO("%s: %" PRId64 " packs in all", output, rows);
 done:
     drop_outputs(&f);
-    for (size_t i = 0; i < n; i++)
-        for (int k = 0; k < 3; k++) ns_npy_close(&in[i].a[k]);
+    for (size_t i = 0; i < n; i++) ns_pack_files_close(&in[i]);
     ns_free(in);
     return st;
 }

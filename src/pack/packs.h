@@ -24,6 +24,7 @@ typedef struct ns_pack_options {
     int32_t eos;
     int exact_mask; /* 1: a position is trained iff its label is a target; 0: the original's rule */
     const char *tokenizer;
+    char tokenizer_hash[17]; /* pack_files.h */
 } ns_pack_options;
 
 typedef struct ns_pack_sum {

@@ -100,9 +100,10 @@ ns_status ns_sft_record_step(ns_sft *t, double loss, double grad_norm, double lr
     if (t->o->clip > 0) snprintf(norm, sizeof norm, "\"grad_norm\": %.9g, ", grad_norm);
     snprintf(line, sizeof line,
              "{\"step\": %" PRId64 ", \"loss\": %.9g, %s\"lr\": %.9g, \"consumed_samples\": %" PRId64
-             ", \"epoch\": %.0f, \"tokens\": %" PRId64 ", \"step_time\": %.6f, \"tokens_per_s\": %.1f}\n",
-             step + 1, loss, norm, lr, t->state.consumed_samples + t->o->train.gbs, epoch, tokens, step_s,
-             (double)tokens / step_s);
+             ", \"epoch\": %.0f, \"examples\": %" PRId64 ", \"tokens\": %" PRId64 ", \"target_tokens\": %" PRId64
+             ", \"step_time\": %.6f, \"tokens_per_s\": %.1f}\n",
+             step + 1, loss, norm, lr, t->state.consumed_samples + t->o->train.gbs, epoch, t->step_examples, tokens,
+             t->step_targets, step_s, (double)tokens / step_s);
     NS_TRY(put_line(t, line, err), "%s", "step");
     if (!t->events) return NS_OK;
     NS_TRY(ns_tfevents_scalar(t->events, "train/loss", step, loss, err), "events");
@@ -112,6 +113,8 @@ ns_status ns_sft_record_step(ns_sft *t, double loss, double grad_norm, double lr
                               (double)(t->state.consumed_samples + t->o->train.gbs), err),
            "events");
     NS_TRY(ns_tfevents_scalar(t->events, "train/step_time", step, step_s, err), "events");
+    NS_TRY(ns_tfevents_scalar(t->events, "train/examples", step, (double)t->step_examples, err), "events");
+    NS_TRY(ns_tfevents_scalar(t->events, "train/target_tokens", step, (double)t->step_targets, err), "events");
     return ns_tfevents_scalar(t->events, "train/epoch", step, epoch, err);
 }
 

@@ -59,8 +59,30 @@ static ns_status put(ns_buf *out, const char *path, int64_t line, const char *re
     return ns_buf_adds(out, "}\n", err);
 }
 
-static ns_status add_rows(ns_file *f, ns_buf *b, const ns_examples *r, const char *path, ns_error *err)
+/* Of packs only what trains nothing: the rest happened when they were made. */
+static ns_status add_packs(ns_file *f, ns_buf *b, const ns_examples *r, const ns_packed *p, const char *path,
+                           ns_error *err)
 {
+    for (int64_t i = 0; i < p->packs.n; i++)
+        for (int64_t e = p->packs.start[i]; e < p->packs.start[i + 1]; e++) {
+            if (r->targets[e]) continue;
+            NS_TRY(ns_buf_adds(b, "{\"file\": ", err), "row report");
+            NS_TRY(ns_json_write_str(b, (ns_str){path, strlen(path)}, NS_JSON_UTF8, err), "row report");
+            NS_TRY(ns_buf_printf(b, err,
+                                 ", \"pack\": %" PRId64 ", \"sequence\": %" PRId64 ", \"reason\": \"no_target\"}\n", i,
+                                 e - p->packs.start[i]),
+                   "row report");
+            if (b->len <= 1 << 16) continue;
+            NS_TRY(ns_file_write(f, b->data, b->len, err), "row report");
+            ns_buf_clear(b);
+        }
+    return NS_OK;
+}
+
+static ns_status add_rows(ns_file *f, ns_buf *b, const ns_examples *r, const ns_packed *p, const char *path,
+                          ns_error *err)
+{
+    if (r->map[0].data) return add_packs(f, b, r, p, path, err);
     for (int64_t i = 0, d = 0; i <= r->n; i++) {
         int64_t line = i < r->n ? ns_examples_line(r, i) : INT64_MAX;
         for (; d < r->n_dropped && r->dropped[d].line < line; d++)
@@ -94,8 +116,9 @@ ns_status ns_sft_row_report(const ns_sft *t, ns_error *err)
     snprintf(tmp, sizeof tmp, "%s.tmp", path);
     NS_CHECK(st, ns_mkdirs(t->train_dir, err), "make %s", t->train_dir);
     NS_CHECK(st, ns_file_create(&f, tmp, err), "row report");
-    NS_CHECK(st, add_rows(f, &b, &t->rows, t->o->train.file_path, err), "row report");
-    if (!t->val_is_train) NS_CHECK(st, add_rows(f, &b, &t->val_rows, t->o->val.file_path, err), "row report");
+    NS_CHECK(st, add_rows(f, &b, &t->rows, &t->packs, t->o->train.file_path, err), "row report");
+    if (!t->val_is_train)
+        NS_CHECK(st, add_rows(f, &b, &t->val_rows, &t->val_packs, t->o->val.file_path, err), "row report");
     if (b.len) NS_CHECK(st, ns_file_write(f, b.data, b.len, err), "row report");
     NS_CHECK(st, ns_file_close(&f, err), "row report");
     if (rename(tmp, path) != 0) st = ns_error_set(err, NS_ERR_IO, __FILE__, __LINE__, "%s: rename failed", path);

@@ -11,35 +11,6 @@
 #include "base/log.h"
 #include "train/sft.h"
 
-static ns_status load_rows(ns_sft *t, ns_examples *out, const ns_sft_data_options *d, ns_threads *pool, ns_error *err)
-{
-    ns_rows_options r = NS_ROWS_OPTIONS_DEFAULT;
-    r.prompt_template = d->prompt_template;
-    r.label_key = d->label_key;
-    r.truncation_field = d->truncation_field;
-    (void)ns_rows_long_parse(&r.too_long, d->truncation_method); /* one of the choices */
-    r.add_sep = d->add_sep;
-    r.sep_id = (int32_t)d->sep_id;
-    r.max_seq_length = d->max_seq_length;
-    r.add_bos = d->add_bos;
-    r.add_eos = d->add_eos;
-    r.eos_id = ns_tok_eos(t->tok);
-    r.bos_id = ns_tok_bos(t->tok);
-    r.chat = t->chat;
-    NS_FAIL_IF(d->add_eos && r.eos_id < 0, NS_ERR_CONFIG, "add_eos=True, but the tokenizer names no EOS token");
-    NS_FAIL_IF(d->add_bos && r.bos_id < 0, NS_ERR_CONFIG, "add_bos=True, but the tokenizer names no BOS token");
-    NS_TRY(ns_rows_load(out, d->file_path, t->tok, &r, pool, err), "rows of %s", d->file_path);
-    NS_FAIL_IF(out->n == 0, NS_ERR_INPUT,
-               "%s: no rows are left: all %" PRId64 " are longer than max_seq_length=%" PRId64, d->file_path,
-               out->n_dropped, d->max_seq_length);
-    for (int64_t i = 0; i < out->start[out->n]; i++)
-        NS_FAIL_IF(out->ids[i] >= t->arch.vocab, NS_ERR_MISMATCH,
-                   "%s: token id %d, but the model has %" PRId64
-                   " rows of vocabulary: tokenizer and model do not belong together",
-                   d->file_path, out->ids[i], t->arch.vocab);
-    return NS_OK;
-}
-
 /* int: that many; float: fraction (>= 1: all); null or negative: all. */
 static int64_t limited(const ns_node *n, int64_t total)
 {
@@ -52,11 +23,12 @@ static int64_t limited(const ns_node *n, int64_t total)
 static ns_status count_steps(ns_sft *t, ns_error *err)
 {
     ns_sft_options *o = t->o;
-    int64_t n = t->rows.n, gbs = o->train.gbs;
+    int64_t n = ns_sft_units(t, 0), gbs = o->train.gbs, dp = t->packs.packs.n ? ns_ranks_dp(&t->ranks) : 1;
     NS_FAIL_IF(n < gbs, NS_ERR_CONFIG,
-               "data set smaller than one global batch: %s has %" PRId64 " rows, global_batch_size is %" PRId64
-               ": use ++model.data.train_ds.global_batch_size=%" PRId64 " or less",
-               o->train.file_path, n, gbs, n >= 40 ? n / 20 : 1);
+               "data set smaller than one global batch: %s has %" PRId64 " %s, global_batch_size is %" PRId64
+               ": use ++model.data.train_ds.global_batch_%s=%" PRId64 " or less",
+               o->train.file_path, n, t->packs.packs.n ? "packs" : "rows", gbs,
+               o->global_examples ? "examples" : "size", o->global_examples || n < 40 * dp ? dp : n / 20 / dp * dp);
     t->steps_per_epoch = limited(o->limit_train_batches, n / gbs);
     NS_FAIL_IF(t->steps_per_epoch < 1, NS_ERR_CONFIG,
                "trainer.sft.limit_train_batches leaves no step in an epoch of %" PRId64, n / gbs);
@@ -79,7 +51,7 @@ static ns_status count_steps(ns_sft *t, ns_error *err)
             t->val_interval = (int64_t)((double)t->steps_per_epoch * v->f);
     }
     NS_FAIL_IF(t->max_steps < 1, NS_ERR_CONFIG, "trainer.sft.max_steps=%" PRId64 ": nothing to train", o->max_steps);
-    int64_t nv = t->val_is_train ? t->rows.n : t->val_rows.n;
+    int64_t nv = ns_sft_units(t, 1);
     t->n_val_batches = limited(o->limit_val_batches, (nv + (o->val.drop_last ? 0 : o->val.gbs - 1)) / o->val.gbs);
     NS_FAIL_IF(t->n_val_batches == 0 && o->val.drop_last && nv < o->val.gbs, NS_ERR_CONFIG,
                "model.data.validation_ds.drop_last=True leaves no batch of %" PRId64 " from %" PRId64
@@ -107,23 +79,56 @@ static int n_threads(const ns_sft *t)
     return all / local > 1 ? all / local : 1;
 }
 
+/* Tokens and segments of a micro-batch, rows of a global batch: the larger of what training and validation need. */
+static ns_status capacity(ns_sft *t, int64_t *tokens, int64_t *split_rows, ns_error *err)
+{
+    const ns_sft_options *o = t->o;
+    int64_t T = 1, S = 1, size = ns_sft_pack_size(t);
+    *split_rows = 1;
+    for (int val = 0; val < (t->val_is_train ? 1 : 2); val++) {
+        const ns_examples *r = val ? &t->val_rows : &t->rows;
+        const ns_packed *p = val ? &t->val_packs : &t->packs;
+        const ns_sft_data_options *d = val ? &o->val : &o->train;
+        int64_t gbs = d->gbs, mbs = d->mbs;
+        if (t->val_is_train && o->val.gbs > gbs) gbs = o->val.gbs;
+        if (t->val_is_train && o->val.mbs > mbs) mbs = o->val.mbs;
+        int64_t most = gbs < 1024 ? gbs : 1024, tokens_most = mbs * (r->longest > 2 ? r->longest - 1 : 1);
+        if (most < mbs) most = mbs;
+        if (val && o->train.packed) most = mbs; /* laid out as training's segments are */
+        if (p->packs.n) most = p->most, tokens_most = p->longest;
+        if (!val && size) {
+            NS_TRY(ns_packed_most(&most, r, (int32_t)size, err), "%s", "segments of a pack");
+            if (most > gbs) most = gbs;
+            tokens_most = size;
+            NS_FAIL_IF(r->longest - 1 > size, NS_ERR_CONFIG,
+                       "a row has %" PRId64 " tokens, more than model.data.train_ds.pack_size=%" PRId64
+                       ": set ++model.data.train_ds.max_seq_length=%" PRId64 " or less, or a larger pack_size",
+                       r->longest - 1, size, size);
+        }
+        if (p->packs.n) gbs *= p->most;
+        if (gbs > *split_rows) *split_rows = gbs;
+        if (most > S) S = most;
+        if (tokens_most > T) T = tokens_most;
+    }
+    *tokens = (T + 127) / 128 * 128;
+    t->S_cap = (int32_t)S;
+    return NS_OK;
+}
+
 static ns_status plan_memory(ns_sft *t, ns_error *err)
 {
     const ns_sft_options *o = t->o;
     const ns_examples *v = t->val_is_train ? &t->rows : &t->val_rows;
     int64_t longest = t->rows.longest > v->longest ? t->rows.longest : v->longest;
     int64_t mbs = o->train.mbs > o->val.mbs ? o->train.mbs : o->val.mbs,
-            gbs = o->train.gbs > o->val.gbs ? o->train.gbs : o->val.gbs;
-    int64_t T = mbs * (longest > 2 ? longest - 1 : 1);
-    T = (T + 127) / 128 * 128;
+            gbs = o->train.gbs > o->val.gbs ? o->train.gbs : o->val.gbs, T = 0, split_rows = 0;
+    NS_TRY(capacity(t, &T, &split_rows, err), "%s", "capacity");
     NS_FAIL_IF(T > INT32_MAX / 4, NS_ERR_CONFIG,
                "micro_batch_size=%" PRId64 " x longest row %" PRId64 " tokens is too large: lower micro_batch_size",
                mbs, longest);
     t->T_cap = (int32_t)T;
     int cp = ns_ranks_cp(&t->ranks);
     t->most_micro = (gbs + ns_ranks_dp(&t->ranks) - 1) / ns_ranks_dp(&t->ranks);
-    t->S_cap = (int32_t)(gbs < 1024 ? gbs : 1024);
-    if (t->S_cap < mbs) t->S_cap = (int32_t)mbs;
     ns_model_options m = {.dt = !strcmp(o->precision, "32") ? NS_DTYPE_F32 : NS_DTYPE_BF16,
                           .T_cap = ns_batch_part_rows(t->T_cap, t->S_cap, cp),
                           .S_cap = cp > 1 ? 2 * t->S_cap : t->S_cap,
@@ -154,7 +159,7 @@ static ns_status plan_memory(ns_sft *t, ns_error *err)
             ns_param *p = &t->engine.part.params[i];
             if (p->cols == 1) p->decays = 0;
         }
-    NS_TRY(ns_split_new(&t->split, gbs, err), "batches");
+    NS_TRY(ns_split_new(&t->split, split_rows, err), "batches");
     NS_TRY(ns_sft_step_new(t, gbs, err), "batches");
     NS_TRY(ns_batch_new(&t->batch, t->T_cap, t->S_cap, err), "batches");
     if (cp > 1) NS_TRY(ns_batch_part_new(&t->part, t->T_cap, t->S_cap, cp, err), "batches");
@@ -178,19 +183,15 @@ ns_status ns_sft_open(ns_sft *t, ns_sft_options *o, ns_error *err)
     NS_TRY(ns_sft_open_chat(t, err), "chat rows");
     ns_threads *pool = NULL;
     NS_TRY(ns_threads_new(&pool, n_threads(t), err), "threads");
-    ns_status st = load_rows(t, &t->rows, &o->train, pool, err);
-    t->val_is_train = !strcmp(o->val.file_path, o->train.file_path);
-    if (st == NS_OK && !t->val_is_train) st = load_rows(t, &t->val_rows, &o->val, pool, err);
+    ns_status st = ns_sft_open_data(t, pool, err);
     ns_threads_free(&pool);
-    NS_TRY(st, "load data");
-    NS_TRY(ns_sft_check_rows(t, &t->rows, o->train.file_path, err), "training rows");
-    if (!t->val_is_train) NS_TRY(ns_sft_check_rows(t, &t->val_rows, o->val.file_path, err), "validation rows");
+    NS_TRY(st, "%s", "data");
     NS_TRY(count_steps(t, err), "steps");
     ns_sampler_kind kind = !strcmp(o->sampler, "megatron") ? NS_SAMPLER_MEGATRON : NS_SAMPLER_GLOBAL;
-    NS_TRY(ns_sampler_init(&t->sampler, kind, t->rows.n, o->train.gbs, o->train.mbs, ns_ranks_dp(&t->ranks),
+    NS_TRY(ns_sampler_init(&t->sampler, kind, ns_sft_units(t, 0), o->train.gbs, o->train.mbs, ns_ranks_dp(&t->ranks),
                            (uint64_t)o->seed, err),
            "sampler");
-    int64_t nv = t->val_is_train ? t->rows.n : t->val_rows.n;
+    int64_t nv = ns_sft_units(t, 1);
     NS_TRY(
         ns_sampler_init(&t->val_sampler, NS_SAMPLER_SEQUENTIAL, nv, o->val.gbs, o->val.mbs, 1, (uint64_t)o->seed, err),
         "validation sampler");
@@ -257,8 +258,10 @@ static ns_status report_pipeline(const ns_sft *t, ns_buf *out, ns_error *err)
 {
     NS_TRY(report_stages(t, out, 0, err), "%s", "stages");
     const double p = ns_ranks_pp(&t->ranks),
-                 tokens = (double)t->o->train.gbs * (double)t->rows.start[t->rows.n] / (double)t->rows.n,
-                 m = ceil(tokens / (double)ns_ranks_dp(&t->ranks) / (double)t->T_cap), idle = (p - 1) / (m + p - 1);
+                 tokens = (double)t->o->train.gbs * (double)t->rows.n_ids / (double)t->rows.n,
+                 m = t->packs.packs.n ? (double)t->most_micro
+                                      : ceil(tokens / (double)ns_ranks_dp(&t->ranks) / (double)t->T_cap),
+                 idle = (p - 1) / (m + p - 1);
     NS_TRY(ns_buf_printf(
                out, err,
                "pipeline   about %.0f micro-batches a step and data rank: stages idle %.0f %% of a step (model)%s\n", m,
@@ -289,16 +292,18 @@ ns_status ns_sft_report(const ns_sft *t, ns_buf *out, int json, ns_error *err)
             disk = saves ? kept * model + (o->keep_optimizer + 1) * (one - model) + model : 0;
     uint64_t free_bytes = 0;
     NS_TRY(ns_disk_free(&free_bytes, t->train_dir, err), "disk");
-    double flops = t->engine.step_flops * (double)t->rows.start[t->rows.n] / (double)t->engine.opt.T_cap *
-                   (double)t->max_steps * (double)o->train.gbs / (double)t->rows.n;
+    const ns_packed *packs = t->packs.packs.n ? &t->packs : NULL;
+    double flops = t->engine.step_flops * (double)(packs ? packs->tokens : t->rows.n_ids) /
+                   (double)t->engine.opt.T_cap * (double)t->max_steps * (double)o->train.gbs /
+                   (double)ns_sft_units(t, 0);
     if (json) {
         NS_TRY(ns_buf_printf(out, err,
                              "{\"rows\": %" PRId64 ", \"tokens\": %" PRId64 ", \"target_tokens\": %" PRId64
                              ", \"steps\": %" PRId64 ", \"steps_per_epoch\": %" PRId64 ", \"saves\": %" PRId64
                              ", \"disk_bytes\": %" PRId64 ", \"parameters\": %" PRId64
                              ", \"micro_batch_tokens\": %d, \"training_flops\": %.4g",
-                             t->rows.n, t->rows.start[t->rows.n], t->rows.n_targets, t->max_steps, t->steps_per_epoch,
-                             saves, disk, t->engine.table.n_elements, t->T_cap, flops),
+                             t->rows.n, t->rows.n_ids, t->rows.n_targets, t->max_steps, t->steps_per_epoch, saves, disk,
+                             t->engine.table.n_elements, t->T_cap, flops),
                "report");
         if (ns_ranks_pp(&t->ranks) > 1) NS_TRY(report_stages(t, out, 1, err), "report");
         NS_TRY(ns_buf_adds(out, ", \"memory\": ", err), "report");
@@ -316,15 +321,24 @@ ns_status ns_sft_report(const ns_sft *t, ns_buf *out, int json, ns_error *err)
            "report");
     NS_TRY(ns_buf_printf(out, err,
                          "rows       %" PRId64 " (%s%s%s), %" PRId64 " tokens, %" PRId64 " trained tokens (%.1f %%)\n",
-                         t->rows.n, t->rows.format, t->rows.layout[0] ? ", layout " : "", t->rows.layout,
-                         t->rows.start[t->rows.n], t->rows.n_targets,
-                         100.0 * (double)t->rows.n_targets / (double)t->rows.start[t->rows.n]),
+                         t->rows.n, t->rows.format, t->rows.layout[0] ? ", layout " : "", t->rows.layout, t->rows.n_ids,
+                         t->rows.n_targets, 100.0 * (double)t->rows.n_targets / (double)t->rows.n_ids),
            "report");
+    if (packs)
+        NS_TRY(ns_buf_printf(out, err,
+                             "packs      %" PRId64 " of %" PRId64 " tokens, %.2f %% full, n = %.3f sequences each (at "
+                             "most %" PRId64 "); a step is about %.1f examples, %.0f tokens\n",
+                             packs->packs.n, packs->size,
+                             100.0 * (double)packs->stored / ((double)packs->packs.n * (double)packs->size),
+                             (double)packs->samples / (double)packs->packs.n, packs->most,
+                             (double)o->train.gbs * (double)packs->samples / (double)packs->packs.n,
+                             (double)o->train.gbs * (double)packs->tokens / (double)packs->packs.n),
+               "report");
     NS_TRY(ns_buf_printf(out, err,
-                         "steps      %" PRId64 " of %" PRId64 " rows, %.2f epochs (%" PRId64
+                         "steps      %" PRId64 " of %" PRId64 " %s, %.2f epochs (%" PRId64
                          " steps each), micro-batches of up to %d tokens\n",
-                         t->max_steps, o->train.gbs, (double)t->max_steps / (double)t->steps_per_epoch,
-                         t->steps_per_epoch, t->T_cap),
+                         t->max_steps, o->train.gbs, packs ? "packs" : "rows",
+                         (double)t->max_steps / (double)t->steps_per_epoch, t->steps_per_epoch, t->T_cap),
            "report");
     NS_TRY(ns_buf_printf(out, err,
                          "saves      %" PRId64
@@ -345,11 +359,11 @@ ns_status ns_sft_report(const ns_sft *t, ns_buf *out, int json, ns_error *err)
     NS_TRY(ns_buf_adds(out, ns_ranks_world(&t->ranks) > 1 ? "memory plan of rank 0\n" : "memory plan\n", err),
            "report");
     NS_TRY(ns_plan_table(ns_space_plan(t->engine.space), out, 0, err), "report");
-    if (t->max_steps < 20 || o->train.gbs * 10 > t->rows.n) {
-        int64_t good = t->rows.n / 20 > 0 ? t->rows.n / 20 / o->train.mbs * o->train.mbs : o->train.mbs;
-        if (good < o->train.mbs) good = o->train.mbs;
+    if (t->max_steps < 20 || o->train.gbs * 10 > ns_sft_units(t, 0)) {
+        int64_t unit = packs ? ns_ranks_dp(&t->ranks) : o->train.mbs, good = ns_sft_units(t, 0) / 20 / unit * unit;
+        if (good < unit) good = unit;
         NS_TRY(ns_buf_printf(out, err, "warning    %s: consider ++model.data.train_ds.global_batch_size=%" PRId64 "\n",
-                             t->max_steps < 20 ? "fewer than 20 steps" : "a batch is more than a tenth of the rows",
+                             t->max_steps < 20 ? "fewer than 20 steps" : "a batch is more than a tenth of the data",
                              good),
                "report");
     }
@@ -381,6 +395,8 @@ void ns_sft_close(ns_sft *t)
     ns_chat_free(&t->chat);
     ns_examples_free(&t->rows);
     ns_examples_free(&t->val_rows);
+    ns_packed_free(&t->packs);
+    ns_packed_free(&t->val_packs);
     ns_sampler_free(&t->sampler);
     ns_sampler_free(&t->val_sampler);
     ns_split_free(&t->split);

@@ -18,6 +18,7 @@
 #include "model/engine.h"
 #include "pack/sft_data.h"
 #include "pack/microbatch.h"
+#include "pack/packed.h"
 #include "train/pipeline.h"
 #include "train/ranks.h"
 #include "train/schedule.h"
@@ -31,7 +32,8 @@ typedef struct ns_sft {
     ns_tok *tok;
     ns_chat *chat;
     ns_examples rows, val_rows;
-    int val_is_train; /* no validation file: the training rows serve both */
+    ns_packed packs, val_packs; /* packs.n > 0: the sampler draws packs, not rows */
+    int val_is_train;           /* no validation file: the training rows serve both */
     ns_sampler sampler, val_sampler;
     ns_mb_split split;
     ns_batch batch;
@@ -53,6 +55,7 @@ typedef struct ns_sft {
     void *metrics; /* FILE * of metrics.jsonl */
     double started, flops_done;
     int64_t n_saved, tokens_done, targets_done;
+    int64_t step_examples, step_targets; /* of the last step, all ranks */
     char last_saved[4096];
 } ns_sft;
 
@@ -64,6 +67,9 @@ void ns_sft_close(ns_sft *t);
 
 /* ---- between setup.c, loop.c, save.c, record.c ---- */
 /* Chat settings of the options; tokenizer_dir is set. (sft_chat.c) */
+ns_status ns_sft_open_data(ns_sft *t, ns_threads *pool, ns_error *err); /* rows and packs (sft_rows.c) */
+int64_t ns_sft_units(const ns_sft *t, int validation);                  /* what the sampler draws: rows, or packs */
+int64_t ns_sft_pack_size(const ns_sft *t); /* of rows packed step by step (global_batch_examples); 0: not so */
 ns_status ns_sft_open_chat(ns_sft *t, ns_error *err);
 ns_status ns_sft_lock(ns_sft *t, ns_error *err);
 ns_status ns_sft_load_weights(ns_sft *t, ns_error *err); /* base model, or the newest checkpoint */

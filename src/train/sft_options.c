@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pack/packed.h"
 #include "train/stop.h"
 
 #define AT(f) offsetof(ns_sft_options, f)
@@ -34,10 +35,16 @@
         .key = k, .type = NS_OPT_NODE, .at = AT(compat), .def = d, .flags = NS_OPT_COMPAT, .help = h, \
         .compat_note = note                                                                           \
     }
+#define NULLABLE(k, f, lo, hi, none, h)                                                            \
+    {                                                                                              \
+        .key = k, .type = NS_OPT_INT, .at = AT(f), .def = "null", .min = lo, .max = hi, .help = h, \
+        .flags = NS_OPT_NULLABLE, .null_value = none                                               \
+    }
 #define BIG 9e15
 
 #define DATA_ROWS(p, f, inherit)                                                                                      \
-    INT("model.data." p ".global_batch_size", f.gbs, inherit("global_batch_size", "512"), 1, BIG, "rows a step"),     \
+    INT("model.data." p ".global_batch_size", f.gbs, inherit("global_batch_size", "512"), 1, BIG,                     \
+        "rows a step; packs a step with packed_sequence"),                                                            \
         INT("model.data." p ".micro_batch_size", f.mbs, inherit("micro_batch_size", "1"), 1, BIG,                     \
             "rows a forward pass"),                                                                                   \
         INT("model.data." p ".max_seq_length", f.max_seq_length, inherit("max_seq_length", "4096"), 2, BIG,           \
@@ -71,7 +78,7 @@
          .choices = "right|left|drop|error",                                                                          \
          .help = "rows over max_seq_length: the end that is cut, or drop them, or stop"},                             \
         BOOL("model.data." p ".packed_sequence", f.packed, inherit("packed_sequence", "false"),                       \
-             "train on pack files"),                                                                                  \
+             "train on packs: file_path names pack files (X.npy), or rows, which are packed in memory"),              \
         BOOL("model.data." p ".drop_last", f.drop_last, p[0] == 't' ? "true" : "false", "drop the last short batch"), \
         COMPAT("model.data." p ".shuffle", p[0] == 't' ? "true" : "false", "",                                        \
                "training data is always shuffled, validation never"),                                                 \
@@ -208,10 +215,25 @@ const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS] = {
      .at = AT(train.file_path),
      .def = "???",
      .flags = NS_OPT_REQUIRED,
-     .help = "training rows, JSONL"},
+     .help = "training rows, JSONL, or packs: NAME.npy for NAME.[input_ids|loss_mask|seq_start_id].npy"},
     STR("model.data.validation_ds.file_path", val.file_path, NULL,
-        "validation rows, JSONL (default: the training rows)"),
+        "validation rows, JSONL, or packs (default: the training rows)"),
     DATA_ROWS("train_ds", train, OWN),
+    NULLABLE("model.data.train_ds.global_batch_examples", global_examples, 1, BIG, 0,
+             "examples a step instead of global_batch_size: packs as many as hold about so many, rows exactly"),
+    NULLABLE("model.data.train_ds.pack_size", pack.size, 2, 1 << 29, 0,
+             "packed_sequence on rows: tokens of a pack (default: max_seq_length)"),
+    {.key = "model.data.train_ds.packing_algorithm",
+     .type = NS_OPT_STRING,
+     .at = AT(pack.algorithm),
+     .def = "null",
+     .choices = "null|first_fit_shuffle|first_fit_decreasing|best_fit",
+     .flags = NS_OPT_NULLABLE,
+     .help = "packed_sequence on rows: as ns pack (default: first_fit_shuffle)"},
+    NULLABLE("model.data.train_ds.packing_seed", pack.seed, 0, 4294967295.0, -1,
+             "packed_sequence on rows: seed of the packing (default: 0, as ns pack)"),
+    NULLABLE("model.data.train_ds.split_packing_length", pack.chunk, 1, 1e9, -1,
+             "packed_sequence on rows: samples packed together at most (default: 100000, as ns pack)"),
     DATA_ROWS("validation_ds", val, FROM_TRAIN),
     {.key = "model.optim.name",
      .type = NS_OPT_STRING,
@@ -318,10 +340,49 @@ static ns_status check_batches(const ns_sft_data_options *d, const char *which, 
                " x 1 data-parallel rank: use %" PRId64 " or %" PRId64,
                which, d->gbs, d->mbs, d->gbs / d->mbs * d->mbs > 0 ? d->gbs / d->mbs * d->mbs : d->mbs,
                (d->gbs / d->mbs + 1) * d->mbs);
+    int name = ns_packed_is_name(d->file_path);
+    NS_FAIL_IF(name && !d->packed, NS_ERR_CONFIG,
+               "model.data.%s.file_path=%s names pack files: set ++model.data.%s.packed_sequence=True", which,
+               d->file_path, which);
+    NS_FAIL_IF(d->packed && d->mbs != 1 && (name || !strcmp(which, "train_ds")), NS_ERR_CONFIG,
+               "model.data.%s.micro_batch_size=%" PRId64 " with packed_sequence=True: a pack is a micro-batch, use 1",
+               which, d->mbs);
+    return NS_OK;
+}
+
+/* Settings of packing: which of them belong together. */
+static ns_status check_packing(const ns_sft_options *o, ns_error *err)
+{
+    const struct {
+        const char *key;
+        int given;
+    } own[] = {{"pack_size", o->pack.size > 0},
+               {"packing_algorithm", o->pack.algorithm != NULL},
+               {"packing_seed", o->pack.seed >= 0},
+               {"split_packing_length", o->pack.chunk >= 0}};
+    int name = ns_packed_is_name(o->train.file_path);
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
+        NS_FAIL_IF(own[i].given && !o->train.packed, NS_ERR_CONFIG,
+                   "model.data.train_ds.%s is of use only with ++model.data.train_ds.packed_sequence=True", own[i].key);
+        NS_FAIL_IF(own[i].given && name, NS_ERR_CONFIG,
+                   "model.data.train_ds.%s: %s is packed already; this setting packs rows (JSONL) in memory",
+                   own[i].key, o->train.file_path);
+    }
+    if (o->global_examples == 0) return NS_OK;
+    NS_FAIL_IF(!o->train.packed, NS_ERR_CONFIG,
+               "model.data.train_ds.global_batch_examples without packed_sequence=True: rows are examples, set "
+               "++model.data.train_ds.global_batch_size=%" PRId64,
+               o->global_examples);
+    NS_FAIL_IF(o->train.gbs != NS_SFT_DEFAULT_GBS, NS_ERR_CONFIG,
+               "model.data.train_ds.global_batch_examples=%" PRId64 " and global_batch_size=%" PRId64
+               ": set one of them",
+               o->global_examples, o->train.gbs);
+    NS_FAIL_IF(!name && o->pack.chunk >= 0, NS_ERR_CONFIG,
+               "model.data.train_ds.split_packing_length with global_batch_examples: each step packs its own examples");
     NS_FAIL_IF(
-        d->packed, NS_ERR_UNSUPPORTED,
-        "model.data.%s.packed_sequence=True: pack files are not read yet; unpacked rows already train without padding",
-        which);
+        !name && !strcmp(o->loss, "micro_batch"), NS_ERR_CONFIG,
+        "loss=micro_batch with global_batch_examples on rows: the packs of a step depend on the number of ranks; "
+        "use loss=token, or pack files");
     return NS_OK;
 }
 
@@ -369,6 +430,7 @@ ns_status ns_sft_check(ns_sft_options *o, ns_error *err)
         "activations_checkpoint_granularity=selective: attention never stores its scores here; use null or full");
     NS_TRY(check_batches(&o->train, "train_ds", err), "%s", "batch sizes");
     NS_TRY(check_batches(&o->val, "validation_ds", err), "%s", "batch sizes");
+    NS_TRY(check_packing(o, err), "%s", "packs");
     NS_FAIL_IF((o->warmup_ratio >= 0 && o->warmup > 0) || (o->constant_ratio >= 0 && o->constant > 0), NS_ERR_CONFIG,
                "model.optim.sched: give warmup_steps or warmup_ratio, constant_steps or constant_ratio, not both");
     NS_FAIL_IF(o->betas.n != 2, NS_ERR_CONFIG, "model.optim.betas: expected two numbers, found %zu", o->betas.n);

@@ -33,6 +33,12 @@ typedef struct ns_sft_options {
     const char *recompute;
     const char *peft;
     ns_sft_data_options train, val;
+    int64_t global_examples; /* 0: train.gbs counts */
+    struct {                 /* rows packed in memory, pack/packed.h */
+        int64_t size;        /* 0: train.max_seq_length */
+        const char *algorithm;
+        int64_t seed, chunk; /* -1: 0 and 100000 */
+    } pack;
     struct { /* data/chat.h */
         const char *tmpl, *form, *tools_field, *date;
         const ns_node *kwargs;
@@ -59,7 +65,8 @@ typedef struct ns_sft_options {
     double beta1, beta2;
 } ns_sft_options;
 
-enum { NS_SFT_N_OPTIONS = 160 };
+enum { NS_SFT_N_OPTIONS = 165 };
+enum { NS_SFT_DEFAULT_GBS = 512 };
 extern const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS];
 
 /* Combinations, before any work: sizes that do not divide, layouts this build cannot run, missing paths. */

@@ -40,7 +40,7 @@ static int64_t tokens_of(const ns_examples *ex, const int64_t *rows, int64_t n)
 {
     int64_t tokens = 0;
     for (int64_t i = 0; i < n; i++) {
-        int64_t len = rows[i] < 0 ? 0 : ex->start[rows[i] + 1] - ex->start[rows[i]] - 1;
+        int64_t len = rows[i] < 0 ? 0 : ns_examples_len(ex, rows[i]) - 1;
         tokens += len > 0 ? len : 0;
     }
     return tokens;
@@ -51,13 +51,33 @@ static int32_t balanced_cap(const ns_sft *t, const ns_examples *ex, int64_t n_ro
 {
     int64_t total = 0, longest = 1, dp = ns_ranks_dp(&t->ranks);
     for (int64_t i = 0; i < n_rows; i++) {
-        int64_t len = t->index[i] < 0 ? 0 : ex->start[t->index[i] + 1] - ex->start[t->index[i]] - 1;
+        int64_t len = t->index[i] < 0 ? 0 : ns_examples_len(ex, t->index[i]) - 1;
         total += len > 0 ? len : 0;
         longest = len > longest ? len : longest;
     }
     int64_t rounds = (total + dp * t->T_cap - 1) / (dp * t->T_cap);
     int64_t cap = dp == 1 || rounds < 1 ? t->T_cap : total / (rounds * dp) + total / (rounds * dp) / 16 + 1;
     return (int32_t)(cap < longest ? longest : cap > t->T_cap ? t->T_cap : cap);
+}
+
+/* The present global batch into micro-batches: packs as they are, or rows by tokens, or mbs rows each. */
+static ns_status split_step(ns_sft *t, int by_rows, ns_error *err)
+{
+    const ns_sft_options *o = t->o;
+    int64_t size = ns_sft_pack_size(t);
+    if (t->packs.packs.n) {
+        ns_split_packs(&t->split, &t->packs, t->index, o->train.gbs);
+        return NS_OK;
+    }
+    int32_t cap = balanced_cap(t, &t->rows, o->train.gbs);
+    if (size == 0)
+        return ns_split_batch(&t->split, &t->rows, t->index, o->train.gbs, o->train.mbs, by_rows,
+                              by_rows ? t->T_cap : cap, t->S_cap, err);
+    ns_pack_algorithm how = NS_PACK_FIRST_FIT_SHUFFLE;
+    if (o->pack.algorithm) (void)ns_pack_algorithm_parse(&how, o->pack.algorithm); /* one of the choices */
+    uint32_t seed = (uint32_t)((o->pack.seed > 0 ? o->pack.seed : 0) + t->state.step);
+    return ns_split_into_packs(&t->split, &t->rows, t->index, o->train.gbs, cap < size ? cap : (int32_t)size, how, seed,
+                               err);
 }
 
 /* Micro-batch k of the step belongs to data-parallel rank k mod dp. All masked: contributes nothing (0/0 in the original). */
@@ -201,12 +221,11 @@ ns_status ns_sft_step(ns_sft *t, double *loss, double *grad_norm, int64_t *token
     ns_exec *x = &t->engine.exec;
     pass p = {.t = t, .rows = &t->rows, .by_rows = !strcmp(o->loss, "micro_batch")};
     NS_TRY(ns_sampler_batch(&t->sampler, t->state.consumed_samples, t->index, err), "sampler");
-    int32_t cap = balanced_cap(t, &t->rows, o->train.gbs);
     const double began = ns_time_now(), waited = ns_world_waited(t->ranks.world);
-    NS_TRY(ns_split_batch(&t->split, &t->rows, t->index, o->train.gbs, o->train.mbs, p.by_rows,
-                          p.by_rows ? t->T_cap : cap, t->S_cap, err),
-           "micro-batches");
-    double targets = ns_examples_targets(&t->rows, t->index, o->train.gbs);
+    NS_TRY(split_step(t, p.by_rows, err), "micro-batches");
+    t->step_examples = t->split.start[t->split.n_micro];
+    double targets = ns_examples_targets(&t->rows, t->split.rows, t->step_examples);
+    t->step_targets = (int64_t)targets;
     p.s = (ns_step){.weight_sum = targets,
                     .lr = (float)ns_schedule_lr(&t->schedule, t->state.step),
                     .beta1 = (float)o->beta1,
@@ -248,15 +267,19 @@ ns_status ns_sft_validate(ns_sft *t, ns_error *err)
     ns_exec *x = &t->engine.exec;
     double start = ns_time_now();
     pass p = {.t = t, .rows = t->val_is_train ? &t->rows : &t->val_rows, .s = {.weight_sum = 1}};
+    const ns_packed *packs = t->val_is_train ? &t->packs : &t->val_packs;
     int64_t tokens;
     ns_model_put_step(m, x, &p.s);
     float hidden = m->opt.hidden_dropout, ffn = m->opt.ffn_dropout;
     m->opt.hidden_dropout = m->opt.ffn_dropout = 0;
     for (int64_t b = 0; b < t->n_val_batches; b++) {
         NS_TRY(ns_sampler_batch(&t->val_sampler, b * t->o->val.gbs, t->index, err), "validation sampler");
-        NS_TRY(ns_split_batch(&t->split, p.rows, t->index, t->o->val.gbs, t->o->val.mbs, 0,
-                              balanced_cap(t, p.rows, t->o->val.gbs), t->S_cap, err),
-               "validation batch");
+        if (packs->packs.n)
+            ns_split_packs(&t->split, packs, t->index, t->o->val.gbs);
+        else
+            NS_TRY(ns_split_batch(&t->split, p.rows, t->index, t->o->val.gbs, t->o->val.mbs, 0,
+                                  balanced_cap(t, p.rows, t->o->val.gbs), t->S_cap, err),
+                   "validation batch");
         deal(t, p.rows, &tokens);
         ns_stages pipe = pipe_of(t, &p);
         pipe.forward = score;

@@ -42,7 +42,7 @@ train(
         f"++model.data.train_ds.global_batch_size={packed_bs} "
         f"++model.context_parallel_size={context_parallel} "
         f"++model.data.train_ds.max_seq_length={pack_seq_length} "
-        + os.environ["TEST_SETTINGS"]
+        + os.environ.get("TEST_PACKED_SETTINGS", "")
     ),
     cluster=cluster,
     expname=expname,

@@ -18,7 +18,7 @@ bash "$root/dev/slurm_cluster.sh" up || exit 77
 export SLURM_CONF=$DIR/etc/slurm.conf NS_THREADS=1 NS_PROGRAM=$ns
 work="$dir/work dir"
 small_model "$work"
-cp "$work/rows.jsonl" "$work/sft-data.jsonl"
+many_rows "$work/sft-data.jsonl"
 mkdir -p "$dir/run/cluster_configs"
 cd "$dir/run" || exit 1
 cat >cluster_configs/slurm.yaml <<C
@@ -77,16 +77,9 @@ if command -v python3 >/dev/null; then
     echo '{"problem": "What is 1 plus 1?", "expected_answer": "2"}' | tee "$work/datasets/gsm8k/test.jsonl" >"$work/datasets/math/test.jsonl"
     is "the documented chain on two nodes" 0 "" python3 "$root/tests/jobs/documented_chain.py"
     until_state eval 1 done 120 && ok "runs" || not_ok "chain: $("$ns" status my-training-job; "$ns" status eval)"
-    packs_train() { # does training read pack files?
-        ! "$ns" plan ++model.restore_from_path=m ++model.data.train_ds.file_path=p.npy ++exp_manager.explicit_log_dir=o \
-            ++model.data.train_ds.packed_sequence=True 2>&1 | grep -q "pack files are not read"
-    }
-    if packs_train; then
-        is "the packing chain" 0 "" python3 "$root/tests/jobs/documented_packing.py"
-        until_state my-packed-job 2 done 120 && ok "runs"
-    else
-        echo "SKIP: training does not read pack files in this build: the packing chain cannot run"
-    fi
+    export TEST_PACKED_SETTINGS="++trainer.sft.save_interval=1"
+    is "the packing chain" 0 "" python3 "$root/tests/jobs/documented_packing.py"
+    until_state my-packed-job 2 done 120 && ok "runs" || not_ok "packing: $("$ns" logs my-packed-job)"
 else
     echo "SKIP: python3 is not installed: the documented chains are not run"
 fi

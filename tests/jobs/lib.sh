@@ -56,6 +56,10 @@ JSON
         exit 1
     }
 }
+# many_rows FILE: enough for 138 packs of 256 tokens, the documented batch
+many_rows() {
+    awk 'BEGIN { for (i = 0; i < 1800; i++) printf "{\"input\": \"What is %d plus %d? \", \"output\": \"It is %d.\"}\n", i, i * 7 % 13, i + i * 7 % 13 }' >"$1"
+}
 # settings of a training of STEPS steps, SAVE apart
 settings() {
     echo "--nemo_model=/workspace/base --num_gpus=${3:-1} --training_data=/workspace/rows.jsonl ++model.data.train_ds.global_batch_size=16

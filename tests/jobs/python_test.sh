@@ -21,7 +21,7 @@ containers: {nemo: x, nemo-skills: x, trtllm: x}
 mounts: ["$work:/workspace", "$work:/nemo_models", "$work:/data"]
 env_vars: [NEMO_SKILLS_EXTRA_DATASETS=$dir/datasets]
 C
-cp "$work/rows.jsonl" "$work/sft-data.jsonl"
+many_rows "$work/sft-data.jsonl"
 for i in 1 2 3; do echo "{\"problem\": \"What is $i plus $i?\", \"expected_answer\": \"$((i + i))\"}"; done | tee "$dir/datasets/gsm8k/test.jsonl" >"$dir/datasets/math/test.jsonl"
 export TEST_CLUSTER=local TEST_NODES=1 NEMO_SKILLS_EXTRA_DATASETS="$work/datasets"
 mv "$dir/datasets" "$work/datasets"
@@ -36,16 +36,12 @@ until_state eval 1 done 60 && [ "$(wc -l <"$work/my-training-job/checkpoints/res
 is "the results are summed up" 0 "3           |" python3 -c "
 from nemo_skills.pipeline.cli import summarize_results
 summarize_results('$work/my-training-job/checkpoints/results')"
-packs_train() { # does training read pack files?
-    ! "$ns" plan ++model.restore_from_path=m ++model.data.train_ds.file_path=p.npy ++exp_manager.explicit_log_dir=o \
-        ++model.data.train_ds.packed_sequence=True 2>&1 | grep -q "pack files are not read"
-}
-if packs_train; then
-    is "the packing chain is submitted" 0 "" python3 "$root/tests/jobs/documented_packing.py"
-    until_state my-packed-job 2 done 60 && ok "and runs: packed, trained on packs, averaged" || not_ok "packing: $("$ns" logs my-packed-job-packing)"
-else
-    echo "SKIP: training does not read pack files in this build: the packing chain cannot run"
-fi
+TEST_PACKED_SETTINGS="++trainer.sft.save_interval=1"
+export TEST_PACKED_SETTINGS
+is "the packing chain is submitted" 0 "" python3 "$root/tests/jobs/documented_packing.py"
+until_state my-packed-job 2 done 60 && ok "and runs: packed, trained on packs, averaged" || not_ok "packing: $("$ns" logs my-packed-job-packing; "$ns" logs my-packed-job)"
+grep -q '"step": 2, .*"consumed_samples": 276,' "$work/my-packed-job/checkpoints/training/metrics.jsonl" && [ -s "$work/my-packed-job/checkpoints/model-averaged-nemo/model_config.yaml" ] &&
+    ok "two epochs of steps of 138.0 packs, and a model" || not_ok "packed training: $(cat "$work/my-packed-job/checkpoints/training/metrics.jsonl")"
 
 # ---- programs under their documented names ----
 is "python -m nemo_skills.training.prepare_data" 0 "ns prepare" python3 -m nemo_skills.training.prepare_data --help
