@@ -17,11 +17,6 @@ static ns_status check_sft(ns_sft_options *o, ns_error *err)
     ns_topology t;
     ns_error inside = NS_ERROR_INIT;
     NS_TRY(ns_sft_check(o, err), "%s", "settings");
-    NS_FAIL_IF(
-        o->tp > 1 && o->ffn_dropout > 0, NS_ERR_UNSUPPORTED,
-        "model.ffn_dropout=%g with tensor parallel size %lld: its masks do not know the split yet; give --tp=1, or "
-        "use hidden_dropout",
-        o->ffn_dropout, (long long)o->tp);
     if (ns_world_from_env(&who, &inside) == NS_OK && who.size == 1)
         return ns_ranks_layout(&r, o->devices, o->num_nodes, o->tp, o->cp, o->pp, err);
     return ns_topology_make(&t, (int)(o->devices * o->num_nodes), 0, (int)o->tp, (int)o->cp, (int)o->pp, err);

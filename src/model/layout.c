@@ -22,12 +22,6 @@ static ns_status check_supported(const ns_arch *a, const ns_model_options *o, ns
     NS_FAIL_IF(a->o_bias || a->mlp_bias, NS_ERR_UNSUPPORTED, "bias in attention output or mlp is not supported");
     NS_FAIL_IF(o->dt != NS_DTYPE_F32 && o->dt != NS_DTYPE_BF16, NS_ERR_UNSUPPORTED, "compute type %s: use BF16 or F32",
                ns_dtype_name(o->dt));
-    NS_FAIL_IF(o->tp_size > 1 && o->ffn_dropout > 0, NS_ERR_UNSUPPORTED,
-               "ffn_dropout=%g with tensor_model_parallel_size=%d: its masks do not know the split yet; use "
-               "hidden_dropout, or 0",
-               (double)o->ffn_dropout, o->tp_size);
-    NS_FAIL_IF(o->cp_size > 1 && (o->ffn_dropout > 0 || o->hidden_dropout > 0), NS_ERR_UNSUPPORTED, "%s",
-               "dropout with context_parallel_size > 1: its masks do not know the split yet; use 0");
     NS_FAIL_IF(o->tp_size > 1 && a->head_softcap > 0, NS_ERR_UNSUPPORTED, "%s",
                "tensor parallel with soft-capped logits is not supported");
     NS_FAIL_IF(o->dp_size > NS_MAX_DP, NS_ERR_UNSUPPORTED, "%d ranks share the optimiser state: at most %d", o->dp_size,
@@ -241,6 +235,8 @@ static void layout_batch(ns_model *m, ns_space *s)
     b->label = take(s, "batch", "label", T * 4, NS_LIFE_RUN);
     b->weight = take(s, "batch", "weight", T * 4, NS_LIFE_RUN);
     b->position = take(s, "batch", "position", T * 4, NS_LIFE_RUN);
+    b->token =
+        m->opt.hidden_dropout > 0 || m->opt.ffn_dropout > 0 ? take(s, "batch", "token", T * 4, NS_LIFE_RUN) : NULL;
     b->cu_seqlens = take(s, "batch", "cu_seqlens", (S + 1) * 4, NS_LIFE_RUN);
     m->rope = take(s, "batch", "rope", m->opt.max_len * m->arch.head_dim * 4, NS_LIFE_RUN);
     m->step = take(s, "batch", "step", (int64_t)sizeof *m->step, NS_LIFE_RUN);
@@ -363,6 +359,7 @@ void ns_model_set_batch(ns_model *m, ns_exec *x, const ns_batch *b)
     x->ops->upload(x, d->label, b->label, T * 4);
     x->ops->upload(x, d->weight, b->weight, T * 4);
     x->ops->upload(x, d->position, b->position, T * 4);
+    if (d->token) x->ops->upload(x, d->token, b->token, T * 4);
     x->ops->upload(x, d->cu_seqlens, b->cu_seqlens, ((int64_t)d->S_cap + 1) * 4);
     d->n_tok = b->n_tok;
     d->n_seg = b->n_seg;

@@ -47,15 +47,19 @@ static void linear_bwd(ns_model *m, ns_exec *x, const ns_weight *w, const ns_wei
     if (w->grad || (b && b->grad)) x->ops->linear_wgrad(x, &a);
 }
 
-static void dropout(ns_model *m, ns_exec *x, float p, int l, uint32_t op, int64_t cols, const void *in, void *out)
+/* Columns [c0, c0 + cols) of the whole model's. */
+static void dropout(ns_model *m, ns_exec *x, float p, int l, uint32_t op, int64_t cols, int64_t c0, const void *in,
+                    void *out)
 {
+    NS_ASSERT(m->batch.token);
     x->ops->dropout(x, &(ns_dropout_args){.T = m->T,
                                           .C = cols,
                                           .dt = m->opt.dt,
                                           .p = p,
                                           .layer = (uint32_t)l,
                                           .op = op,
-                                          .token0 = m->token0,
+                                          .token = m->batch.token,
+                                          .c0 = c0,
                                           .x = in,
                                           .y = out});
 }
@@ -282,16 +286,18 @@ static void block_from_h0(ns_model *m, ns_exec *x, int l, ns_block_acts *b)
     linear(m, x, weight(m, NS_P_O, l), NULL, b->att, m->delta);
     sum_parts(m, x, m->delta);
     if (m->opt.hidden_dropout > 0)
-        dropout(m, x, m->opt.hidden_dropout, l, DROP_ATTN_OUT, m->arch.C, m->delta, m->delta);
+        dropout(m, x, m->opt.hidden_dropout, l, DROP_ATTN_OUT, m->arch.C, 0, m->delta, m->delta);
     norm(m, x, weight(m, NS_P_MLP_NORM, l), b->h0, m->delta, b->h1, b->n2, b->rstd2);
     linear(m, x, weight(m, NS_P_GATE_UP, l), NULL, b->n2, b->gu);
     x->ops->act_fwd(
         x, &(ns_act_args){
                .T = m->T, .F = m->arch.F, .dt = m->opt.dt, .act = (ns_act)m->arch.act, .x = b->gu, .y = b->act});
-    if (m->opt.ffn_dropout > 0) dropout(m, x, m->opt.ffn_dropout, l, DROP_FFN, m->arch.F, b->act, b->act);
+    if (m->opt.ffn_dropout > 0)
+        dropout(m, x, m->opt.ffn_dropout, l, DROP_FFN, m->arch.F, m->opt.tp_rank * m->arch.F, b->act, b->act);
     linear(m, x, weight(m, NS_P_DOWN, l), NULL, b->act, m->delta);
     sum_parts(m, x, m->delta);
-    if (m->opt.hidden_dropout > 0) dropout(m, x, m->opt.hidden_dropout, l, DROP_MLP_OUT, m->arch.C, m->delta, m->delta);
+    if (m->opt.hidden_dropout > 0)
+        dropout(m, x, m->opt.hidden_dropout, l, DROP_MLP_OUT, m->arch.C, 0, m->delta, m->delta);
 }
 
 static ns_block_acts *acts_of(ns_model *m, int l, int slot)
@@ -321,9 +327,10 @@ void ns_block_backward(ns_model *m, ns_exec *x, int l, int slot)
     }
     const void *dy = m->dh;
     if (m->opt.hidden_dropout > 0)
-        dropout(m, x, m->opt.hidden_dropout, l, DROP_MLP_OUT, m->arch.C, m->dh, m->delta), dy = m->delta;
+        dropout(m, x, m->opt.hidden_dropout, l, DROP_MLP_OUT, m->arch.C, 0, m->dh, m->delta), dy = m->delta;
     linear_bwd(m, x, weight(m, NS_P_DOWN, l), NULL, b->act, dy, m->dact);
-    if (m->opt.ffn_dropout > 0) dropout(m, x, m->opt.ffn_dropout, l, DROP_FFN, m->arch.F, m->dact, m->dact);
+    if (m->opt.ffn_dropout > 0)
+        dropout(m, x, m->opt.ffn_dropout, l, DROP_FFN, m->arch.F, m->opt.tp_rank * m->arch.F, m->dact, m->dact);
     x->ops->act_bwd(x, &(ns_act_args){.T = m->T,
                                       .F = m->arch.F,
                                       .dt = m->opt.dt,
@@ -337,7 +344,7 @@ void ns_block_backward(ns_model *m, ns_exec *x, int l, int slot)
 
     dy = m->dh;
     if (m->opt.hidden_dropout > 0)
-        dropout(m, x, m->opt.hidden_dropout, l, DROP_ATTN_OUT, m->arch.C, m->dh, m->delta), dy = m->delta;
+        dropout(m, x, m->opt.hidden_dropout, l, DROP_ATTN_OUT, m->arch.C, 0, m->dh, m->delta), dy = m->delta;
     linear_bwd(m, x, weight(m, NS_P_O, l), NULL, b->att, dy, m->datt);
     if (m->opt.cp_size > 1) {
         attend_context_bwd(m, x, b);

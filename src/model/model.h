@@ -79,7 +79,6 @@ typedef struct ns_model {
     void **k_cache, **v_cache;           /* [L] of [kv_rows, g*hd] */
     int32_t *kv_row, *kv_start, *kv_len; /* cache row of each token [T]; per segment [S_cap] */
     int64_t T;      /* rows that ops work on: live tokens rounded up (<= T_cap); T_cap while planning */
-    int64_t token0; /* number of the micro-batch's first token within the step: dropout masks follow tokens */
     ns_batch batch; /* back-end copy of the batch arrays */
     ns_step *step;
     ns_comm *tp;               /* where partial sums are added; NULL: not split, or planning */

@@ -184,15 +184,18 @@ typedef struct ns_head_args {
     float *stats; /* [T,2]; STATS writes, GIVEN reads. Not with softcap */
 } ns_head_args;
 
-/* y = x * keep/(1-p), keep from Philox(key; step, layer, op, token, element): the same call is its own backward. */
+/* y = x * keep/(1-p), keep from Philox(key; step, layer, op, token, element): the same call is its own backward. Tokens and elements
+ * have the numbers of the whole model and data set, so that every layout drops the same. */
 typedef struct ns_dropout_args {
     int64_t T, C;
     ns_dtype dt;
     float p;
     uint32_t layer, op;
-    int64_t token0; /* global number of row 0 */
+    int64_t token0; /* number of row 0, without `token` */
     const void *x;
-    void *y; /* may alias x */
+    void *y;               /* may alias x */
+    const uint32_t *token; /* [T] number of each row, or NULL */
+    int64_t c0;            /* number of column 0 */
 } ns_dropout_args;
 
 /* y = x + delta, elementwise; y may alias either. */

@@ -543,6 +543,8 @@ static void drop_setup(prob *p)
     const cas *c = p->c;
     p->x.key = (ns_philox_key){{11, 22}};
     p->step->dropout_step = 3;
+    int32_t *token = ints(p, "token", c->T);
+    for (int64_t t = 0; t < c->T; t++) token[t] = (int32_t)(mix64((uint64_t)t) % 100000);
     in(p, "x", c->dt, c->T * c->C, 1, "dx");
     in(p, "dy", c->dt, c->T * c->C, 1, NULL);
     out(p, "y", c->dt, c->T * c->C, FWD, 1, "dy");
@@ -552,8 +554,10 @@ static void drop_run(prob *p, const char *from, const char *to)
 {
     const cas *c = p->c;
     const void *src = ptr(p, from);
-    if (c->flag) src = memcpy(ptr(p, to), src, (size_t)find(p, to)->bytes); /* in place */
-    p->x.ops->dropout(&p->x, &(ns_dropout_args){c->T, c->C, c->dt, 0.3f, 5, 2, 1000, src, ptr(p, to)});
+    if (c->flag == 1) src = memcpy(ptr(p, to), src, (size_t)find(p, to)->bytes); /* in place */
+    ns_dropout_args a = {c->T, c->C, c->dt, 0.3f, 5, 2, 1000, src, ptr(p, to), NULL, 0};
+    if (c->flag == 2) a.token = ptr(p, "token"), a.c0 = 37; /* a part of the tokens and columns */
+    p->x.ops->dropout(&p->x, &a);
 }
 static void drop_fwd(prob *p)
 {
@@ -720,6 +724,7 @@ static const cas cases[] = {
     {"dropout.f32", DROP, F32, .T = 5, .C = 19},
     {"dropout.alias.f32", DROP, F32, .T = 5, .C = 24, .flag = 1},
     {"dropout.bf16", DROP, BF16, .T = 33, .C = 66},
+    {"dropout.part.bf16", DROP, BF16, .T = 33, .C = 66, .flag = 2},
     {"add.f32", ADD, F32, .T = 1003},
     {"add.bf16", ADD, BF16, .T = 70001},
     {"adamw.f32", OPT, F32, .T = 1003},

@@ -187,6 +187,7 @@ BREAK(head_padding_inside, head, ns_head_args, a.V = a.w->rows)
 BREAK(head_no_cap, head, ns_head_args, a.softcap = 0)
 BREAK(dropout_layer, dropout, ns_dropout_args, a.layer++)
 BREAK(dropout_token, dropout, ns_dropout_args, a.token0++)
+BREAK(dropout_column, dropout, ns_dropout_args, a.c0++)
 BREAK(add_short, add, ns_add_args, a.n--)
 BREAK(add_long, add, ns_add_args, a.n++)
 BREAK(sumsq_short, grad_sumsq, ns_opt_args, a.n_items--)
@@ -265,7 +266,8 @@ static void broken_variants_fail(void **state)
     B(head_padding_inside, head, "head.padded");
     B(head_no_cap, head, "head.softcap");
     B(dropout_layer, dropout, "dropout");
-    B(dropout_token, dropout, "dropout");
+    B(dropout_token, dropout, "dropout.f32");
+    B(dropout_column, dropout, "dropout");
     B(add_short, add, "add");
     B(add_long, add, "add");
     B(sumsq_short, grad_sumsq, "adamw.bf16");

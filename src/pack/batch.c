@@ -22,6 +22,7 @@ ns_status ns_batch_new(ns_batch *b, int32_t T_cap, int32_t S_cap, ns_error *err)
     NS_CHECK(st, ns_alloc((void **)&b->label, T * sizeof *b->label, "batch.label", err), "batch");
     NS_CHECK(st, ns_alloc((void **)&b->weight, T * sizeof *b->weight, "batch.weight", err), "batch");
     NS_CHECK(st, ns_alloc((void **)&b->position, T * sizeof *b->position, "batch.position", err), "batch");
+    NS_CHECK(st, ns_alloc((void **)&b->token, T * sizeof *b->token, "batch.token", err), "batch");
     NS_CHECK(st, ns_alloc((void **)&b->cu_seqlens, (S + 1) * sizeof *b->cu_seqlens, "batch.cu_seqlens", err), "batch");
     NS_CHECK(st, ns_alloc((void **)&b->example, S * sizeof *b->example, "batch.example", err), "batch");
     NS_CHECK(st, ns_alloc((void **)&b->pair, S * sizeof *b->pair, "batch.pair", err), "batch");
@@ -42,6 +43,7 @@ void ns_batch_free(ns_batch *b)
     ns_free(b->label);
     ns_free(b->weight);
     ns_free(b->position);
+    ns_free(b->token);
     ns_free(b->cu_seqlens);
     ns_free(b->example);
     ns_free(b->pair);
@@ -63,6 +65,7 @@ static void clear_tail(ns_batch *b, int32_t t, int32_t s)
     b->n_seg = s;
     for (int32_t i = t; i < b->T_cap; i++) {
         b->ids[i] = b->position[i] = 0;
+        b->token[i] = 0;
         b->label[i] = -1;
         b->weight[i] = 0.0f;
     }
@@ -97,6 +100,7 @@ ns_status ns_batch_fill(ns_batch *b, const ns_examples *ex, const int64_t *rows,
             b->label[t + p] = target ? ids[p + 1] : -1;
             b->weight[t + p] = target ? 1.0f : 0.0f;
             b->position[t + p] = p;
+            b->token[t + p] = (uint32_t)(ex->start[e] + p);
             n_targets += target;
         }
         t += (int32_t)len;

@@ -84,6 +84,7 @@ static void take_tokens(ns_batch_part *p, const ns_batch *b, int rank, int size)
             memcpy(d->label + t, b->label + c.from, n * 4);
             memcpy(d->weight + t, b->weight + c.from, n * 4);
             memcpy(d->position + t, b->position + c.from, n * 4);
+            memcpy(d->token + t, b->token + c.from, n * 4);
             for (size_t k = 0; k < n; k++) {
                 d->weight_sum += (double)d->weight[(size_t)t + k];
                 p->own_row[(size_t)c.from + k] = t + (int32_t)k;
@@ -99,6 +100,7 @@ static void take_tokens(ns_batch_part *p, const ns_batch *b, int rank, int size)
     d->max_len = b->max_len;
     for (int32_t i = t; i < d->T_cap; i++) {
         d->ids[i] = d->position[i] = 0;
+        d->token[i] = 0;
         d->label[i] = -1;
         d->weight[i] = 0;
     }

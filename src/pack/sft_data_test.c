@@ -241,7 +241,7 @@ static void batch_errors(void **state)
     assert_ns_fails(ns_batch_fill(&b, &ex, longer, 2, &err), NS_ERR_INTERNAL, "capacity 6 tokens", &err);
     assert_ns_fails(ns_batch_fill(&b, &ex, outside, 1, &err), NS_ERR_INTERNAL, "row 5", &err);
     ns_batch_free(&b);
-    for (uint64_t k = 1; k <= 10; k++) { /* every allocation may fail, nothing leaks or is left set */
+    for (uint64_t k = 1; k <= 11; k++) { /* every allocation may fail, nothing leaks or is left set */
         ns_mem_stats before = ns_mem_get_stats();
         ns_mem_fail_at(k, 0);
         assert_ns_fails(ns_batch_new(&b, 6, 2, &err), NS_ERR_MEMORY, "batch", &err);

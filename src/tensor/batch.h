@@ -17,6 +17,7 @@ typedef struct ns_batch {
     int32_t *label;       /* [T_cap], -1 where weight is 0 */
     float *weight;        /* [T_cap] */
     int32_t *position;    /* [T_cap] */
+    uint32_t *token;      /* [T_cap] number in the data set (mod 2^32), whatever the batch: dropout masks follow it */
     int32_t *cu_seqlens;  /* [S_cap+1]; entries past n_seg repeat n_tok */
     /* per segment, [S_cap] */
     int64_t *example;  /* row number in its data set, -1 dead */

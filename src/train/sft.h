@@ -37,8 +37,8 @@ typedef struct ns_sft {
     ns_sampler sampler, val_sampler;
     ns_mb_split split;
     ns_batch batch;
-    ns_batch_part part;     /* with several context-parallel ranks */
-    struct ns_micro *micro; /* [n_mine] this rank's micro-batches of the present global batch, in order (step.c) */
+    ns_batch_part part; /* with several context-parallel ranks */
+    int64_t *micro;     /* [n_mine] this rank's micro-batches of the present global batch, in order (step.c) */
     int64_t n_mine, most_micro, *micro_rows; /* at most so many */
     int64_t entered;                         /* the one that lies in the model; -1: none */
     ns_engine engine;

@@ -8,11 +8,6 @@
 #include "base/mem.h"
 #include "train/sft.h"
 
-typedef struct ns_micro {
-    int64_t k;      /* its number in t->split */
-    int64_t token0; /* tokens of the step before it */
-} ns_micro;
-
 ns_status ns_sft_step_new(ns_sft *t, int64_t gbs, ns_error *err)
 {
     NS_TRY(ns_alloc((void **)&t->micro, (size_t)gbs * sizeof *t->micro, "sft.micro", err), "%s", "batches");
@@ -89,7 +84,7 @@ static void deal(ns_sft *t, const ns_examples *ex, int64_t *tokens)
     for (int64_t k = 0; k < t->split.n_micro; k++) {
         const int64_t *rows = t->split.rows + t->split.start[k], n = t->split.start[k + 1] - t->split.start[k];
         if (ns_examples_targets(ex, rows, n) <= 0) continue;
-        if (k % ns_ranks_dp(&t->ranks) == ns_ranks_dp_rank(&t->ranks)) t->micro[t->n_mine++] = (ns_micro){k, *tokens};
+        if (k % ns_ranks_dp(&t->ranks) == ns_ranks_dp_rank(&t->ranks)) t->micro[t->n_mine++] = k;
         *tokens += tokens_of(ex, rows, n);
     }
 }
@@ -107,13 +102,12 @@ static ns_status enter(void *user, int64_t i, ns_error *err)
 {
     pass *p = user;
     ns_sft *t = p->t;
-    const ns_micro *u = &t->micro[i];
+    const int64_t k = t->micro[i];
     if (t->entered == i) return NS_OK;
-    NS_TRY(ns_batch_fill(&t->batch, p->rows, t->split.rows + t->split.start[u->k],
-                         t->split.start[u->k + 1] - t->split.start[u->k], err),
-           "micro-batch %" PRId64, u->k);
+    NS_TRY(ns_batch_fill(&t->batch, p->rows, t->split.rows + t->split.start[k],
+                         t->split.start[k + 1] - t->split.start[k], err),
+           "micro-batch %" PRId64, k);
     give_batch(t);
-    t->engine.model.token0 = u->token0;
     t->entered = i;
     return NS_OK;
 }

@@ -124,7 +124,10 @@ static void dropout_tile(void *arg, int i, int worker)
     int64_t t = i * j->block;
     (void)worker;
     s.T = ns_cpu_min(j->block, s.T - t);
-    s.token0 += t;
+    if (s.token)
+        s.token += t;
+    else
+        s.token0 += t;
     s.x = at(s.x, s.dt, t * s.C), s.y = at(s.y, s.dt, t * s.C);
     j->serial(j->x, &s);
 }

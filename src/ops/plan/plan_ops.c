@@ -175,7 +175,7 @@ static void head(ns_exec *x, const ns_head_args *a)
 static void dropout(ns_exec *x, const ns_dropout_args *a)
 {
     int64_t n = a->T * a->C, e = es(a->dt);
-    RECORD(x, "dropout", n, arr(a->x, n, e), arr(a->y, n, e));
+    RECORD(x, "dropout", n, arr(a->x, n, e), arr(a->y, n, e), arr(a->token, a->T, 4));
 }
 
 static void add(ns_exec *x, const ns_add_args *a)

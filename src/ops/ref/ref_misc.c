@@ -97,16 +97,19 @@ void ns_ref_act_bwd(ns_exec *x, const ns_act_args *a)
 void ns_ref_dropout(ns_exec *x, const ns_dropout_args *a)
 {
     float scale = 1.0f / (1.0f - a->p);
-    NS_ASSERT(a->layer < 1u << 24 && a->op < 256 && a->token0 >= 0 && a->token0 + a->T <= (int64_t)UINT32_MAX);
+    NS_ASSERT(a->layer < 1u << 24 && a->op < 256 && a->c0 >= 0 && a->token0 >= 0 &&
+              a->token0 + a->T <= (int64_t)UINT32_MAX);
     for (int64_t t = 0; t < a->T; t++) {
-        for (int64_t c = 0; c < a->C; c += 4) {
-            uint32_t ctr[4] = {(uint32_t)(c / 4), (uint32_t)(a->token0 + t), x->step->dropout_step,
-                               a->op << 24 | a->layer};
+        const uint32_t token = a->token ? a->token[t] : (uint32_t)(a->token0 + t);
+        for (int64_t q = a->c0 / 4; 4 * q < a->c0 + a->C; q++) {
+            uint32_t ctr[4] = {(uint32_t)q, token, x->step->dropout_step, a->op << 24 | a->layer};
             uint32_t word[4];
             ns_philox(word, ctr, x->key);
-            for (int64_t i = c; i < c + 4 && i < a->C; i++) {
-                float v = ns_ref_load(a->x, a->dt, t * a->C + i);
-                ns_ref_store(a->y, a->dt, t * a->C + i, ns_u32_to_unit(word[i - c]) >= a->p ? v * scale : 0.0f);
+            for (int64_t k = 0; k < 4; k++) {
+                const int64_t c = 4 * q + k - a->c0;
+                if (c < 0 || c >= a->C) continue;
+                float v = ns_ref_load(a->x, a->dt, t * a->C + c);
+                ns_ref_store(a->y, a->dt, t * a->C + c, ns_u32_to_unit(word[k]) >= a->p ? v * scale : 0.0f);
             }
         }
     }

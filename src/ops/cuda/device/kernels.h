@@ -28,7 +28,7 @@ void nsk_rope(nsk_stream s, int bf16, int64_t T, int64_t n_heads, int64_t head_d
 void nsk_act_fwd(nsk_stream s, int bf16, int act, int64_t T, int64_t F, const void *x, void *y);
 void nsk_act_bwd(nsk_stream s, int bf16, int act, int64_t T, int64_t F, const void *x, const void *dy, void *dx);
 void nsk_dropout(nsk_stream s, int bf16, int64_t T, int64_t C, float p, uint32_t op_layer, int64_t token0, uint32_t k0,
-                 uint32_t k1, const uint32_t *dropout_step, const void *x, void *y);
+                 uint32_t k1, const uint32_t *dropout_step, const void *x, void *y, const uint32_t *token, int64_t c0);
 void nsk_add(nsk_stream s, int bf16, int64_t n, const void *x, const void *delta, void *y);
 void nsk_scatter(nsk_stream s, int elem_bytes, int64_t T, int64_t cols, const void *src, int64_t src_stride, void *dst,
                  const int32_t *row);

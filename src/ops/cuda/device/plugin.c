@@ -352,7 +352,7 @@ static void act_bwd(ns_exec *x, const ns_act_args *a)
 static void dropout(ns_exec *x, const ns_dropout_args *a)
 {
     nsk_dropout(stream(x), is_bf16(a->dt), a->T, a->C, a->p, a->op << 24 | a->layer, a->token0, x->key.k[0],
-                x->key.k[1], &x->step->dropout_step, a->x, a->y);
+                x->key.k[1], &x->step->dropout_step, a->x, a->y, a->token, a->c0);
     check(x, "dropout", a->T, a->C, 0);
 }
 static void add(ns_exec *x, const ns_add_args *a)

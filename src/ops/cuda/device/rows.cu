@@ -394,7 +394,7 @@ extern "C" void nsk_act_bwd(nsk_stream s, int b, int act, int64_t T, int64_t F, 
         act_go<float>(s, act, T, F, x, 0, dy, dx);
 }
 
-/* ---- dropout: Philox4x32-10, counter (element / 4, token, step, op << 24 | layer), as the reference ---- */
+/* ---- dropout: Philox4x32-10, counter (element / 4, token, step, op << 24 | layer), as the reference; column 0 is element c0 ---- */
 __device__ __forceinline__ void philox(uint32_t (&c)[4], uint32_t k0, uint32_t k1)
 {
 #pragma unroll
@@ -411,29 +411,30 @@ __device__ __forceinline__ void philox(uint32_t (&c)[4], uint32_t k0, uint32_t k
 }
 template <class E>
 __global__ void dropout(int64_t n, int64_t C, float p, uint32_t op_layer, uint32_t token0, uint32_t k0, uint32_t k1,
-                        const uint32_t *step, const E *x, E *y)
+                        const uint32_t *step, const E *x, E *y, const uint32_t *token, int64_t c0)
 {
-    int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, per = (C + 3) / 4;
+    int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, first = c0 / 4, per = (c0 + C + 3) / 4 - first;
     if (i >= n * per) return;
-    int64_t t = i / per, q = i % per;
-    uint32_t w[4] = {(uint32_t)q, token0 + (uint32_t)t, *step, op_layer};
+    int64_t t = i / per, q = first + i % per;
+    uint32_t w[4] = {(uint32_t)q, token ? token[t] : token0 + (uint32_t)t, *step, op_layer};
     philox(w, k0, k1);
     float scale = 1.0f / (1.0f - p);
 #pragma unroll
     for (int k = 0; k < 4; k++) {
-        int64_t c = q * 4 + k;
-        if (c < C) st(y, t * C + c, (float)(w[k] >> 8) * 0x1p-24f >= p ? ld(x, t * C + c) * scale : 0.0f);
+        int64_t c = q * 4 + k - c0;
+        if (c >= 0 && c < C) st(y, t * C + c, (float)(w[k] >> 8) * 0x1p-24f >= p ? ld(x, t * C + c) * scale : 0.0f);
     }
 }
 extern "C" void nsk_dropout(nsk_stream s, int b, int64_t T, int64_t C, float p, uint32_t op_layer, int64_t token0,
-                            uint32_t k0, uint32_t k1, const uint32_t *step, const void *x, void *y)
+                            uint32_t k0, uint32_t k1, const uint32_t *step, const void *x, void *y, const uint32_t *token,
+                            int64_t c0)
 {
-    int64_t n = T * ((C + 3) / 4);
+    int64_t n = T * ((c0 + C + 3) / 4 - c0 / 4);
     if (n <= 0) return;
     if (b)
-        dropout<<<cdiv(n, 256), 256, 0, cs(s)>>>(T, C, p, op_layer, (uint32_t)token0, k0, k1, step, (const bf16 *)x, (bf16 *)y);
+        dropout<<<cdiv(n, 256), 256, 0, cs(s)>>>(T, C, p, op_layer, (uint32_t)token0, k0, k1, step, (const bf16 *)x, (bf16 *)y, token, c0);
     else
-        dropout<<<cdiv(n, 256), 256, 0, cs(s)>>>(T, C, p, op_layer, (uint32_t)token0, k0, k1, step, (const float *)x, (float *)y);
+        dropout<<<cdiv(n, 256), 256, 0, cs(s)>>>(T, C, p, op_layer, (uint32_t)token0, k0, k1, step, (const float *)x, (float *)y, token, c0);
 }
 
 /* ---- add, scatter ---- */
