@@ -22,6 +22,7 @@ skip() { printf '{"bench": "%s", "who": "%s", "skipped": "%s"}\n' "$1" "$2" "$3"
 
 have bench_start && "$build/bench/bench_start" start.help "$build/ns" --help
 if [ -f "$rows" ]; then have bench_json && "$build/bench/bench_json" "$rows"; else skip json.parse ns "no test data"; fi
+if [ -f "$rows" ]; then have bench_rows && "$build/bench/bench_rows" "$rows"; else skip rows.read ns "no test data"; fi
 for name in llama2/tokenizer.json qwen2.5/tokenizer.assembled.json llama3/tokenizer.assembled.json; do
     if ! have bench_tok; then continue; fi
     if [ -f "$data/tokenizers/$name" ] && [ -f "$text" ]; then

@@ -66,15 +66,17 @@ ns_json *ns_json_new_bool(ns_arena *a, int b, ns_error *err);
 NS_MUST_USE ns_status ns_json_set(ns_json *obj, ns_arena *a, const char *key, const ns_json *v, ns_error *err);
 NS_MUST_USE ns_status ns_json_append(ns_json *arr, ns_arena *a, const ns_json *v, ns_error *err);
 
-/* ---- JSONL ---- streaming reader: LF, CRLF; last line may lack a newline. A blank line is an error naming its number. */
+/* ---- JSONL ---- streaming reader: LF, CRLF; last line may lack a newline. A blank line is an error naming its number.
+ * Files packed with gzip or zstd, and Parquet files, are known by their first bytes: the rows of the latter come as lines too. */
 typedef struct ns_jsonl ns_jsonl;
 NS_MUST_USE ns_status ns_jsonl_open(ns_jsonl **out, const char *path, ns_error *err); /* "-": stdin */
-/* *line is NULL at the end. Valid until the next call. `where` is "path:line", kept inside the reader. */
+/* *line is NULL at the end. Valid until the next call. `where` is "path:line" (Parquet: row, from 1), kept inside the reader. */
 NS_MUST_USE ns_status ns_jsonl_next_line(ns_jsonl *r, const char **line, size_t *n, const char **where, ns_error *err);
 void ns_jsonl_allow_trailing_blank(ns_jsonl *r); /* blank lines at the very end of the file are dropped, not errors */
 void ns_jsonl_limit_line(ns_jsonl *r, size_t most); /* a longer line is an error before it is all in memory */
 uint64_t ns_jsonl_line_no(const ns_jsonl *r);
-uint64_t ns_jsonl_bytes(const ns_jsonl *r); /* consumed so far, for progress */
+uint64_t ns_jsonl_bytes(const ns_jsonl *r);   /* consumed so far, for progress */
+const char *ns_jsonl_kind(const ns_jsonl *r); /* "plain", "gzip", "zstd", "parquet" */
 void ns_jsonl_close(ns_jsonl **r);
 
 #endif

@@ -1,4 +1,4 @@
-/* JSONL reader, also of gzip and zstd files (unpack.h): one buffer, refilled from the file; a line is handed out in place. Lines end at LF, CRLF or a lone CR
+/* JSONL reader, also of gzip and zstd files (unpack.h) and of Parquet (parquet/parquet.h), whose rows are handed out as lines: one buffer, refilled from the file; a line is handed out in place. Lines end at LF, CRLF or a lone CR
  * (data.md 0.1, "universal newlines"; a raw CR is never part of a JSON string). The buffer doubles when a line does not
  * fit, so lines may be of any size. */
 #include "base/json.h"
@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "base/parquet/parquet.h"
 #include "base/sys.h"
 #include "base/unpack.h"
 
@@ -17,7 +18,8 @@ enum { FIRST_BUF = 1 << 20, BIG_BUF = 32 << 20, MAX_DIGITS = 24 };
 struct ns_jsonl {
     int fd, is_stdin, at_end, trailing_blank_ok;
     ns_unpack *packed;
-    char *name; /* for messages; where[] begins with it */
+    ns_parquet *parquet; /* instead of lines */
+    char *name;          /* for messages; where[] begins with it */
     char *buf;
     size_t cap, pos, len; /* unread bytes: buf[pos..len) */
     size_t no_lf, no_cr;  /* buf[pos..no_lf) holds no LF, buf[pos..no_cr) no CR: long lines are scanned once */
@@ -49,6 +51,8 @@ ns_status ns_jsonl_open(ns_jsonl **out, const char *path, ns_error *err)
     NS_CHECK(st, ns_alloc((void **)&r->name, n + 1, "jsonl.where", err), "open '%s'", path);
     memcpy(r->name, name, n);
     NS_CHECK(st, ns_unpack_open(&r->packed, r->fd, r->name, err), "open '%s'", path);
+    if (!strcmp(ns_unpack_kind(r->packed), "parquet"))
+        NS_CHECK(st, ns_parquet_open(&r->parquet, r->fd, r->name, err), "open '%s'", path);
     *out = r;
     return NS_OK;
 done:
@@ -64,6 +68,7 @@ void ns_jsonl_allow_trailing_blank(ns_jsonl *r)
 void ns_jsonl_limit_line(ns_jsonl *r, size_t most)
 {
     r->most = most;
+    if (r->parquet) ns_parquet_longest_row(r->parquet, most);
 }
 
 static void write_where(ns_jsonl *r, uint64_t line_no);
@@ -161,6 +166,13 @@ static int is_blank(const char *p, size_t n)
 ns_status ns_jsonl_next_line(ns_jsonl *r, const char **line, size_t *n, const char **where, ns_error *err)
 {
     uint64_t blank = 0;
+    if (r->parquet) {
+        NS_TRY(ns_parquet_next(r->parquet, line, n, err), "%s", r->name);
+        if (!*line) return NS_OK;
+        write_where(r, ++r->line_no);
+        if (where) *where = r->where;
+        return NS_OK;
+    }
     NS_TRY(raw_line(r, line, n, err), "%s", "");
     while (*line && is_blank(*line, *n) && r->trailing_blank_ok) {
         if (!blank) blank = r->line_no;
@@ -182,13 +194,19 @@ uint64_t ns_jsonl_line_no(const ns_jsonl *r)
 
 uint64_t ns_jsonl_bytes(const ns_jsonl *r)
 {
-    return r->consumed;
+    return r->parquet ? ns_parquet_bytes(r->parquet) : r->consumed;
+}
+
+const char *ns_jsonl_kind(const ns_jsonl *r)
+{
+    return ns_unpack_kind(r->packed);
 }
 
 void ns_jsonl_close(ns_jsonl **pr)
 {
     ns_jsonl *r = *pr;
     if (!r) return;
+    ns_parquet_close(&r->parquet);
     ns_unpack_close(&r->packed);
     if (r->fd >= 0 && !r->is_stdin) ns_sys_close(r->fd);
     ns_free(r->name);

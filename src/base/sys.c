@@ -214,6 +214,19 @@ ssize_t ns_sys_read_all(int fd, void *p, size_t n)
     return (ssize_t)got;
 }
 
+ssize_t ns_sys_pread_all(int fd, void *p, size_t n, uint64_t at)
+{
+    size_t got = 0;
+    while (got < n) {
+        size_t want = n - got < ((size_t)1 << 30) ? n - got : (size_t)1 << 30;
+        ssize_t k = ns_sys_pread(fd, (char *)p + got, want, (off_t)(at + got));
+        if (k < 0) return -1;
+        if (k == 0) break;
+        got += (size_t)k;
+    }
+    return (ssize_t)got;
+}
+
 ns_status ns_sys_error(ns_error *err, const char *verb, const char *path)
 {
     int e = errno;

@@ -1,4 +1,4 @@
-/* System calls with fault injection: for file.c, dir.c and scatter.c only (others use file.h).
+/* System calls with fault injection: for file.c, dir.c, scatter.c and the readers of rows only (others use file.h).
  *
  * Each wrapper counts as one call of its kind ("open", "read", "write", "fsync", "close", "rename", "link", "unlink",
  * "mkdir", "rmdir", "stat", "opendir", "mmap"); ns_sys_fail_at (file.h) picks the one that fails. Interrupted calls are
@@ -35,6 +35,7 @@ void *ns_sys_mmap(size_t n, int fd); /* read-only, private; NULL on failure */
 int ns_sys_write_all(int fd, const void *p, size_t n);
 int ns_sys_pwrite_all(int fd, const void *p, size_t n, uint64_t at);
 ssize_t ns_sys_read_all(int fd, void *p, size_t n);
+ssize_t ns_sys_pread_all(int fd, void *p, size_t n, uint64_t at); /* counts as "read" */
 
 /* "cannot VERB 'path': reason" from errno; says how much is free when the disk is full. Returns NS_ERR_IO. */
 ns_status ns_sys_error(ns_error *err, const char *verb, const char *path);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/parquet/parquet.h"
 #include "base/sys.h"
 #ifdef NS_HAVE_ZLIB
 #include <zlib.h>
@@ -13,7 +14,7 @@
 #endif
 
 enum { IN_BUF = 1 << 17 };
-typedef enum kind { PLAIN, GZIP, ZSTD } kind;
+typedef enum kind { PLAIN, GZIP, ZSTD, PARQUET } kind;
 
 struct ns_unpack {
     int fd, at_end; /* at_end: nothing more to read from fd */
@@ -66,6 +67,10 @@ static ns_status recognise(ns_unpack *u, ns_error *err)
     }
     if (u->len >= 2 && !memcmp(u->in, gzip, 2)) u->kind = GZIP;
     if (u->len >= 4 && !memcmp(u->in, zstd, 4)) u->kind = ZSTD;
+    if (ns_parquet_is(u->in, u->len)) {
+        u->kind = PARQUET;
+        return NS_OK;
+    }
     const char *what = u->kind == GZIP ? "gzip" : u->kind == ZSTD ? "zstd" : "plain";
     NS_FAIL_IF(!ns_unpack_can(what), NS_ERR_UNSUPPORTED,
                "'%s' is packed with %s, and this build has no %s: unpack it first, or build where %s is installed",
@@ -96,12 +101,18 @@ ns_status ns_unpack_open(ns_unpack **out, int fd, const char *name, ns_error *er
         NS_BAIL_IF(st, !u->zstd, NS_ERR_MEMORY, "open '%s': zstd does not start", name);
     }
 #endif
-    u->in_member = u->kind != PLAIN;
+    u->in_member = u->kind == GZIP || u->kind == ZSTD;
     *out = u;
     return NS_OK;
 done:
     ns_unpack_close(&u);
     return st;
+}
+
+const char *ns_unpack_kind(const ns_unpack *u)
+{
+    static const char *const names[] = {"plain", "gzip", "zstd", "parquet"};
+    return names[u->kind];
 }
 
 void ns_unpack_close(ns_unpack **pu)
@@ -164,7 +175,7 @@ static ns_status zstd_step(ns_unpack *u, void *buf, size_t n, size_t *got, ns_er
 ns_status ns_unpack_read(ns_unpack *u, void *buf, size_t n, size_t *got, ns_error *err)
 {
     *got = 0;
-    if (u->kind == PLAIN) {
+    if (u->kind == PLAIN || u->kind == PARQUET) {
         if (u->pos < u->len) {
             *got = u->len - u->pos < n ? u->len - u->pos : n;
             memcpy(buf, u->in + u->pos, *got);

@@ -1,5 +1,6 @@
 /* Reads a file that may be packed: gzip (also of several members) and Zstandard (also of several frames) are recognised by their first
- * bytes, whatever the name; anything else is passed on as it is. Streams; 128 KiB of input in memory.
+ * bytes, whatever the name; anything else is passed on as it is (Parquet is
+ * recognised for base/parquet, which needs the whole file). Streams; 128 KiB of input in memory.
  *
  *     ns_unpack *u;
  *     NS_TRY(ns_unpack_open(&u, fd, "rows.jsonl.gz", err), "open");     // the descriptor stays the caller's
@@ -19,6 +20,8 @@ typedef struct ns_unpack ns_unpack;
 NS_MUST_USE ns_status ns_unpack_open(ns_unpack **out, int fd, const char *name, ns_error *err);
 NS_MUST_USE ns_status ns_unpack_read(ns_unpack *u, void *buf, size_t n, size_t *got, ns_error *err);
 void ns_unpack_close(ns_unpack **u);
+const char *
+ns_unpack_kind(const ns_unpack *u);  /* "plain", "gzip", "zstd", "parquet" (found, not unpacked: see parquet/) */
 int ns_unpack_can(const char *what); /* "gzip", "zstd": is it in this build */
 
 #endif

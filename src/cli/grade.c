@@ -21,7 +21,7 @@ static const ns_option options[] = {
      .type = NS_OPT_LIST,
      .at = offsetof(grade_options, input_files),
      .flags = NS_OPT_REQUIRED,
-     .help = "JSONL of generations: files and patterns"},
+     .help = "JSONL of generations: files and patterns (.gz, .zst, Parquet: with ++write=false)"},
     {.key = "eval_type",
      .type = NS_OPT_STRING,
      .at = offsetof(grade_options, eval_type),
@@ -85,6 +85,9 @@ static ns_status grade_file(const char *path, const grade_options *o, totals *t,
     size_t n;
     ns_status st;
     NS_CHECK(st, ns_jsonl_open(&in, path, err), "grade");
+    NS_BAIL_IF(st, o->write && strcmp(ns_jsonl_kind(in), "plain") != 0, NS_ERR_CONFIG,
+               "%s: a %s file is read but not written: unpack it to .jsonl, or grade without writing (++write=false)",
+               path, ns_jsonl_kind(in));
     for (;;) {
         ns_json *row;
         NS_CHECK(st, ns_jsonl_next_line(in, &line, &n, &where, err), "grade");

@@ -180,7 +180,7 @@ static int run(void *options, ns_parsed *p)
 const ns_verb ns_verb_inspect = {
     .name = "inspect",
     .group = "data",
-    .summary = "show what a training will see of a row file",
+    .summary = "show what a training will see of a row file (JSONL, also .gz and .zst, or Parquet)",
     .usage = "ns inspect ROWS.jsonl --tokenizer DIR [--row N | --rows A-B] [--json] [--html FILE]",
     .examples = "ns inspect sft.jsonl -t llama3.2-1b --add-eos\n"
                 "ns inspect sft.jsonl -t llama3.2-1b --row 3\n"

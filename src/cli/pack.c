@@ -42,7 +42,10 @@ typedef struct pack_options {
     }
 
 static const ns_option opts[] = {
-    {.key = DS "file_names", .type = NS_OPT_LIST, .at = AT(files), .help = "row files, all of them are packed"},
+    {.key = DS "file_names",
+     .type = NS_OPT_LIST,
+     .at = AT(files),
+     .help = "row files (JSONL, also .gz and .zst, or Parquet), all of them are packed"},
     {.key = "pack_sizes", .type = NS_OPT_LIST, .at = AT(sizes), .help = "tokens of a pack; one file set for each size"},
     STR("tokenizer_path", tokenizer, NULL, "model folder or tokenizer file"),
     STR("output_dir", output, NULL, "folder of the pack files"),

@@ -45,8 +45,10 @@ typedef struct prepare_options {
 
 static const ns_option options[] = {
     FILES("input_files", NULL,
-          "raw generations with is_correct or judgement: files or patterns, separated by blanks or commas"),
-    FILES("preprocessed_dataset_files", NULL, "ready rows, without a correctness test: files or patterns"),
+          "raw generations with is_correct or judgement: files or patterns, separated by blanks or commas; JSONL (also "
+          ".gz, .zst) or Parquet"),
+    FILES("preprocessed_dataset_files", NULL,
+          "ready rows, without a correctness test: files or patterns, of the same kinds"),
     TEXT("output_path", NULL, "the file to write; it appears when it is complete"),
     TEXT("prompt_config", NULL, "what is said: a name in share/prompt/config (generic/math) or a .yaml file"),
     TEXT("prompt_template", NULL,

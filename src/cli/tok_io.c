@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/parquet/parquet.h"
 
 const char *tok_io_name(const tok_work *w)
 {
@@ -19,11 +20,40 @@ ns_status tok_io_open(tok_work *w, ns_error *err)
     return ns_tok_load(&w->t, w->io->tokenizer, err);
 }
 
+/* The input is a Parquet file: its rows take its place. */
+static ns_status rows_as_lines(tok_work *w, ns_error *err)
+{
+    ns_parquet *r = NULL;
+    ns_buf rows = {0};
+    const char *row = "";
+    size_t n;
+    ns_status st = NS_OK;
+    NS_FAIL_IF(!w->rows_allowed, NS_ERR_CONFIG,
+               "%s is a Parquet file: its rows are conversations (--chat --lines), there is no text to read",
+               tok_io_name(w));
+    NS_CHECK(st, ns_parquet_open_memory(&r, w->input.data, w->input.len, tok_io_name(w), err), "%s", "");
+    while (row) {
+        NS_CHECK(st, ns_parquet_next(r, &row, &n, err), "%s", "");
+        if (!row) break;
+        NS_CHECK(st, ns_buf_add(&rows, row, n, err), "%s", "");
+        NS_CHECK(st, ns_buf_addc(&rows, '\n', err), "%s", "");
+    }
+    ns_buf_free(&w->input);
+    w->input = rows;
+    rows = (ns_buf){0};
+done:
+    ns_parquet_close(&r);
+    ns_buf_free(&rows);
+    return st;
+}
+
 ns_status tok_io_read(tok_work *w, ns_error *err)
 {
     if (w->io->literal) return ns_buf_adds(&w->input, w->io->literal, err);
     NS_TRY(ns_buf_reserve(&w->input, 1, err), "%s", "");
-    return ns_file_read(&w->input, strcmp(w->io->input, "-") ? w->io->input : "/dev/stdin", err);
+    NS_TRY(ns_file_read(&w->input, strcmp(w->io->input, "-") ? w->io->input : "/dev/stdin", err), "%s", "");
+    if (ns_parquet_is(w->input.data, w->input.len)) return rows_as_lines(w, err);
+    return NS_OK;
 }
 
 int tok_io_line(tok_work *w, ns_str *line)

@@ -45,13 +45,15 @@ typedef struct tok_work {
     ns_buf input, out;
     char where[4200]; /* of the current line: "file:3" */
     size_t at, line;
+    int rows_allowed; /* the input may be a Parquet file, whose rows are the lines */
 } tok_work;
 
 /* Refuses --input together with the literal, loads the tokenizer. */
 NS_MUST_USE ns_status tok_io_open(tok_work *w, ns_error *err);
-NS_MUST_USE ns_status tok_io_read(tok_work *w, ns_error *err); /* all of the input into w->input */
-const char *tok_io_name(const tok_work *w);                    /* "--text", "standard input", the file */
-int tok_io_line(tok_work *w, ns_str *line);                    /* the next line without its newline; 0: no more */
+NS_MUST_USE ns_status tok_io_read(tok_work *w,
+                                  ns_error *err); /* all of the input (Parquet: its rows as lines) into w->input */
+const char *tok_io_name(const tok_work *w);       /* "--text", "standard input", the file */
+int tok_io_line(tok_work *w, ns_str *line);       /* the next line without its newline; 0: no more */
 NS_MUST_USE ns_status tok_io_flush(tok_work *w, int all, ns_error *err);
 void tok_io_close(tok_work *w);
 

@@ -25,7 +25,8 @@ typedef struct tokenize_options {
     }
 
 static const ns_option opts[] = {
-    TOK_IO_OPTIONS("text", "the text itself", "UTF-8 text file; - is standard input"),
+    TOK_IO_OPTIONS("text", "the text itself",
+                   "UTF-8 text file; - is standard input; with --chat --lines also a Parquet file"),
     {.key = "lines",
      .flag = 1,
      .type = NS_OPT_BOOL,
@@ -221,6 +222,7 @@ static ns_status chat(work *w, ns_error *err)
         NS_FAIL_IF(w->tools->type != NS_JSON_ARRAY, NS_ERR_INPUT, "%s: expected a list of tools", o->tools);
     }
     NS_TRY(tok_io_open(&w->io, err), "%s", "");
+    w->io.rows_allowed = o->lines;
     NS_TRY(tok_io_read(&w->io, err), "%s", "");
     if (!o->lines) NS_TRY(one_chat(w, w->io.input.data, w->io.input.len, tok_io_name(&w->io), err), "%s", "");
     while (o->lines && tok_io_line(&w->io, &line)) NS_TRY(one_chat(w, line.p, line.n, w->io.where, err), "%s", "");

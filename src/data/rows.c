@@ -1,6 +1,6 @@
-/* SFT rows: a JSONL file -> ns_examples (rows.h).
+/* SFT rows: a file of rows -> ns_examples (rows.h).
  *
- *   mapped file ─lines─▶ tiles of 256 rows ─parse, tokenise (all threads)─▶ per-tile ids ─join in file order─▶ counts, hash
+ *   mapped file (packed, Parquet: read) ─lines─▶ tiles of 256 rows ─parse, tokenise (all threads)─▶ per-tile ids ─join in file order─▶ counts, hash
  *
  * Invariants: the result does not depend on the number of threads or on timing: tiles are cut by row number and joined in
  * order, and of several bad rows the first in the file is reported. Truncated, empty, duplicate and target-less rows are
@@ -37,8 +37,9 @@ typedef struct loader {
     ns_rows_template tmpl;
     const ns_chat_layout *layout; /* shipped layout of chat rows, NULL: chat template or template rows */
     int chat, form, standard;     /* chat rows; form that row_form names, else -2: each row's own */
-    ns_map map;
-    const char **line; /* [n+1] starts of lines; line[i+1] - 1 is the newline */
+    ns_map map;                   /* the file, or */
+    ns_buf text;                  /* its rows where it is packed or Parquet */
+    const char **line;            /* [n+1] starts of lines; line[i+1] - 1 is the newline */
     size_t *line_len, line_cap, line_len_cap;
     int64_t n;
     tile_out *tile; /* of one round */
@@ -91,12 +92,39 @@ static void hash_row(uint64_t key[2], const int32_t *ids, const uint8_t *mask, i
 }
 
 /* ---- lines ---- */
+/* A plain file is mapped; of a packed one, or of Parquet, the lines are held in memory until they are tokenised. */
+static ns_status open_rows(loader *l, ns_error *err)
+{
+    ns_jsonl *r = NULL;
+    const char *line = "", *where;
+    size_t n;
+    ns_status st;
+    if (!strcmp(l->path, "-")) return ns_map_open(&l->map, l->path, err); /* rows are read twice: not from a pipe */
+    NS_TRY(ns_jsonl_open(&r, l->path, err), "%s", "");
+    if (!strcmp(ns_jsonl_kind(r), "plain")) {
+        ns_jsonl_close(&r);
+        return ns_map_open(&l->map, l->path, err);
+    }
+    ns_jsonl_allow_trailing_blank(r);
+    NS_CHECK(st, ns_buf_reserve(&l->text, 1, err), "rows");
+    for (;;) {
+        NS_CHECK(st, ns_jsonl_next_line(r, &line, &n, &where, err), "%s", "");
+        if (!line) break;
+        NS_CHECK(st, ns_buf_add(&l->text, line, n, err), "%s", where);
+        NS_CHECK(st, ns_buf_addc(&l->text, '\n', err), "%s", where);
+    }
+done:
+    ns_jsonl_close(&r);
+    return st;
+}
+
 static ns_status find_lines(loader *l, ns_error *err)
 {
-    const char *p = (const char *)l->map.data, *end = p + l->map.size;
+    size_t size = l->text.data ? l->text.len : l->map.size;
+    const char *p = l->text.data ? l->text.data : (const char *)l->map.data, *end = p + size;
     if (end - p >= 3 && !memcmp(p, "\xef\xbb\xbf", 3)) p += 3;     /* a byte-order mark is not a row */
     while (end > p && (end[-1] == '\n' || end[-1] == '\r')) end--; /* trailing empty lines are no rows */
-    NS_FAIL_IF(p == end, NS_ERR_INPUT, "%s: no rows: the file has %zu bytes and no JSON line", l->path, l->map.size);
+    NS_FAIL_IF(p == end, NS_ERR_INPUT, "%s: no rows: the file has %zu bytes and no JSON line", l->path, size);
     while (p < end) {
         const char *nl = memchr(p, '\n', (size_t)(end - p)), *stop = nl ? nl : end;
         size_t n = (size_t)(stop - p);
@@ -582,7 +610,7 @@ ns_status ns_rows_load(ns_examples *out, const char *path, const ns_tok *tok, co
     ns_status st = NS_OK;
     memset(out, 0, sizeof *out);
     NS_CHECK(st, check_options(&l.o, tok, err), "%s", path);
-    NS_CHECK(st, ns_map_open(&l.map, path, err), "training data");
+    NS_CHECK(st, open_rows(&l, err), "training data");
     NS_CHECK(st, find_lines(&l, err), "training data");
     NS_CHECK(st, detect(&l, out, err), "training data");
     NS_CHECK(st, tokenise_all(&l, out, pool, &j, err), "training data");
@@ -598,6 +626,7 @@ done:
     ns_free(l.line_len);
     ns_rows_template_free(&l.tmpl);
     ns_map_close(&l.map);
+    ns_buf_free(&l.text);
     return st;
 }
 

@@ -215,9 +215,10 @@ const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS] = {
      .at = AT(train.file_path),
      .def = "???",
      .flags = NS_OPT_REQUIRED,
-     .help = "training rows, JSONL, or packs: NAME.npy for NAME.[input_ids|loss_mask|seq_start_id].npy"},
+     .help = "training rows: JSONL (also .gz, .zst) or Parquet; or packs: NAME.npy for "
+             "NAME.[input_ids|loss_mask|seq_start_id].npy"},
     STR("model.data.validation_ds.file_path", val.file_path, NULL,
-        "validation rows, JSONL, or packs (default: the training rows)"),
+        "validation rows, of the same kinds, or packs (default: the training rows)"),
     DATA_ROWS("train_ds", train, OWN),
     NULLABLE("model.data.train_ds.global_batch_examples", global_examples, 1, BIG, 0,
              "examples a step instead of global_batch_size: packs as many as hold about so many, rows exactly"),
@@ -404,7 +405,7 @@ ns_status ns_sft_check(ns_sft_options *o, ns_error *err)
         check_copy(o->copy_gbs, o->train.gbs, "model.global_batch_size", "model.data.train_ds.global_batch_size", err),
         "%s", "");
     NS_FAIL_IF(!o->train.file_path, NS_ERR_CONFIG,
-               "model.data.train_ds.file_path is not set: name the training rows (JSONL)");
+               "model.data.train_ds.file_path is not set: name the training rows (JSONL or Parquet)");
     if (!o->val.file_path) o->val.file_path = o->train.file_path;
     if (!o->log_dir) o->log_dir = o->exp_dir;
     NS_FAIL_IF(!o->log_dir, NS_ERR_CONFIG, "exp_manager.explicit_log_dir is not set: name the output directory");
