@@ -1,10 +1,12 @@
 /* Byte-pair encoding of one pre-token: start from bytes, then repeatedly join the adjacent pair of lowest rank, leftmost
  * among equals, until no listed pair is left (data.md §6.2).
  *
- * Two ways to the same result. Short words keep ids and pair ranks in small arrays and look for the minimum each time.
+ * Three ways to the same result. Short words keep ids and pair ranks in small arrays and look for the minimum each time.
  * Long words keep a linked list and a heap of (rank, position): O(n log n), so a megabyte of one letter is no trap. A
  * heap entry is stale when the rank now stored at its position differs; positions only ever merge, so an equal rank means
- * the same pair.
+ * the same pair. The pairs that are there from the start are sorted once and read in turn; the heap has the later ones.
+ * Long words that are a few runs of one character (blanks, lines of dashes) stay such runs, and a merge is done for all of a
+ * run.
  *
  * Tables: open addressing with linear probing. Pieces that are one token (most of ordinary text) are answered from their
  * vocabulary slot alone: short tokens keep their bytes in it, and `whole` (bpe.h) remembers that merging leads there. */
@@ -18,6 +20,8 @@
 
 enum { SHORT = 96 };       /* symbols: above this the heap wins */
 #define NO_RANK UINT32_MAX /* = rank1 - 1 of an absent pair */
+
+_Thread_local uint64_t ns_bpe_steps;
 
 /* ---- hashing ---- */
 static inline uint64_t mix(uint64_t a, uint64_t b)
@@ -301,6 +305,7 @@ static size_t merge_short(const ns_bpe *m, int32_t *id, size_t n)
     }
     while (n > 1) {
         size_t best = 0;
+        ns_bpe_steps += n;
         for (size_t i = 1; i + 1 < n; i++)
             if (rank[i] < rank[best]) best = i;
         if (rank[best] == NO_RANK) break;
@@ -323,6 +328,75 @@ static size_t merge_short(const ns_bpe *m, int32_t *id, size_t n)
     return n;
 }
 
+/* ---- words of a few runs of one character each ---- */
+typedef struct equal_run {
+    int32_t id;
+    uint32_t n;
+} equal_run;
+enum { MAX_RUNS = 48 };
+
+/* Puts n symbols `id` at r[k]; nothing for n = 0. */
+static size_t put_run(equal_run *r, size_t n_runs, size_t k, int32_t id, uint32_t n)
+{
+    if (!n) return n_runs;
+    memmove(r + k + 1, r + k, (n_runs - k) * sizeof *r);
+    r[k] = (equal_run){id, n};
+    return n_runs + 1;
+}
+
+static uint32_t rank_of(const ns_bpe *m, int32_t left, int32_t right)
+{
+    ns_bpe_steps++;
+    return pair_of(m, left, right)->rank1 - 1;
+}
+
+/* One merge inside run k: all its pairs, from left to right. 0 if a pair that this makes would have to go in between. */
+static int merge_run(const ns_bpe *m, equal_run *r, size_t *n_runs, size_t k)
+{
+    equal_run x = r[k];
+    const ns_bpe_pair *q = pair_of(m, x.id, x.id);
+    uint32_t rank = q->rank1 - 1;
+    int32_t y = q->id;
+    if (rank_of(m, y, x.id) <= rank || rank_of(m, y, y) <= rank) return 0;
+    if (k && rank_of(m, r[k - 1].id, y) <= rank) return 0;
+    r[k] = (equal_run){y, x.n / 2};
+    *n_runs = put_run(r, *n_runs, k + 1, x.id, x.n % 2);
+    return 1;
+}
+
+/* The pair of the last of run k and the first of the next. */
+static void merge_border(const ns_bpe *m, equal_run *r, size_t *n_runs, size_t k)
+{
+    int32_t y = pair_of(m, r[k].id, r[k + 1].id)->id;
+    *n_runs = put_run(r, *n_runs, k + 1, y, 1);
+    for (size_t i = 0; i < 2; i++) { /* the right one first, so that k stays where it is */
+        size_t j = i ? k : k + 2;
+        if (--r[j].n) continue;
+        memmove(r + j, r + j + 1, (*n_runs - j - 1) * sizeof *r);
+        --*n_runs;
+    }
+}
+
+/* 0: this way does not go. */
+static int merge_runs(const ns_bpe *m, equal_run *r, size_t *n_runs)
+{
+    for (;;) {
+        size_t best = 0, runs = *n_runs;
+        uint32_t low = NO_RANK;
+        int inside = 0;
+        for (size_t k = 0; k < runs; k++) {
+            uint32_t a = r[k].n > 1 ? rank_of(m, r[k].id, r[k].id) : NO_RANK;
+            uint32_t b = k + 1 < runs ? rank_of(m, r[k].id, r[k + 1].id) : NO_RANK;
+            if (a < low) best = k, inside = 1, low = a;
+            if (b < low) best = k, inside = 0, low = b;
+        }
+        if (low == NO_RANK) return 1;
+        if (runs + 2 > MAX_RUNS) return 0;
+        if (inside && !merge_run(m, r, n_runs, best)) return 0;
+        if (!inside) merge_border(m, r, n_runs, best);
+    }
+}
+
 /* ---- long words ---- */
 typedef struct symbol {
     int32_t id, prev, next; /* id -1: merged away; -1 ends the list */
@@ -335,7 +409,7 @@ static ns_status heap_push(ns_bpe_work *w, uint64_t x, ns_error *err)
     if (w->heap_n == w->heap_cap)
         NS_TRY(ns_grow((void **)&w->heap, &w->heap_cap, w->heap_n + 1, sizeof *w->heap, "tok.heap", err), "heap");
     size_t i = w->heap_n++;
-    for (; i > 0 && w->heap[(i - 1) / 2] > x; i = (i - 1) / 2) w->heap[i] = w->heap[(i - 1) / 2];
+    for (; i > 0 && w->heap[(i - 1) / 2] > x; i = (i - 1) / 2, ns_bpe_steps++) w->heap[i] = w->heap[(i - 1) / 2];
     w->heap[i] = x;
     return NS_OK;
 }
@@ -344,7 +418,7 @@ static uint64_t heap_pop(ns_bpe_work *w)
 {
     uint64_t *h = w->heap, top = h[0], x = h[--w->heap_n];
     size_t n = w->heap_n, i = 0;
-    for (size_t c; (c = 2 * i + 1) < n; i = c) {
+    for (size_t c; (c = 2 * i + 1) < n; i = c, ns_bpe_steps++) {
         if (c + 1 < n && h[c + 1] < h[c]) c++;
         if (h[c] >= x) break;
         h[i] = h[c];
@@ -353,27 +427,59 @@ static uint64_t heap_pop(ns_bpe_work *w)
     return top;
 }
 
-/* Looks up the pair that starts at symbol i and queues it. */
-static ns_status consider(const ns_bpe *m, ns_bpe_work *w, symbol *s, int32_t i, ns_error *err)
+/* Looks up the pair that starts at symbol i. */
+static void look(const ns_bpe *m, symbol *s, int32_t i)
 {
     s[i].rank = NO_RANK;
-    if (s[i].next < 0) return NS_OK;
+    if (s[i].next < 0) return;
     const ns_bpe_pair *q = pair_of(m, s[i].id, s[s[i].next].id);
     s[i].rank = q->rank1 - 1;
     s[i].to = q->id;
+    ns_bpe_steps++;
+}
+static ns_status consider(const ns_bpe *m, ns_bpe_work *w, symbol *s, int32_t i, ns_error *err)
+{
+    look(m, s, i);
     return s[i].rank == NO_RANK ? NS_OK : heap_push(w, (uint64_t)s[i].rank << 32 | (uint32_t)i, err);
 }
 
-static ns_status merge_long(const ns_bpe *m, ns_bpe_work *w, symbol *s, size_t n, ns_error *err)
+/* The pairs of the start, by rank and then from left to right: v[0..*n_v), as (rank, position). Radix sort by 11 bits. */
+static void sort_pairs(uint64_t *v, uint64_t *tmp, size_t n, uint32_t high)
 {
+    for (uint32_t shift = 32; shift == 32 || (shift < 64 && high >> (shift - 32)); shift += 11) {
+        uint32_t at[2048] = {0}, sum = 0;
+        for (size_t i = 0; i < n; i++) at[v[i] >> shift & 2047]++;
+        for (int b = 0; b < 2048; b++) {
+            uint32_t x = at[b];
+            at[b] = sum;
+            sum += x;
+        }
+        for (size_t i = 0; i < n; i++) tmp[at[v[i] >> shift & 2047]++] = v[i];
+        memcpy(v, tmp, n * sizeof *v);
+        ns_bpe_steps += n;
+    }
+}
+
+/* v, tmp: n places each */
+static ns_status merge_long(const ns_bpe *m, ns_bpe_work *w, symbol *s, size_t n, uint64_t *v, uint64_t *tmp,
+                            ns_error *err)
+{
+    size_t n_v = 0, k = 0;
+    uint32_t high = 0;
     w->heap_n = 0;
     for (size_t i = 0; i < n; i++) {
         s[i].prev = (int32_t)i - 1;
         s[i].next = i + 1 < n ? (int32_t)i + 1 : -1;
     }
-    for (size_t i = 0; i < n; i++) NS_TRY(consider(m, w, s, (int32_t)i, err), "queue");
-    while (w->heap_n) {
-        uint64_t top = heap_pop(w);
+    for (size_t i = 0; i < n; i++) {
+        look(m, s, (int32_t)i);
+        if (s[i].rank == NO_RANK) continue;
+        v[n_v++] = (uint64_t)s[i].rank << 32 | (uint32_t)i;
+        high |= s[i].rank;
+    }
+    sort_pairs(v, tmp, n_v, high);
+    while (w->heap_n || k < n_v) {
+        uint64_t top = k < n_v && (!w->heap_n || v[k] <= w->heap[0]) ? v[k++] : heap_pop(w);
         int32_t i = (int32_t)(uint32_t)top, r;
         if (s[i].id < 0 || s[i].rank != (uint32_t)(top >> 32)) continue; /* stale */
         r = s[i].next;
@@ -387,16 +493,49 @@ static ns_status merge_long(const ns_bpe *m, ns_bpe_work *w, symbol *s, size_t n
     return NS_OK;
 }
 
+/* p as runs of one symbol: how many; 0 if there are more than FEW, or a character is not one symbol. */
+static size_t read_runs(const ns_bpe *m, equal_run *r, const uint8_t *p, size_t n, ns_error *err)
+{
+    enum { FEW = 6 };
+    size_t n_runs = 0, len = 1;
+    if (n > UINT32_MAX / 2 || (m->unk >= 0 && m->fuse_unk)) return 0; /* many may be one */
+    for (size_t i = 0, end; i < n; i = end) {
+        int32_t id[4];
+        size_t k;
+        if (m->by_char) ns_utf8_at(p, i, &len);
+        for (end = i + len; end + len <= n && !memcmp(p + i, p + end, len);) end += len;
+        if (n_runs == FEW || start_symbols(m, id, &k, p + i, len, err) != NS_OK || k != 1) return 0;
+        r[n_runs++] = (equal_run){id[0], (uint32_t)((end - i) / len)};
+    }
+    return n_runs;
+}
+
+static ns_status encode_runs(const ns_bpe *m, ns_ids *out, const uint8_t *p, size_t n, int *done, ns_error *err)
+{
+    equal_run r[MAX_RUNS + 2];
+    ns_error ignored = NS_ERROR_INIT; /* the other way says it again */
+    size_t n_runs = read_runs(m, r, p, n, &ignored);
+    *done = n_runs && merge_runs(m, r, &n_runs);
+    for (size_t i = 0; *done && i < n_runs; i++) {
+        if (out->cap - out->n < r[i].n)
+            NS_TRY(ns_grow((void **)&out->v, &out->cap, out->n + r[i].n, sizeof *out->v, "tok.ids", err), "ids");
+        for (uint32_t j = 0; j < r[i].n; j++) out->v[out->n++] = r[i].id;
+    }
+    return NS_OK;
+}
+
 static ns_status encode_long(const ns_bpe *m, ns_bpe_work *w, ns_ids *out, const uint8_t *p, size_t n, ns_error *err)
 {
     NS_FAIL_IF(n >= INT32_MAX, NS_ERR_INPUT, "one word of %zu bytes: split the text into parts below 2 GB", n);
-    NS_TRY(ns_grow(&w->mem, &w->cap, n, sizeof(symbol) + sizeof(int32_t), "tok.word", err), "long word");
-    symbol *s = w->mem;
+    NS_TRY(ns_grow(&w->mem, &w->cap, n, 2 * sizeof(uint64_t) + sizeof(symbol) + sizeof(int32_t), "tok.word", err),
+           "long word");
+    uint64_t *v = w->mem;
+    symbol *s = (symbol *)(void *)(v + 2 * n);
     int32_t *id = (int32_t *)(void *)(s + n);
     size_t k;
     NS_TRY(start_symbols(m, id, &k, p, n, err), "encode");
     for (size_t i = 0; i < k; i++) s[i].id = id[i];
-    NS_TRY(merge_long(m, w, s, k, err), "merge");
+    NS_TRY(merge_long(m, w, s, k, v, v + n, err), "merge");
     for (int32_t i = k ? 0 : -1; i >= 0; i = s[i].next) NS_TRY(ns_ids_push(out, s[i].id, err), "ids");
     return NS_OK;
 }
@@ -408,7 +547,11 @@ ns_status ns_bpe_encode(const ns_bpe *m, ns_bpe_work *w, ns_ids *out, const uint
     int32_t whole = s->id1 - 1;
     int known = whole >= 0 ? atomic_load_explicit(&s->whole, memory_order_relaxed) : 2;
     if (known == 1) return ns_ids_push(out, whole, err);
-    if (n > SHORT) return encode_long(m, w, out, p, n, err);
+    if (n > SHORT) {
+        int done;
+        NS_TRY(encode_runs(m, out, p, n, &done, err), "%s", "");
+        return done ? NS_OK : encode_long(m, w, out, p, n, err);
+    }
     int32_t id[SHORT];
     size_t k;
     NS_TRY(start_symbols(m, id, &k, p, n, err), "encode");

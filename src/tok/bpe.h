@@ -57,6 +57,10 @@ typedef struct ns_bpe {
     uint64_t *joins;
 } ns_bpe;
 
+/* Work of this thread so far: looks at pairs, moves in the heap, steps of the search in a Unigram model. Tests hold it
+ * against the length of the text (no clock tells whether hard texts take linear time). */
+extern _Thread_local uint64_t ns_bpe_steps;
+
 /* Scratch of one encoding call: for words too long for the stack. */
 typedef struct ns_bpe_work {
     void *mem;

@@ -231,6 +231,7 @@ static void forward(const ns_spm *sp, ns_spm_best *best, const uint8_t *p, size_
         ns_utf8_at(p, i, &first);
         for (size_t k = i; k < n && (node = ns_ptrie_step(&sp->pieces, node, p[k])); k++) {
             int32_t id = sp->pieces.value[node];
+            ns_bpe_steps++;
             if (id < 0) continue;
             size_t len = k + 1 - i;
             double score =
