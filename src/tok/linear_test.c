@@ -3,8 +3,9 @@
 #include "base/testing.h"
 #include "tok/tok_internal.h"
 
-static const char *const kinds[] = {"one letter", "blanks", "one Chinese character", "Chinese characters", "digits",
-                                    "random ASCII", "random characters", "two letters in turn", "a long word again"};
+static const char *const kinds[] = {"one letter",       "blanks",       "one Chinese character", "Chinese characters",
+                                    "digits",           "random ASCII", "random characters",     "two letters in turn",
+                                    "a long word again"};
 enum { KINDS = sizeof kinds / sizeof *kinds, N = 1 << 15 };
 
 static uint32_t rng;
@@ -61,8 +62,8 @@ static void check(ns_tok *t, const char *name)
                 w[k] = work(t, kind, (size_t)N << k, spans);
             }
             if (w[2] * 10 > w[0] * 48 + 10000 || w[1] * 10 > w[0] * 24 + 10000 || w[2] > 200 * (uint64_t)(N << 2))
-                fail_msg("%s, %s%s: %llu, %llu, %llu steps for %d bytes, twice and four times as many", name, kinds[kind],
-                         spans ? " with spans" : "", (unsigned long long)w[0], (unsigned long long)w[1],
+                fail_msg("%s, %s%s: %llu, %llu, %llu steps for %d bytes, twice and four times as many", name,
+                         kinds[kind], spans ? " with spans" : "", (unsigned long long)w[0], (unsigned long long)w[1],
                          (unsigned long long)w[2], N);
         }
 }
@@ -83,7 +84,7 @@ static void all(const char *folder, const char *const *files)
 static void small_models(void **state)
 {
     (void)state;
-    static const char *const files[] = {"bpe_llama2.model",   "bpe_no_prefix.model", "unigram_bytes.model",
+    static const char *const files[] = {"bpe_llama2.model", "bpe_no_prefix.model", "unigram_bytes.model",
                                         "unigram_holes.model", NULL};
     all(NS_DATA_DIR "/tests/golden/tokenizers/spm", files);
 }

@@ -41,6 +41,13 @@ is "plain text" 0 "6 8 10 11" "$ns" tokenize -t t --plain --text "ab<s>"
 is "count" 0 "2" "$ns" tokenize -t t --count --text "ab ab"
 is "whole file" 0 "6 7 3 1 3 3 6" "$ns" tokenize -t t -i text
 is "lines" 0 "$(printf '[6, 7]\n[1]\n[]\n[6]')" "$ns" tokenize -t t --lines --json --input text
+awk 'BEGIN { for (i = 0; i < 200000; i++) print (i % 7 ? "ab ab" : "b a" i % 2 ? "ab" : "") }' >many
+for n in 1 2 5; do "$ns" tokenize -t t --lines --threads $n -i many >many.$n; done
+is "any number of threads" 0 "" sh -c "cmp many.1 many.2 && cmp many.1 many.5"
+is "a line in, a line out" 0 "200000" sh -c "wc -l <many.5"
+sed '150001s/.*/abx/' many >bad
+is "the line of an error, in any thread" 3 "~bad:150001" sh -c "'$ns' tokenize -t t --lines --threads 3 -i bad >out.bad"
+is "and what was before it" 0 "" sh -c "head -150000 many.1 | cmp - out.bad"
 is "pieces" 0 "$(printf '7\t" ab"\n4\t"\\xc3"\n5\t"\\xa9"')" "$ns" tokenize -t t --pieces --text " abé"
 is "offsets" 0 "$(printf '9\t0\t0\t"<s>"\n7\t0\t3\t" ab"\n4\t3\t4\t"\\xc3"\n5\t4\t5\t"\\xa9"')" \
     "$ns" tokenize -t t --add-special --pieces --offsets --text " abé"
