@@ -482,11 +482,41 @@ static void real_files(void **state)
     ns_arena_free(&a);
 }
 
+/* Without byte fallback: one unk stands for all that is unknown side by side, whatever the unknown piece's own text is (here
+ * it is U+2581 "aa"; the last one is the blank that the model puts behind the text), and a piece marked unused is cut into what it was joined from, which may be unknown as well. */
+static void spans_of_unknown(void **state)
+{
+    (void)state;
+    ns_tok *t;
+    ns_error err = NS_ERROR_INIT;
+    ns_buf file = {0};
+    ns_ids ids = {0};
+    ns_spans spans = {0};
+    static const struct {
+        int32_t id;
+        size_t from, to;
+    } want[] = {{2, 0, 2}, {4, 2, 3}, {0, 3, 6}, {5, 6, 7}, {0, 7, 8}, {6, 8, 9}, {0, 9, 9}};
+    enum { N = sizeof want / sizeof *want };
+    assert_ns_ok(ns_file_read(&file, NS_SOURCE_DIR "/tests/corpus/spm/spans-of-unused", &err), &err);
+    assert_ns_ok(build_copy(&t, file.data, file.len, NULL, &err), &err);
+    assert_ns_ok(ns_tok_encode_spans(t, &ids, &spans, "the aab x", 9, 0, &err), &err);
+    assert_int_equal(ids.n, N);
+    for (size_t i = 0; i < N; i++) {
+        assert_int_equal(ids.v[i], want[i].id);
+        assert_int_equal(spans.v[i].from, want[i].from);
+        assert_int_equal(spans.v[i].to, want[i].to);
+    }
+    ns_tok_free(&t);
+    ns_buf_free(&file);
+    ns_ids_free(&ids);
+    ns_spans_free(&spans);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(sentencepiece),  cmocka_unit_test(with_config),
-                                       cmocka_unit_test(damaged_models), cmocka_unit_test(refused_models),
-                                       cmocka_unit_test(damaged_ranks),  cmocka_unit_test(tekken),
-                                       cmocka_unit_test(out_of_memory),  cmocka_unit_test(real_files)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sentencepiece),    cmocka_unit_test(with_config),   cmocka_unit_test(damaged_models),
+        cmocka_unit_test(refused_models),   cmocka_unit_test(damaged_ranks), cmocka_unit_test(tekken),
+        cmocka_unit_test(spans_of_unknown), cmocka_unit_test(out_of_memory), cmocka_unit_test(real_files)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -10,7 +10,10 @@ size_t ns_bpe_length(const ns_bpe *m, int32_t id, const uint8_t *p, size_t n)
 {
     ns_bpe_span s = m->span[id];
     size_t len = 1, i = 0;
-    if (s.len <= n && s.len && !memcmp(m->text + s.at, p, s.len)) return s.len;
+    if (m->by_char) ns_utf8_at(p, 0, &len);
+    /* The unknown symbol for a character without a token: what its own text is (`<unk>`) says nothing then. */
+    int unknown = id == m->unk && m->byte_id[p[0]] < 0 && (!m->by_char || ns_bpe_find(m, p, len) < 0);
+    if (!unknown && s.len <= n && s.len && !memcmp(m->text + s.at, p, s.len)) return s.len;
     if (!m->by_char) {
         if (id != m->unk || !m->fuse_unk) return 1;
         while (i < n && m->byte_id[p[i]] < 0) i++;

@@ -86,7 +86,7 @@ static void small_models(void **state)
     (void)state;
     static const char *const files[] = {"bpe_llama2.model", "bpe_no_prefix.model", "unigram_bytes.model",
                                         "unigram_holes.model", NULL};
-    all(NS_DATA_DIR "/tests/golden/tokenizers/spm", files);
+    all(NS_SOURCE_DIR "/tests/golden/tokenizers/spm", files);
 }
 
 static void real_models(void **state)
