@@ -39,6 +39,7 @@ have() { # 0: the thing is usable
     blas) probe_header cblas.h /usr/include/openblas /usr/include/openblas-openmp \
         /usr/include/x86_64-linux-gnu/openblas-openmp /usr/include/x86_64-linux-gnu ;;
     slurm) command -v slurmctld >/dev/null 2>&1 && command -v slurmd >/dev/null 2>&1 && command -v munged >/dev/null 2>&1 ;;
+    slurmdb) command -v slurmdbd >/dev/null 2>&1 && command -v mariadbd >/dev/null 2>&1 ;;
     clang-format) command -v clang-format >/dev/null 2>&1 ;;
     esac
 }
@@ -55,6 +56,7 @@ package() {
     blas) echo "libopenblas-openmp-dev" ;;
     mpi) echo "openmpi-bin libopenmpi-dev" ;;
     slurm) echo "slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge" ;;
+    slurmdb) echo "slurmdbd mariadb-server" ;;
     clang-format) echo "clang-format" ;;
     esac
 }
@@ -70,9 +72,9 @@ case "${1:-} ${2:-}" in
 "--check build") ;;
 "--check test") need="$need cmocka" ;;
 "--check style") need="clang-format" ;;
-"--tests ") need="$need cmocka" want="blas pcre2 zlib zstd mpi slurm" ;;
+"--tests ") need="$need cmocka" want="blas pcre2 zlib zstd mpi slurm slurmdb" ;;
 "--list ")
-    for x in cc make cmake yaml cmocka blas pcre2 zlib zstd mpi slurm clang-format; do
+    for x in cc make cmake yaml cmocka blas pcre2 zlib zstd mpi slurm slurmdb clang-format; do
         if have $x; then echo "$x: found"; else echo "$x: missing (Debian: $(package $x))"; fi
     done
     exit 0

@@ -2,12 +2,13 @@
 # dev/slurm_cluster.sh up|down   -- a real Slurm on 127.0.0.1 for tests: munge, controller, NODES isolated nodes with two fake GPUs each.
 #
 #   DIR    absolute private folder (required)      NODES  nodes (2)      PORT  first of the ports used: PORT+17 ... PORT+199 (26800)
+#   DBD=1  with the accounting database, for sacct (packages slurmdbd mariadb-server; 4 s more)
 #
 # Needs root and the packages slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge. After `up`, every Slurm command needs
 # SLURM_CONF=$DIR/etc/slurm.conf. Each node has its own host name, /etc/hosts and /dev/shm (unshare), so that programs see separate
 # machines. `down` stops exactly what `up` started. Exit code 77: it cannot run here, and why.
 set -u
-: "${DIR:?}" "${NODES:=2}" "${PORT:=26800}"
+: "${DIR:?}" "${NODES:=2}" "${PORT:=26800}" "${DBD:=0}"
 export SLURM_CONF=$DIR/etc/slurm.conf
 host=$(hostname -s)
 
@@ -16,10 +17,19 @@ can_run() {
     for tool in munged slurmctld slurmd sbatch squeue unshare; do
         command -v $tool >/dev/null || { echo "SKIP: $tool is not installed (sh dev/deps.sh --tests brings it)"; return 1; }
     done
+    for tool in $([ "$DBD" != 1 ] || echo slurmdbd mariadbd mariadb-install-db sacctmgr); do
+        command -v $tool >/dev/null || { echo "SKIP: $tool is not installed (sh dev/deps.sh --tests brings it)"; return 1; }
+    done
     unshare --uts --mount true 2>/dev/null || { echo "SKIP: this machine does not let nodes be separated (unshare)"; return 1; }
 }
 
 write_config() {
+    accounting="AccountingStorageType=accounting_storage/none"
+    [ "$DBD" != 1 ] || accounting="AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=127.0.0.1
+AccountingStoragePort=$((PORT + 19))
+AccountingStoragePass=$DIR/munge/run/munge.sock
+JobAcctGatherType=jobacct_gather/linux"
     cat >"$DIR/etc/gres.conf" <<C
 AutoDetect=off
 NodeName=n[1-$NODES] Name=gpu Type=fake File=$DIR/dev/nvidia[0-1]
@@ -62,7 +72,7 @@ KillWait=10
 MinJobAge=3600
 SlurmctldTimeout=30
 SlurmdTimeout=10
-AccountingStorageType=accounting_storage/none
+$accounting
 JobCompType=jobcomp/filetxt
 JobCompLoc=$DIR/log/jobcomp.txt
 NodeName=n[1-$NODES] NodeHostname=n[1-$NODES] NodeAddr=127.0.0.1 Port=[$((PORT + 21))-$((PORT + 20 + NODES))] CPUs=8 Sockets=1 CoresPerSocket=8 ThreadsPerCore=1 RealMemory=16000 Gres=gpu:fake:2 State=UNKNOWN
@@ -73,6 +83,48 @@ C
         cat /etc/hosts
         for i in $(seq "$NODES"); do echo "127.0.0.1 n$i"; done
     } >"$DIR/etc/hosts"
+}
+
+# MariaDB and slurmdbd, on 127.0.0.1 alone
+database() {
+    sql="mariadb --no-defaults -S $DIR/db/s.sock -u root -e"
+    mkdir -p "$DIR/db"
+    mariadb-install-db --no-defaults --user=root --datadir="$DIR/db/data" --auth-root-authentication-method=normal --skip-test-db >"$DIR/db/install.log" 2>&1 ||
+        { echo "SKIP: mariadb-install-db fails: $(tail -n 1 "$DIR/db/install.log")"; return 1; }
+    setsid mariadbd --no-defaults --user=root --datadir="$DIR/db/data" --socket="$DIR/db/s.sock" --pid-file="$DIR/run/mariadbd.pid" --bind-address=127.0.0.1 \
+        --port=$((PORT + 36)) --innodb-buffer-pool-size=64M --innodb-lock-wait-timeout=900 --innodb-flush-log-at-trx-commit=0 >"$DIR/db/log" 2>&1 </dev/null &
+    for _ in $(seq 600); do
+        $sql 'select 1' >/dev/null 2>&1 && break
+        sleep 0.05
+    done
+    $sql "create database acct; create user slurm@'127.0.0.1' identified by 'pw'; grant all on acct.* to slurm@'127.0.0.1'; create user slurm@localhost identified by 'pw'; grant all on acct.* to slurm@localhost" ||
+        { echo "SKIP: MariaDB does not start: $(tail -n 1 "$DIR/db/log")"; return 1; }
+    (
+        umask 077
+        cat >"$DIR/etc/slurmdbd.conf" <<C
+AuthType=auth/munge
+AuthInfo=socket=$DIR/munge/run/munge.sock
+DbdHost=$host
+DbdAddr=127.0.0.1
+DbdPort=$((PORT + 19))
+SlurmUser=root
+PidFile=$DIR/run/slurmdbd.pid
+LogFile=$DIR/log/slurmdbd.log
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort=$((PORT + 36))
+StorageUser=slurm
+StoragePass=pw
+StorageLoc=acct
+CommitDelay=1
+C
+    )
+    slurmdbd || return 1
+    for _ in $(seq 600); do
+        sacctmgr -n -i show cluster >/dev/null 2>&1 && break
+        sleep 0.05
+    done
+    sacctmgr -i add cluster t >/dev/null && sacctmgr -i add account acct >/dev/null && sacctmgr -i add user root account=acct >/dev/null
 }
 
 up() {
@@ -87,6 +139,7 @@ up() {
     write_config
     munged --force --num-threads=2 --key-file="$DIR/munge/priv/key" --socket="$DIR/munge/run/munge.sock" \
         --pid-file="$DIR/munge/run/munged.pid" --log-file="$DIR/munge/priv/munged.log" --seed-file="$DIR/munge/priv/seed" || return 77
+    if [ "$DBD" = 1 ]; then database || return 77; fi
     slurmctld || return 77
     for i in $(seq "$NODES"); do
         mkdir -p "$DIR/spool/n$i" "$DIR/scratch/n$i"
@@ -120,7 +173,7 @@ down() {
         [ -z "$(timeout 2 squeue -h -t R,CG 2>/dev/null)" ] && break
         sleep 0.1
     done
-    for p in "$DIR"/run/slurmd.*.pid "$DIR/run/slurmctld.pid" "$DIR/munge/run/munged.pid"; do stop_pid "$p"; done
+    for p in "$DIR"/run/slurmd.*.pid "$DIR/run/slurmctld.pid" "$DIR/run/slurmdbd.pid" "$DIR/run/mariadbd.pid" "$DIR/munge/run/munged.pid"; do stop_pid "$p"; done
     for p in /proc/[0-9]*; do # what outlived a node that a test killed: its slurmstepd and that step's processes
         tr '\0' '\n' 2>/dev/null <"$p/environ" | grep -qx "SLURM_CONF=$SLURM_CONF" || continue
         if [ "$(cat "$p/comm" 2>/dev/null)" = slurmstepd ] || tr '\0' '\n' 2>/dev/null <"$p/environ" | grep -q '^SLURM_JOB_ID='; then
@@ -134,7 +187,7 @@ case ${1:-} in
 up) up ;;
 down) down ;;
 *)
-    sed -n '2,4s/^# *//p' "$0" >&2
+    sed -n '2,6s/^# *//p' "$0" >&2
     exit 2
     ;;
 esac

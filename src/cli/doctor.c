@@ -22,14 +22,18 @@
 #include "base/unpack.h"
 #include "base/file.h"
 #include "base/json.h"
-#include "cli/cli.h"
+#include "cli/doctor_node.h"
+#include "cli/pipe.h"
 #include "ops/cpu/cpu.h"
 #include "ops/cuda/cuda.h"
 #include "ops/ops.h"
 #include "tok/regex.h"
 
 typedef struct doctor_options {
-    const char *write_docs;
+    const char *write_docs, *cluster, *config_dir;
+    int64_t num_nodes, num_gpus, gpus;
+    ns_opt_list mounts;
+    int node;
 } doctor_options;
 
 typedef struct finding {
@@ -505,10 +509,41 @@ done:
     return st;
 }
 
+/* A job on the cluster that looks from inside: submitted, waited for, its log printed. */
+static int ask_cluster(const doctor_options *o, ns_error *err)
+{
+    char words[4][1024];
+    const char *v[6] = {words[0], words[1], words[2], "--wait", "--not_exclusive"};
+    int n = 5;
+    ns_pipe_result r;
+    ns_graph g;
+    int found = 0;
+    ns_submission_set_check(ns_cli_check_words);
+    snprintf(words[0], sizeof words[0], "--cluster=%s", o->cluster);
+    snprintf(words[1], sizeof words[1], "--num_nodes=%lld", (long long)o->num_nodes);
+    snprintf(words[2], sizeof words[2], "--num_gpus=%lld", (long long)o->num_gpus);
+    if (o->config_dir) {
+        snprintf(words[3], sizeof words[3], "--config_dir=%s", o->config_dir);
+        v[n++] = words[3];
+    }
+    printf("a job of %lld node%s on %s:\n", (long long)o->num_nodes, o->num_nodes == 1 ? "" : "s", o->cluster);
+    fflush(stdout);
+    if (ns_pipe_call(&ns_pipe_doctor, n, v, &r, err) != NS_OK) return ns_cli_fail("doctor", err);
+    int rc = r.failed ? 1 : 0;
+    if (ns_store_open(&g, r.id, &found, err) != NS_OK) return ns_cli_fail("doctor", err);
+    if (strcmp(g.executor, "none")) ns_cli_print_logs(&g, err); /* else they were printed here already */
+    ns_graph_free(&g);
+    printf(rc ? "\nSomething is to be fixed: ns status %s\n" : "\nThe cluster can run jobs (%s).\n", r.id);
+    ns_pipe_result_free(&r);
+    return err->code == NS_OK ? rc : ns_cli_fail("doctor", err);
+}
+
 static int run(void *options, ns_parsed *p)
 {
     const doctor_options *o = options;
     ns_error err = NS_ERROR_INIT;
+    if (o->node) return ns_doctor_node(&o->mounts, o->gpus);
+    if (o->cluster) return ask_cluster(o, &err);
     report r = {.arena = NS_ARENA_INIT("doctor"), .err = &err};
     ns_status st = o->write_docs ? write_docs(o->write_docs, &err) : collect(&r);
     if (st == NS_OK && !o->write_docs) {
@@ -526,13 +561,61 @@ static const ns_option opts[] = {{.key = "write-docs",
                                   .flag = 1,
                                   .type = NS_OPT_STRING,
                                   .at = offsetof(doctor_options, write_docs),
-                                  .help = "write the option page of every verb (Markdown) into this folder instead"}};
+                                  .help = "write the option page of every verb (Markdown) into this folder instead"},
+                                 {.key = "cluster",
+                                  .flag = 1,
+                                  .type = NS_OPT_STRING,
+                                  .at = offsetof(doctor_options, cluster),
+                                  .help = "look at a cluster: a job that checks program, GPUs, ranks, mounts, limits"},
+                                 {.key = "config_dir",
+                                  .flag = 1,
+                                  .type = NS_OPT_STRING,
+                                  .at = offsetof(doctor_options, config_dir),
+                                  .help = "folder of cluster files"},
+                                 {.key = "num_nodes",
+                                  .flag = 1,
+                                  .type = NS_OPT_INT,
+                                  .at = offsetof(doctor_options, num_nodes),
+                                  .def = "2",
+                                  .min = 1,
+                                  .max = 1e6,
+                                  .help = "--cluster: nodes of the job"},
+                                 {.key = "num_gpus",
+                                  .flag = 1,
+                                  .type = NS_OPT_INT,
+                                  .at = offsetof(doctor_options, num_gpus),
+                                  .def = "0",
+                                  .min = 0,
+                                  .max = 1e6,
+                                  .help = "--cluster: GPUs, and processes, a node; 0: one process"},
+                                 {.key = "node",
+                                  .flag = 1,
+                                  .type = NS_OPT_BOOL,
+                                  .at = offsetof(doctor_options, node),
+                                  .def = "false",
+                                  .flags = NS_OPT_HIDDEN,
+                                  .help = "what the job of --cluster runs on each node"},
+                                 {.key = "gpus",
+                                  .flag = 1,
+                                  .type = NS_OPT_INT,
+                                  .at = offsetof(doctor_options, gpus),
+                                  .def = "0",
+                                  .min = 0,
+                                  .max = 1e6,
+                                  .flags = NS_OPT_HIDDEN,
+                                  .help = "--node: GPUs that were asked for"},
+                                 {.key = "mount",
+                                  .flag = 1,
+                                  .type = NS_OPT_LIST,
+                                  .at = offsetof(doctor_options, mounts),
+                                  .flags = NS_OPT_HIDDEN,
+                                  .help = "--node: a folder that must be there"}};
 
 const ns_verb ns_verb_doctor = {.name = "doctor",
                                 .group = "help",
                                 .summary = "what this program found here, what is missing, what would shadow it",
-                                .usage = "ns doctor [--json] | ns doctor --write-docs DIR",
-                                .examples = "ns doctor\nns doctor --json",
+                                .usage = "ns doctor [--json] | ns doctor --cluster NAME | ns doctor --write-docs DIR",
+                                .examples = "ns doctor\nns doctor --json\nns doctor --cluster=slurm --num_gpus=8",
                                 .options = opts,
                                 .n_options = sizeof opts / sizeof opts[0],
                                 .options_size = sizeof(doctor_options),

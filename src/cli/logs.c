@@ -58,61 +58,83 @@ static void sbatch_path(char *out, size_t n, const ns_task *t, const ns_task_sta
     snprintf(out, n, "%s/%s_%s_sbatch.log", t->log_dir, t->stem, s->job);
 }
 
-static long start_of_last(FILE *f, int64_t lines)
+static size_t start_of_last(const ns_buf *b, int64_t lines)
 {
-    if (lines < 0) return 0;
-    fseek(f, 0, SEEK_END);
-    long at = ftell(f);
+    size_t at = b->len;
     int64_t seen = 0;
-    while (at > 0) {
-        fseek(f, at - 1, SEEK_SET);
-        if (fgetc(f) == '\n' && seen++ == lines) break;
-        at--;
-    }
+    if (lines < 0) return 0;
+    while (at > 0 && !(b->data[at - 1] == '\n' && seen++ == lines)) at--;
     return at;
 }
 
-/* Prints from *at to the end; *at moves. Returns 1 if there is such a file. */
-static int print_from(const char *path, long *at, int64_t lines)
+static ns_status more(const ns_graph *g, const char *path, long from, ns_buf *out, int *found, ns_error *err)
 {
-    FILE *f = *path ? fopen(path, "r") : NULL;
     char chunk[65536];
-    if (!f) return 0;
-    if (*at < 0) *at = start_of_last(f, lines);
-    fseek(f, *at, SEEK_SET);
-    for (size_t n; (n = fread(chunk, 1, sizeof chunk, f)) > 0; *at += (long)n) fwrite(chunk, 1, n, stdout);
+    *found = 0;
+    if (!*path) return NS_OK;
+    if (g->ssh.n) return ns_steer_tail(g, path, from, out, found, err);
+    FILE *f = fopen(path, "r");
+    ns_status st = NS_OK;
+    if (!f) return NS_OK;
+    *found = 1;
+    fseek(f, from, SEEK_SET);
+    for (size_t n; st == NS_OK && (n = fread(chunk, 1, sizeof chunk, f)) > 0;) st = ns_buf_add(out, chunk, n, err);
     fclose(f);
-    fflush(stdout);
-    return 1;
+    return st;
+}
+
+/* Prints what is new in the log of a task (or, while it has none, in Slurm's own file of it). */
+static ns_status show_task(const ns_graph *g, size_t i, const ns_task_status *s, long *at, int64_t lines, int *found,
+                           ns_error *err)
+{
+    char path[4200];
+    ns_buf b = {0};
+    log_path(path, sizeof path, &g->tasks[i], s);
+    ns_status st = more(g, path, *at < 0 ? 0 : *at, &b, found, err);
+    if (st == NS_OK && !*found && *s->job) {
+        sbatch_path(path, sizeof path, &g->tasks[i], s);
+        st = more(g, path, *at < 0 ? 0 : *at, &b, found, err);
+    }
+    if (st == NS_OK && *found) {
+        size_t skip = *at < 0 ? start_of_last(&b, lines) : 0;
+        if (*at < 0) printf("==> %s: %s\n", g->tasks[i].name, path);
+        fwrite(b.data ? b.data + skip : "", 1, b.len - skip, stdout);
+        fflush(stdout);
+        *at = (*at < 0 ? 0 : *at) + (long)b.len;
+    }
+    ns_buf_free(&b);
+    return st;
 }
 
 static int show(ns_graph *g, const logs_options *o, ns_error *err)
 {
     long *at = calloc(g->n_tasks, sizeof *at);
-    char path[4200];
     for (size_t i = 0; at && i < g->n_tasks; i++) at[i] = -1;
-    int shown = 0, last = -1;
-    for (int round = 0; at; round++) {
-        ns_task_status *st;
+    int shown = 0;
+    ns_status st = NS_OK;
+    while (at) {
+        ns_task_status *s;
         size_t open = 0;
         ns_slurm_forget();
-        if (ns_steer_status(g, &st, err) != NS_OK) break;
-        for (size_t i = 0; i < g->n_tasks; i++) {
-            open += !ns_task_ended(st[i].state);
+        st = ns_steer_status(g, &s, err);
+        for (size_t i = 0; st == NS_OK && i < g->n_tasks; i++) {
+            int found;
+            open += !ns_task_ended(s[i].state);
             if (o->task >= 0 && (int64_t)i != o->task) continue;
-            log_path(path, sizeof path, &g->tasks[i], &st[i]);
-            if (!*path || access(path, R_OK) != 0) sbatch_path(path, sizeof path, &g->tasks[i], &st[i]);
-            if (access(path, R_OK) != 0) continue;
-            if (last != (int)i && (at[i] < 0 || g->n_tasks > 1) && at[i] < 0)
-                printf("==> %s: %s\n", g->tasks[i].name, path);
-            last = (int)i;
-            shown += print_from(path, &at[i], o->lines);
+            st = show_task(g, i, &s[i], &at[i], o->lines, &found, err);
+            shown += found;
         }
-        if (!o->follow || !open) break;
+        if (st != NS_OK || !o->follow || !open) break;
         usleep(500000);
     }
     free(at);
     return shown;
+}
+
+int ns_cli_print_logs(ns_graph *g, ns_error *err)
+{
+    const logs_options all = {.task = -1, .lines = -1};
+    return show(g, &all, err);
 }
 
 static int run(void *options, ns_parsed *p)
@@ -124,9 +146,6 @@ static int run(void *options, ns_parsed *p)
     if (err.code == NS_OK && ns_cli_experiment(&g, p->positional[0], &err) == NS_OK) {
         if (o->task >= (int64_t)g.n_tasks)
             ns_error_set(&err, NS_ERR_CONFIG, __FILE__, __LINE__, "%s has tasks 0 to %zu", g.id, g.n_tasks - 1);
-        else if (g.ssh.n)
-            ns_error_set(&err, NS_ERR_UNSUPPORTED, __FILE__, __LINE__, "the logs lie on %s: %s", g.ssh.v[g.ssh.n - 1],
-                         g.tasks[o->task < 0 ? 0 : o->task].log);
         else if (!show(&g, o, &err) && err.code == NS_OK)
             fprintf(stderr, "ns logs: %s has no logs yet%s\n", g.id,
                     strcmp(g.executor, "none") ? "" : " (its output went to the terminal)");

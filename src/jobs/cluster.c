@@ -37,6 +37,7 @@ static const char *const known_keys[] = {
     "max_jobs",
     "stop_margin",
     "gpu_memory",
+    "container_runtime",
 };
 static const char *const ssh_keys[] = {"host", "user", "job_dir", "identity", "shell", "pre_command"};
 
@@ -278,10 +279,15 @@ static ns_status read_keys(ns_cluster *c, ns_error *err)
     struct {
         const char *key, **to;
     } texts[] = {
-        {"executor", &c->executor},   {"account", &c->account},
-        {"partition", &c->partition}, {"job_name_prefix", &c->job_name_prefix},
-        {"mail_type", &c->mail_type}, {"dependency_type", &c->dependency_type},
-        {"mail_user", &c->mail_user}, {"job_dir", &c->job_dir},
+        {"executor", &c->executor},
+        {"account", &c->account},
+        {"partition", &c->partition},
+        {"job_name_prefix", &c->job_name_prefix},
+        {"mail_type", &c->mail_type},
+        {"dependency_type", &c->dependency_type},
+        {"mail_user", &c->mail_user},
+        {"job_dir", &c->job_dir},
+        {"container_runtime", &c->container_runtime},
     };
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
         NS_TRY(text_of(root, texts[i].key, texts[i].to, err), "%s", c->file);
@@ -290,6 +296,12 @@ static ns_status read_keys(ns_cluster *c, ns_error *err)
                NS_ERR_CONFIG, "%s: executor '%s' is not known: local, slurm or none", c->file, c->executor);
     NS_FAIL_IF(c->dependency_type && strcmp(c->dependency_type, "afterok") && strcmp(c->dependency_type, "afterany"),
                NS_ERR_CONFIG, "%s: dependency_type '%s': expected afterok or afterany", c->file, c->dependency_type);
+    NS_FAIL_IF(c->container_runtime && strcmp(c->container_runtime, "pyxis") &&
+                   strcmp(c->container_runtime, "apptainer"),
+               NS_ERR_CONFIG, "%s: container_runtime '%s': expected pyxis or apptainer", c->file, c->container_runtime);
+    NS_FAIL_IF(c->container_runtime && strcmp(c->container_runtime, "pyxis") == 0 && strcmp(c->executor, "slurm"),
+               NS_ERR_CONFIG, "%s: pyxis is a plug-in of Slurm's srun: with executor %s use apptainer", c->file,
+               c->executor);
     NS_TRY(read_mounts(c, root, err), "mounts");
     NS_TRY(read_env(c, root, err), "environment");
     NS_TRY(read_timeouts(c, root, err), "timeouts");
@@ -308,6 +320,18 @@ static ns_status read_keys(ns_cluster *c, ns_error *err)
     NS_FAIL_IF(no_gpus && no_gpus->type != NS_NODE_BOOL, NS_ERR_CONFIG,
                "%s: disable_gpus_per_node: expected true or false", no_gpus->origin);
     c->disable_gpus_per_node = no_gpus && no_gpus->i;
+    return NS_OK;
+}
+
+ns_status ns_cluster_image(const ns_cluster *c, const char *role, const char **out, ns_error *err)
+{
+    *out = NULL;
+    if (!c->container_runtime) return NS_OK;
+    const ns_node *map = ns_node_get(ns_config_root(c->config), "containers"), *n = map ? ns_node_get(map, role) : NULL;
+    const char *near = map && map->type == NS_NODE_MAP ? ns_suggest(role, map->keys, map->n) : NULL;
+    NS_FAIL_IF(!n || !n->s, NS_ERR_CONFIG, "%s: containers has no image '%s' for --container%s%s%s", c->file, role,
+               near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
+    *out = n->s;
     return NS_OK;
 }
 

@@ -7,7 +7,7 @@
  *
  * Without a name and without $NS_CLUSTER_INLINE, $NEMO_SKILLS_CONFIG: the executor is `none`, jobs run here and now.
  * Keys of our own: sbatch_args, srun_args (lists of flags), setup (shell lines at the start of a job), gpus, max_jobs (slots of the local
- * executor), gpu_memory, stop_margin. Unknown keys are errors. */
+ * executor), gpu_memory, container_runtime, stop_margin. Unknown keys are errors. */
 #ifndef NS_JOBS_CLUSTER_H
 #define NS_JOBS_CLUSTER_H
 
@@ -25,9 +25,10 @@ typedef struct ns_cluster {
     const char *ssh_host, *ssh_user, *ssh_job_dir, *ssh_identity, *ssh_pre_command;
     ns_words sbatch_args, srun_args, setup;
     ns_words timeout_names;
-    double *timeouts;   /* seconds, by timeout_names */
-    double stop_margin; /* seconds; < 0: min(15 minutes, a tenth of the limit), at least 20 s */
-    double gpu_memory;  /* bytes of one GPU, 0: not stated; --dry_run compares the plan with it */
+    double *timeouts;              /* seconds, by timeout_names */
+    double stop_margin;            /* seconds; < 0: min(15 minutes, a tenth of the limit), at least 20 s */
+    double gpu_memory;             /* bytes of one GPU, 0: not stated; --dry_run compares the plan with it */
+    const char *container_runtime; /* pyxis, apptainer; NULL: images are not used */
     int disable_gpus_per_node, has_containers;
     int64_t gpus, max_jobs; /* local executor; -1: what the machine has */
 } ns_cluster;
@@ -37,6 +38,8 @@ NS_MUST_USE ns_status ns_cluster_open(ns_cluster *c, const char *name, const cha
 void ns_cluster_close(ns_cluster *c);
 /* Limit of a partition in seconds, 0 for none. */
 NS_MUST_USE ns_status ns_cluster_timeout(const ns_cluster *c, const char *partition, double *seconds, ns_error *err);
+/* The image of a role for run_cmd's foreign programs; NULL: no runtime is configured. A role without an image is an error. */
+NS_MUST_USE ns_status ns_cluster_image(const ns_cluster *c, const char *role, const char **out, ns_error *err);
 /* "D-HH:MM:SS", "HH:MM:SS", "MM:SS", or seconds. */
 NS_MUST_USE ns_status ns_parse_duration(double *seconds, const char *text, const char *where, ns_error *err);
 /* "1-02:03:04" as Slurm writes it. */

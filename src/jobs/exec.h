@@ -32,6 +32,9 @@ int ns_local_gpus(void);
 
 /* One squeue for all experiments of a process: call before several refreshes; ended by ns_slurm_forget. */
 void ns_slurm_forget(void);
+/* A file of the machine where jobs run, from byte `from` on; *found 0: it is not there. */
+NS_MUST_USE ns_status ns_steer_tail(const ns_graph *g, const char *path, long from, ns_buf *out, int *found,
+                                    ns_error *err);
 
 /* ---- steer.c ---- */
 /* Statuses of all tasks, up to date; *out in the graph's arena. */

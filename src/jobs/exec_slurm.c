@@ -405,11 +405,64 @@ static ns_status fetch_marks(const ns_graph *g, ns_error *err)
     return st;
 }
 
+ns_status ns_steer_tail(const ns_graph *g, const char *path, long from, ns_buf *out, int *found, ns_error *err)
+{
+    ns_arena a = NS_ARENA_INIT("jobs.ssh");
+    ns_words w = {0};
+    ns_proc_result r = {0};
+    char at[32];
+    snprintf(at, sizeof at, "+%ld", from + 1);
+    const char *const argv[] = {"sh", "-c", "[ -r \"$1\" ] || exit 44; exec tail -c \"$2\" -- \"$1\"", "sh", path,
+                                at,   NULL};
+    ns_status st = words_of(&w, &a, err, argv);
+    if (st == NS_OK) st = remote(&r, g, &w, NULL, 0, 120, err);
+    *found = st == NS_OK && r.rc == 0;
+    if (*found) st = ns_buf_add(out, r.out.data ? r.out.data : "", r.out.len, err);
+    ns_proc_free(&r);
+    ns_arena_free(&a);
+    return st;
+}
+
 static const queue_line *find_job(const char *job)
 {
     queue_line key;
     snprintf(key.job, sizeof key.job, "%s", job);
     return queue.n ? bsearch(&key, queue.v, queue.n, sizeof key, by_job) : NULL;
+}
+
+/* A job that squeue has forgotten and that left no mark: the accounting database may know it. 0: it does not, or there is none. */
+static int ask_accounting(const ns_graph *g, const char *job, queue_line *q)
+{
+    ns_arena a = NS_ARENA_INIT("jobs.sacct");
+    ns_words w = {0};
+    ns_proc_result r = {0};
+    ns_error ignored = NS_ERROR_INIT;
+    const char *const argv[] = {"env",
+                                "SLURM_TIME_FORMAT=%s",
+                                "sacct",
+                                "--noheader",
+                                "--allocations",
+                                "--parsable2",
+                                "--jobs",
+                                job,
+                                "--format=State,NodeList,Start,End",
+                                NULL};
+    memset(q, 0, sizeof *q);
+    if (words_of(&w, &a, &ignored, argv) == NS_OK && remote(&r, g, &w, NULL, 0, 30, &ignored) == NS_OK && r.rc == 0 &&
+        r.out.data) {
+        char *f[4] = {0}, *p = r.out.data;
+        p[strcspn(p, "\n")] = 0; /* the first component speaks for a heterogeneous job */
+        for (int i = 0; i < 4; i++) f[i] = strsep(&p, "|");
+        if (f[3]) {
+            snprintf(q->state, sizeof q->state, "%.*s", (int)strcspn(f[0], " "), f[0]); /* "CANCELLED by 1000" */
+            snprintf(q->node, sizeof q->node, "%s", f[1]);
+            q->started = epoch(f[2]);
+            q->ended = epoch(f[3]);
+        }
+    }
+    ns_proc_free(&r);
+    ns_arena_free(&a);
+    return q->state[0] != 0;
 }
 
 /* What Slurm and the marks say together. */
@@ -475,8 +528,13 @@ static ns_status refresh(ns_graph *g, ns_task_status *st, ns_error *err)
         if (!st[i].job[0]) { /* the submission was cut off before this task */
             st[i].state = NS_TASK_LOST;
             snprintf(st[i].why, sizeof st[i].why, "never submitted");
-        } else
-            settle(g, (int)i, &st[i], find_job(st[i].job));
+        } else {
+            ns_task_status marked = st[i];
+            queue_line old;
+            const queue_line *q = find_job(st[i].job);
+            if (!q && !ns_store_read_marks(&marked, g, (int)i) && ask_accounting(g, st[i].job, &old)) q = &old;
+            settle(g, (int)i, &st[i], q);
+        }
         if (ns_task_ended(st[i].state)) NS_TRY(ns_store_write_status(g, (int)i, &st[i], err), "state");
     }
     return NS_OK;

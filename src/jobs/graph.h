@@ -36,6 +36,8 @@ typedef struct ns_group {
     size_t n_steps;
     int nodes, tasks; /* tasks: processes a node */
     int gpus;         /* a node; -1: not asked for */
+    const char *
+        image; /* container of its programs; NULL: none, which is the ordinary case. Not in the record: scripts have it */
 } ns_group;
 
 typedef struct ns_task {

@@ -15,7 +15,7 @@
 
 const ns_option ns_run_cmd_option_table[NS_RUN_CMD_N] = {
     TEXT("container", container, "nemo-skills",
-         "role of a container image; images are not used, the command runs natively"),
+         "role of an image: used where container_runtime is set in the cluster file, for programs that are not ours"),
     TEXT("preprocess_cmd", preprocess_cmd, NULL, "bash command line to run before"),
     TEXT("postprocess_cmd", postprocess_cmd, NULL, "bash command line to run after, when all went well"),
     {.key = "num_gpus",
@@ -88,33 +88,63 @@ static ns_status native(ns_submission *s, ns_words *out, const ns_words *w, ns_e
     return ns_words_add_all(out, a, w->v, w->n, err);
 }
 
+/* The command as words, and whether it is one of the programs that run as verbs of ns (also inside of a bash line). */
+static ns_status read_command(ns_submission *s, const char *const *v, size_t n, ns_words *w, int *bash, int *ours,
+                              ns_error *err)
+{
+    ns_arena *a = &s->graph.arena;
+    char name[128];
+    *bash = n == 1 && !ns_is_plain_line(v[0]);
+    if (*bash) {
+        *ours = strstr(v[0], "nemo_skills") != NULL;
+        return NS_OK;
+    }
+    JOBS_TRY(n == 1 ? ns_words_split(w, a, v[0], err) : ns_words_add_all(w, a, v, n, err));
+    NS_FAIL_IF(!w->n, NS_ERR_CONFIG, "the command is empty");
+    *ours = program_name(name, w) || strcmp(w->v[0], "ns") == 0;
+    *bash = n == 1 && !*ours; /* builtins, aliases, VAR=x cmd */
+    return NS_OK;
+}
+
 static ns_status command(ns_submission *s, int t, const char *const *v, size_t n, ns_error *err)
 {
     ns_arena *a = &s->graph.arena;
     ns_words w = {0}, here = {0};
-    if (n == 1 && !ns_is_plain_line(v[0])) return ns_submission_bash(s, t, v[0], err);
-    if (n == 1)
-        JOBS_TRY(ns_words_split(&w, a, v[0], err));
-    else
-        JOBS_TRY(ns_words_add_all(&w, a, v, n, err));
-    NS_FAIL_IF(!w.n, NS_ERR_CONFIG, "the command is empty");
-    char name[128];
-    if (n == 1 && !program_name(name, &w) && strcmp(w.v[0], "ns"))
-        return ns_submission_bash(s, t, v[0], err); /* builtins, aliases, VAR=x cmd */
+    ns_group *g = &s->graph.tasks[t].groups[0];
+    int bash, ours;
+    JOBS_TRY(read_command(s, v, n, &w, &bash, &ours, err));
+    if (bash) return ns_submission_bash(s, t, v[0], err);
     for (size_t i = 0; i < w.n; i++) {
-        const char *word;
-        JOBS_TRY(ns_mounts_word(&s->cluster.mounts, a, w.v[i], &word, err));
+        const char *word = w.v[i];
+        if (!g->image) JOBS_TRY(ns_mounts_word(&s->cluster.mounts, a, word, &word, err));
         JOBS_TRY(ns_words_add(&here, a, word, err));
     }
     ns_job_step *step;
-    JOBS_TRY(ns_graph_step(&s->graph, &s->graph.tasks[t].groups[0], &step, err));
+    JOBS_TRY(ns_graph_step(&s->graph, g, &step, err));
     return native(s, &step->argv, &here, err);
+}
+
+/* Images serve foreign programs, where a runtime is configured. */
+static ns_status choose_image(ns_submission *s, const ns_run_cmd_options *o, int t, const char *const *v, size_t n,
+                              ns_error *err)
+{
+    ns_words w = {0};
+    int bash, ours;
+    const char *image;
+    JOBS_TRY(read_command(s, v, n, &w, &bash, &ours, err));
+    if (ours) return NS_OK;
+    JOBS_TRY(ns_cluster_image(&s->cluster, o->container, &image, err));
+    s->graph.tasks[t].groups[0].image = image;
+    return image ? ns_submission_note(s, err, "the command runs in the image %s (%s)", image,
+                                      s->cluster.container_runtime)
+                 : NS_OK;
 }
 
 static ns_status build(ns_submission *s, void *options, const ns_parsed *p, ns_error *err)
 {
     const ns_run_cmd_options *o = options;
-    const char *logs, *ctx = o->common.ctx;
+    const char *logs, *ctx = o->common.ctx, *const *v = p->n_positional ? p->positional : &ctx;
+    size_t n = p->n_positional ? p->n_positional : 1;
     int t;
     NS_FAIL_IF(!p->n_positional && (!ctx || !*ctx), NS_ERR_CONFIG,
                "there is no command: ns run_cmd [options] COMMAND [WORD ...]");
@@ -125,8 +155,9 @@ static ns_status build(ns_submission *s, void *options, const ns_parsed *p, ns_e
     int slurm = strcmp(s->graph.executor, "slurm") == 0, cpu = task->partition && strstr(task->partition, "cpu");
     task->groups[0].nodes = (int)o->num_nodes;
     task->groups[0].gpus = o->num_gpus >= 0 ? (int)o->num_gpus : slurm && !cpu ? 1 : -1;
+    JOBS_TRY(choose_image(s, o, t, v, n, err));
     JOBS_TRY(ns_submission_bash(s, t, o->preprocess_cmd, err));
-    JOBS_TRY(p->n_positional ? command(s, t, p->positional, p->n_positional, err) : command(s, t, &ctx, 1, err));
+    JOBS_TRY(command(s, t, v, n, err));
     return ns_submission_bash(s, t, o->postprocess_cmd, err);
 }
 

@@ -68,6 +68,11 @@ typedef struct ns_contamination_options {
     int64_t dependent_jobs;
 } ns_contamination_options;
 
+typedef struct ns_doctor_options {
+    ns_common_options common;
+    int64_t num_nodes, num_gpus;
+} ns_doctor_options;
+
 enum {
     NS_TRAIN_N = NS_COMMON_N + 23,
     NS_CONVERT_N = NS_COMMON_N + 11,
@@ -75,11 +80,13 @@ enum {
     NS_GENERATE_N = NS_COMMON_N + 20,
     NS_RUN_CMD_N = NS_COMMON_N + 5,
     NS_START_SERVER_N = NS_COMMON_N + 7,
-    NS_CONTAMINATION_N = NS_COMMON_N + 11
+    NS_CONTAMINATION_N = NS_COMMON_N + 11,
+    NS_DOCTOR_N = NS_COMMON_N + 2
 };
 extern const ns_option ns_train_option_table[NS_TRAIN_N], ns_convert_option_table[NS_CONVERT_N],
     ns_eval_option_table[NS_EVAL_N], ns_generate_option_table[NS_GENERATE_N], ns_run_cmd_option_table[NS_RUN_CMD_N],
-    ns_start_server_option_table[NS_START_SERVER_N], ns_contamination_option_table[NS_CONTAMINATION_N];
+    ns_start_server_option_table[NS_START_SERVER_N], ns_contamination_option_table[NS_CONTAMINATION_N],
+    ns_doctor_option_table[NS_DOCTOR_N];
 
 typedef struct ns_pipe {
     const char *name, *default_name; /* of the experiment */
@@ -90,7 +97,7 @@ typedef struct ns_pipe {
     ns_status (*build)(ns_submission *s, void *options, const ns_parsed *p, ns_error *err);
 } ns_pipe;
 extern const ns_pipe ns_pipe_train, ns_pipe_convert, ns_pipe_eval, ns_pipe_generate, ns_pipe_run_cmd,
-    ns_pipe_start_server, ns_pipe_check_contamination;
+    ns_pipe_start_server, ns_pipe_check_contamination, ns_pipe_doctor;
 NS_MUST_USE ns_status ns_pipe_find(const ns_pipe **out, const char *name, ns_error *err);
 
 typedef struct ns_pipe_result {

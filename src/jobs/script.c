@@ -89,7 +89,7 @@ static ns_status put_step(ns_buf *out, const ns_job_step *step, ns_error *err)
     int ours = step->argv.n > 3 && !strcmp(v[0], "bash") &&
                !strcmp(v[3], "ns"); /* ns_submission_script: says itself what it does */
     ns_status st = ns_shell_line(&line, v, step->argv.n, err);
-    if (st == NS_OK && !ours) st = ns_buf_adds(out, "printf '+ %s\\n' ", err);
+    if (st == NS_OK && !ours) st = ns_buf_adds(out, "[ \"${SLURM_PROCID:-0}\" != 0 ] || printf '+ %s\\n' ", err);
     if (st == NS_OK && !ours) st = ns_shell_quote(out, line.data ? line.data : "", err);
     if (st == NS_OK) st = ns_buf_printf(out, err, "\n%s\nrc=$?\n", line.data ? line.data : "");
     ns_buf_free(&line);
@@ -112,13 +112,12 @@ ns_status ns_script_group(ns_buf *out, const ns_submission *s, int task, size_t 
     JOBS_TRY(assign(out, "NS_EXP", g->run_dir, err));
     JOBS_TRY(ns_buf_printf(out, err, "export NS_MARK=$NS_EXP/state/%d\n", task));
     JOBS_TRY(assign(out, "ns_bin", s->program, err));
-    JOBS_TRY(ns_buf_adds(out,
-                         ". \"$NS_EXP/env.sh\" || exit 1\n"
-                         "export PATH=\"$ns_bin/shim:$ns_bin/bin:$PATH\"\n"
-                         "trap : TERM USR1 INT # the program is told too; wait for what it has to save\n",
-                         err));
+    JOBS_TRY(ns_buf_adds(out, ". \"$NS_EXP/env.sh\" || exit 1\n", err));
+    if (!k->image) /* an image has programs of its own */
+        JOBS_TRY(ns_buf_adds(out, "export PATH=\"$ns_bin/shim:$ns_bin/bin:$PATH\"\n", err));
+    JOBS_TRY(ns_buf_adds(out, "trap : TERM USR1 INT # the program is told too; wait for what it has to save\n", err));
     JOBS_TRY(ns_buf_adds(out, "cd ", err));
-    JOBS_TRY(ns_shell_quote(out, g->workdir, err));
+    JOBS_TRY(ns_shell_quote(out, k->image ? "/nemo_run/code" : g->workdir, err));
     JOBS_TRY(ns_buf_adds(out, " || exit 1\n", err));
     for (size_t i = 0; i < s->cluster.setup.n; i++)
         JOBS_TRY(ns_buf_printf(out, err, "%s\n",
@@ -139,6 +138,44 @@ ns_status ns_script_group(ns_buf *out, const ns_submission *s, int task, size_t 
     }
     if (wandb) JOBS_TRY(ns_buf_adds(out, wandb_end_text, err));
     return ns_buf_adds(out, "exit $rc\n", err);
+}
+
+/* "from:to" of everything that a container sees, as words (apptainer) or one list (pyxis). */
+static ns_status put_binds(ns_buf *out, const ns_submission *s, const char *before, const char *between, ns_error *err)
+{
+    const ns_graph *g = &s->graph;
+    const char *pairs[2][2] = {{g->run_dir, g->run_dir}, {g->workdir, "/nemo_run/code"}};
+    size_t n = s->cluster.mounts.n;
+    for (size_t i = 0; i < n + 2; i++) {
+        const char *from = i < n ? s->cluster.mounts.v[i].from : pairs[i - n][0],
+                   *to = i < n ? s->cluster.mounts.v[i].to : pairs[i - n][1];
+        NS_FAIL_IF(strpbrk(from, ",:") || strpbrk(to, ",:"), NS_ERR_CONFIG,
+                   "%s: a folder with a comma or colon in its name cannot be mounted into a container", from);
+        JOBS_TRY(ns_buf_adds(out, i ? between : before, err));
+        JOBS_TRY(ns_shell_quote(out, from, err));
+        JOBS_TRY(ns_buf_addc(out, ':', err));
+        JOBS_TRY(ns_shell_quote(out, to, err));
+    }
+    return NS_OK;
+}
+
+static ns_status put_pyxis(ns_buf *out, const ns_submission *s, const ns_group *k, ns_error *err)
+{
+    JOBS_TRY(ns_buf_adds(out, " --container-image=", err));
+    JOBS_TRY(ns_shell_quote(out, k->image, err));
+    JOBS_TRY(put_binds(out, s, " --container-mounts=", ",", err));
+    return ns_buf_adds(out, " --container-workdir=/nemo_run/code --no-container-mount-home", err);
+}
+
+static ns_status put_apptainer(ns_buf *out, const ns_submission *s, const ns_group *k, ns_error *err)
+{
+    const char *i = k->image;
+    int file = i[0] == '/' || i[0] == '.' || strstr(i, "://");
+    JOBS_TRY(ns_buf_printf(out, err, "apptainer exec%s --no-home", k->gpus > 0 ? " --nv" : ""));
+    JOBS_TRY(put_binds(out, s, " --bind ", " --bind ", err));
+    JOBS_TRY(ns_buf_printf(out, err, " --pwd /nemo_run/code %s", file ? "" : "docker://"));
+    JOBS_TRY(ns_shell_quote(out, i, err));
+    return ns_buf_addc(out, ' ', err);
 }
 
 /* The line that starts group k in the background. */
@@ -165,8 +202,10 @@ static ns_status put_launch(ns_buf *out, const ns_submission *s, int task, size_
             JOBS_TRY(ns_buf_addc(out, ' ', err));
             JOBS_TRY(ns_shell_quote(out, s->cluster.srun_args.v[i], err));
         }
+        if (k->image && strcmp(s->cluster.container_runtime, "pyxis") == 0) JOBS_TRY(put_pyxis(out, s, k, err));
         JOBS_TRY(ns_buf_addc(out, ' ', err));
     }
+    if (k->image && strcmp(s->cluster.container_runtime, "apptainer") == 0) JOBS_TRY(put_apptainer(out, s, k, err));
     return ns_buf_printf(out, err, "bash \"$NS_EXP/scripts/%d-%zu.sh\" &\npids=\"$pids $!\"\n", task, group);
 }
 
@@ -195,14 +234,20 @@ static const char wait_first_text[] =
     "    [ -n \"$ended\" ] || { sleep 1 & wait $!; }\n"
     "done\n"
     "wait \"$ended\"; rc=$?\n";
-static const char stop_others_text[] = "kill $pids 2>/dev/null\n"
+/* The other groups are asked to stop, then made to. srun passes USR1 on to its programs, and takes TERM as an order to kill; here the
+ * programs are our own descendants. */
+static const char stop_others_text[] = "tree() { for c in $(pgrep -P \"$1\"); do tree \"$c\"; echo \"$c\"; done; }\n"
+                                       "if [ $ns_srun = 1 ]; then kill -USR1 $pids 2>/dev/null; else for p "
+                                       "in $pids; do kill $(tree \"$p\") 2>/dev/null; done; fi\n"
                                        "for i in $(seq 100); do\n"
                                        "    alive=''\n"
                                        "    for p in $pids; do kill -0 \"$p\" 2>/dev/null && alive=1; done\n"
                                        "    [ -n \"$alive\" ] || break\n"
                                        "    sleep 0.2\n"
                                        "done\n"
-                                       "kill -9 $pids 2>/dev/null\n";
+                                       "if [ $ns_srun = 1 ]; then kill $pids 2>/dev/null; else for p in "
+                                       "$pids; do kill -9 $(tree \"$p\") \"$p\" 2>/dev/null; done; fi\n"
+                                       "wait\n";
 
 ns_status ns_script_task(ns_buf *out, const ns_submission *s, int task, ns_error *err)
 {
@@ -217,6 +262,7 @@ ns_status ns_script_task(ns_buf *out, const ns_submission *s, int task, ns_error
         JOBS_TRY(ns_buf_printf(out, err, "export NS_STOP_AT=$(($(date +%%s) + %.0f))\n", t->limit_s - t->margin_s));
     for (size_t i = 0; i < t->n_groups; i++) JOBS_TRY(put_launch(out, s, task, i, err));
     JOBS_TRY(ns_buf_adds(out, t->n_groups > 1 ? wait_first_text : wait_text, err));
+    if (t->n_groups > 1) JOBS_TRY(ns_buf_printf(out, err, "ns_srun=%d\n", strcmp(g->executor, "slurm") == 0));
     if (t->n_groups > 1) JOBS_TRY(ns_buf_adds(out, stop_others_text, err));
     return ns_buf_adds(out, "finish $rc\n", err);
 }

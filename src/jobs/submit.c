@@ -125,8 +125,8 @@ static ns_status fill(ns_submission *s, const char *verb, const char *default_na
     JOBS_TRY(set_ssh(s, err));
     if (s->cluster.has_containers && strcmp(g->executor, "none"))
         JOBS_TRY(ns_submission_note(
-            s, err, "%s: containers are not used: the verbs of ns run natively, paths are translated by the mounts",
-            s->cluster.file));
+            s, err, "%s: %s: the verbs of ns run natively, paths are translated by the mounts", s->cluster.file,
+            s->cluster.container_runtime ? "images serve the other programs of run_cmd" : "containers are not used"));
     for (size_t i = 0; i < o->run_after.n; i++)
         if (o->run_after.v[i] && *o->run_after.v[i])
             NS_TRY(ns_submission_after(s, o->run_after.v[i], err), "--run_after");
@@ -290,7 +290,10 @@ ns_status ns_submission_bash(ns_submission *s, int task, const char *line, ns_er
     ns_arena *a = &s->graph.arena;
     const char *here;
     if (!line || !*line) return NS_OK;
-    JOBS_TRY(ns_mounts_line(&s->cluster.mounts, a, line, &here, err));
+    if (s->graph.tasks[task].groups[0].image) /* a container has the paths as they are written */
+        here = line;
+    else
+        JOBS_TRY(ns_mounts_line(&s->cluster.mounts, a, line, &here, err));
     JOBS_TRY(ns_graph_step(&s->graph, &s->graph.tasks[task].groups[0], &step, err));
     JOBS_TRY(ns_words_add(&step->argv, a, "bash", err));
     JOBS_TRY(ns_words_add(&step->argv, a, "-c", err));
@@ -489,6 +492,7 @@ static ns_status describe_task(ns_submission *s, ns_buf *out, int i, ns_error *e
     for (size_t k = 0; k < t->n_groups; k++) {
         const ns_group *gr = &t->groups[k];
         JOBS_TRY(ns_buf_printf(out, err, "  %s: nodes %d, processes a node %d", gr->role, gr->nodes, gr->tasks));
+        if (gr->image) JOBS_TRY(ns_buf_printf(out, err, ", image %s (%s)", gr->image, s->cluster.container_runtime));
         if (gr->gpus >= 0) JOBS_TRY(ns_buf_printf(out, err, ", gpus a node %d", gr->gpus));
         if (t->limit_s > 0)
             JOBS_TRY(ns_buf_printf(out, err, ", limit %.0f s, stops %.0f s before", t->limit_s, t->margin_s));
