@@ -65,56 +65,24 @@ ns_status ns_comm_all_gather(ns_comm *c, void *data, const int64_t *cut, int ele
     return ns_world_exchange(c->world, "all_gather", c->xfers, n, err);
 }
 
-/* Part [at, at+n) of my piece: own and received values added in member order. */
-static void add_in_order(const ns_comm *c, float *mine, int64_t n)
+/* Own and received values of a part of my piece, added in member order; f32. */
+static void add_f32(const ns_comm *c, void *piece, int64_t n)
 {
+    float *mine = piece;
     for (int64_t i = 0; i < n; i++) {
-        const float *other = c->scratch;
-        float own = mine[i], sum = 0;
-        for (int r = 0; r < c->size; r++) {
-            float x = own;
-            if (r != c->rank) {
-                x = other[i];
-                other += NS_COMM_PIECE;
-            }
+        float sum = 0;
+        for (int r = 0, k = 0; r < c->size; r++) {
+            float x = r == c->rank ? mine[i] : c->scratch[(int64_t)k++ * NS_COMM_PIECE + i];
             sum = r == 0 ? x : sum + x;
         }
         mine[i] = sum;
     }
 }
 
-static int64_t part(int64_t len, int64_t round)
+/* bf16: added in f32, rounded once. */
+static void add_bf16(const ns_comm *c, void *piece, int64_t n)
 {
-    int64_t left = len - round * NS_COMM_PIECE;
-    return left < 0 ? 0 : left < NS_COMM_PIECE ? left : NS_COMM_PIECE;
-}
-
-ns_status ns_comm_reduce_scatter(ns_comm *c, float *data, const int64_t *cut, ns_error *err)
-{
-    int64_t longest = 0, len = cut[c->rank + 1] - cut[c->rank];
-    for (int r = 0; r < c->size; r++)
-        if (cut[r + 1] - cut[r] > longest) longest = cut[r + 1] - cut[r];
-    if (c->size == 1) return NS_OK;
-    for (int64_t round = 0; round * NS_COMM_PIECE < longest; round++) {
-        float *mine = data + cut[c->rank] + round * NS_COMM_PIECE, *in = c->scratch;
-        int64_t k = part(len, round);
-        int n = 0;
-        for (int r = 0; r < c->size; r++) {
-            int64_t out = part(cut[r + 1] - cut[r], round) * (int64_t)sizeof(float);
-            if (r == c->rank) continue;
-            if (out) c->xfers[n++] = xfer(c, r, 0, data + cut[r] + round * NS_COMM_PIECE, out);
-            if (k) c->xfers[n++] = xfer(c, r, 1, in, k * (int64_t)sizeof(float));
-            c->sent[NS_COMM_REDUCE_SCATTER] += (uint64_t)out;
-            in += NS_COMM_PIECE;
-        }
-        NS_TRY(ns_world_exchange(c->world, "reduce_scatter", c->xfers, n, err), "%s", "sum over ranks");
-        add_in_order(c, mine, k);
-    }
-    return NS_OK;
-}
-
-static void add_bf16_in_order(const ns_comm *c, uint16_t *mine, int64_t n)
-{
+    uint16_t *mine = piece;
     const uint16_t *in = (const uint16_t *)(const void *)c->scratch;
     for (int64_t i = 0; i < n; i++) {
         float sum = 0;
@@ -126,37 +94,41 @@ static void add_bf16_in_order(const ns_comm *c, uint16_t *mine, int64_t n)
     }
 }
 
-/* As ns_comm_reduce_scatter, for bf16. */
-static ns_status reduce_scatter_bf16(ns_comm *c, uint16_t *data, const int64_t *cut, ns_error *err)
+static int64_t part(int64_t len, int64_t round)
 {
-    int64_t longest = 0, len = cut[c->rank + 1] - cut[c->rank];
+    int64_t left = len - round * NS_COMM_PIECE;
+    return left < 0 ? 0 : left < NS_COMM_PIECE ? left : NS_COMM_PIECE;
+}
+
+ns_status ns_comm_reduce_scatter(ns_comm *c, void *data, ns_dtype dt, const int64_t *cut, ns_error *err)
+{
+    NS_ASSERT(dt == NS_DTYPE_F32 || dt == NS_DTYPE_BF16);
+    const int64_t es = (int64_t)ns_dtype_size(dt), len = cut[c->rank + 1] - cut[c->rank];
+    int64_t longest = 0;
     for (int r = 0; r < c->size; r++)
         if (cut[r + 1] - cut[r] > longest) longest = cut[r + 1] - cut[r];
     for (int64_t round = 0; c->size > 1 && round * NS_COMM_PIECE < longest; round++) {
-        uint16_t *mine = data + cut[c->rank] + round * NS_COMM_PIECE, *in = (uint16_t *)(void *)c->scratch;
-        int64_t k = part(len, round);
+        char *p = (char *)data + round * NS_COMM_PIECE * es, *in = (char *)c->scratch;
+        const int64_t k = part(len, round);
         int n = 0;
         for (int r = 0; r < c->size; r++) {
-            int64_t out = part(cut[r + 1] - cut[r], round) * 2;
+            const int64_t out = part(cut[r + 1] - cut[r], round) * es;
             if (r == c->rank) continue;
-            if (out) c->xfers[n++] = xfer(c, r, 0, data + cut[r] + round * NS_COMM_PIECE, out);
-            if (k) c->xfers[n++] = xfer(c, r, 1, in, k * 2);
+            if (out) c->xfers[n++] = xfer(c, r, 0, p + cut[r] * es, out);
+            if (k) c->xfers[n++] = xfer(c, r, 1, in, k * es);
             c->sent[NS_COMM_REDUCE_SCATTER] += (uint64_t)out;
-            in += NS_COMM_PIECE;
+            in += NS_COMM_PIECE * es;
         }
         NS_TRY(ns_world_exchange(c->world, "reduce_scatter", c->xfers, n, err), "%s", "sum over ranks");
-        add_bf16_in_order(c, mine, k);
+        (dt == NS_DTYPE_F32 ? add_f32 : add_bf16)(c, p + cut[c->rank] * es, k);
     }
     return NS_OK;
 }
 
 ns_status ns_comm_all_reduce(ns_comm *c, void *data, ns_dtype dt, int64_t n, ns_error *err)
 {
-    NS_ASSERT(dt == NS_DTYPE_F32 || dt == NS_DTYPE_BF16);
     ns_comm_cut(n, 1, c->size, c->cut);
-    ns_status st =
-        dt == NS_DTYPE_F32 ? ns_comm_reduce_scatter(c, data, c->cut, err) : reduce_scatter_bf16(c, data, c->cut, err);
-    NS_TRY(st, "%s", "all_reduce");
+    NS_TRY(ns_comm_reduce_scatter(c, data, dt, c->cut, err), "%s", "all_reduce");
     return ns_comm_all_gather(c, data, c->cut, (int)ns_dtype_size(dt), err);
 }
 

@@ -2,7 +2,7 @@
  *
  *     ns_comm dp;
  *     NS_TRY(ns_comm_open(&dp, world, ranks, n, err), "group");        // no communication; the same list on all members
- *     NS_TRY(ns_comm_reduce_scatter(&dp, grad, cut, err), "reduce");   // my piece of grad: the sum, rank 0 first
+ *     NS_TRY(ns_comm_reduce_scatter(&dp, grad, NS_DTYPE_F32, cut, err), "reduce");   // my piece of grad: the sum, rank 0 first
  *     NS_TRY(ns_comm_all_gather(&dp, weights, cut, 2, err), "gather"); // everybody's piece, to everybody
  *     ns_comm_close(&dp);
  *
@@ -50,9 +50,10 @@ void ns_comm_close(ns_comm *c);
 void ns_comm_cut(int64_t n, int64_t unit, int size, int64_t *cut);
 
 NS_MUST_USE ns_status ns_comm_all_gather(ns_comm *c, void *data, const int64_t *cut, int elem_bytes, ns_error *err);
-/* data[cut[rank]..cut[rank+1]) becomes the sum over members; the rest of data keeps this member's values. */
-NS_MUST_USE ns_status ns_comm_reduce_scatter(ns_comm *c, float *data, const int64_t *cut, ns_error *err);
-/* Sum of n values on all members; bf16 values are added in f32 and rounded once. */
+/* data[cut[rank]..cut[rank+1]) becomes the sum over members; the rest of data keeps this member's values. bf16 values are added in
+ * f32 and rounded once. */
+NS_MUST_USE ns_status ns_comm_reduce_scatter(ns_comm *c, void *data, ns_dtype dt, const int64_t *cut, ns_error *err);
+/* Sum of n values on all members. */
 NS_MUST_USE ns_status ns_comm_all_reduce(ns_comm *c, void *data, ns_dtype dt, int64_t n, ns_error *err);
 NS_MUST_USE ns_status ns_comm_broadcast(ns_comm *c, void *data, int64_t bytes, int root, ns_error *err);
 /* Up to NS_COMM_MAX_SCALARS numbers, in f64, combined in member order; all members get the same bits. */

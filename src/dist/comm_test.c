@@ -37,7 +37,7 @@ static int collectives(ns_world_options *o)
     /* reduce_scatter leaves the pieces of the others alone; uneven pieces, one of them empty */
     for (int r = 0; r <= o->size; r++) cut[r] = r <= 1 ? r * 5 : r == o->size ? n : 5;
     for (int64_t i = 0; i < n; i++) a[i] = value(o->rank, i);
-    RANK_OK(ns_comm_reduce_scatter(&c, a, cut, &err), &err);
+    RANK_OK(ns_comm_reduce_scatter(&c, a, NS_DTYPE_F32, cut, &err), &err);
     for (int64_t i = 0; i < n; i++) {
         int mine = i >= cut[o->rank] && i < cut[o->rank + 1];
         RANK_CHECK(a[i] == (mine ? b[i] : value(o->rank, i)));

@@ -100,7 +100,7 @@ static int64_t compose(ns_generator *g, int64_t *order)
     }
     b->n_tok = (int32_t)t;
     b->n_seg = (int32_t)n_seg;
-    m->T = (t + 31) / 32 * 32 < b->T_cap ? (t + 31) / 32 * 32 : b->T_cap;
+    ns_model_set_rows(m, (t + 31) / 32 * 32 < b->T_cap ? (t + 31) / 32 * 32 : b->T_cap);
     return n_seg;
 }
 

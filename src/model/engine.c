@@ -10,7 +10,7 @@
 /* The stream of the stage before arrives while our gradient is sent, and the gradient of the next one while our stream is. */
 static void record_sends(ns_model *m, ns_exec *x, int slot, int forward)
 {
-    const int64_t bytes = m->opt.T_cap * m->arch.C * (int64_t)ns_dtype_size(m->opt.dt);
+    const int64_t bytes = m->Ts * m->arch.C * (int64_t)ns_dtype_size(m->opt.dt);
     if (forward ? ns_model_is_last(m) : ns_model_is_first(m)) return;
     ns_plan_op(x->plan, "send", 0, (double)bytes);
     ns_plan_touch(x->plan, forward ? m->hL : ns_model_in(m, slot), bytes);

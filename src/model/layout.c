@@ -129,26 +129,34 @@ static ns_status layout_params(ns_model *m, ns_space *s, const ns_ops *ops, ns_e
     return NS_OK;
 }
 
+/* Capacity of the rows of the stream that lie here. */
+static int64_t stream_rows(const ns_model *m)
+{
+    const int64_t n = m->opt.stream_split ? m->opt.tp_size : 1;
+    return (m->opt.T_cap + n - 1) / n;
+}
+
 /* One block's activations. `keep_h0` only: the rest is shared (inference, full recomputation). */
 static void take_acts(ns_model *m, ns_space *s, ns_block_acts *b, int own_h0, int own_rest, const ns_block_acts *shared)
 {
     const ns_arch *a = &m->arch;
     int64_t T = m->opt.T_cap, es = (int64_t)ns_dtype_size(m->opt.dt), f = m->opt.train ? 4 : 0;
-    void *h0 = own_h0 ? take(s, "acts", "h0", T * a->C * es, NS_LIFE_STEP) : (shared ? shared->h0 : NULL);
+    const int64_t Ts = stream_rows(m), stream = Ts * a->C;
+    void *h0 = own_h0 ? take(s, "acts", "h0", stream * es, NS_LIFE_STEP) : (shared ? shared->h0 : NULL);
     if (!own_rest && shared) {
         *b = *shared;
         b->h0 = h0;
         return;
     }
     b->h0 = h0;
-    b->n1 = take(s, "acts", "n1", T * a->C * es, NS_LIFE_STEP);
-    b->rstd1 = take(s, "acts", "rstd1", T * f, NS_LIFE_STEP);
+    b->n1 = take(s, "acts", "n1", stream * es, NS_LIFE_STEP);
+    b->rstd1 = take(s, "acts", "rstd1", Ts * f, NS_LIFE_STEP);
     b->qkv = take(s, "acts", "qkv", T * (a->n_heads + 2 * a->n_kv) * a->head_dim * es, NS_LIFE_STEP);
     b->att = take(s, "acts", "att", T * a->n_heads * a->head_dim * es, NS_LIFE_STEP);
     b->lse = take(s, "acts", "lse", T * a->n_heads * f, NS_LIFE_STEP);
-    b->h1 = take(s, "acts", "h1", T * a->C * es, NS_LIFE_STEP);
-    b->n2 = take(s, "acts", "n2", T * a->C * es, NS_LIFE_STEP);
-    b->rstd2 = take(s, "acts", "rstd2", T * f, NS_LIFE_STEP);
+    b->h1 = take(s, "acts", "h1", stream * es, NS_LIFE_STEP);
+    b->n2 = take(s, "acts", "n2", stream * es, NS_LIFE_STEP);
+    b->rstd2 = take(s, "acts", "rstd2", Ts * f, NS_LIFE_STEP);
     b->gu = take(s, "acts", "gu", T * 2 * a->F * es, NS_LIFE_STEP);
     b->act = take(s, "acts", "act", T * a->F * es, NS_LIFE_STEP);
 }
@@ -157,28 +165,30 @@ static ns_status layout_acts(ns_model *m, ns_space *s, ns_error *err)
 {
     const ns_arch *a = &m->arch;
     const int64_t T = m->opt.T_cap, es = (int64_t)ns_dtype_size(m->opt.dt), L = m->n_layers;
+    const int64_t Ts = stream_rows(m), stream = Ts * a->C;
     const int keep = m->opt.train && !m->opt.recompute; /* everything of every layer and slot, else the first one's */
     m->acts = ns_arena_alloc(&m->arena, (size_t)(L * m->opt.n_slots) * sizeof *m->acts, err);
     if (!m->acts) return NS_ERR_MEMORY;
     for (int slot = 0; slot < m->opt.n_slots; slot++) {
         ns_block_acts *b = &m->acts[slot * L];
-        void *x0 = take(s, "acts", "x0", T * a->C * es, NS_LIFE_STEP);
+        void *x0 = take(s, "acts", "x0", stream * es, NS_LIFE_STEP);
         for (int64_t l = 0; l < L; l++) {
             int own_h0 = (m->opt.train && l > 0) || l == 1, own_rest = keep || (slot == 0 && l == 0);
             take_acts(m, s, &b[l], own_h0, own_rest, l > 1 && !m->opt.train ? &b[1] : &m->acts[0]);
         }
         b[0].h0 = x0; /* the first layer reads the embedding itself */
     }
-    m->hL = take(s, "acts", "hL", T * a->C * es, NS_LIFE_STEP);
+    m->hL = take(s, "acts", "hL", stream * es, NS_LIFE_STEP);
     if (ns_model_is_last(m)) {
-        m->nL = take(s, "acts", "nL", T * a->C * es, NS_LIFE_STEP);
-        m->rstdL = take(s, "acts", "rstdL", m->opt.train ? T * 4 : 0, NS_LIFE_STEP);
+        m->nL = take(s, "acts", "nL", stream * es, NS_LIFE_STEP);
+        m->rstdL = take(s, "acts", "rstdL", m->opt.train ? Ts * 4 : 0, NS_LIFE_STEP);
     }
+    if (m->opt.stream_split) m->full = take(s, "acts", "full", T * a->C * es, NS_LIFE_STEP);
     m->delta = take(s, "acts", "delta", T * a->C * es, NS_LIFE_STEP);
     if (m->opt.tp_size > 1 && ns_model_is_last(m))
         m->stats = take(s, "acts", "stats", (m->opt.tp_size + 1) * T * 8, NS_LIFE_STEP);
     if (m->opt.train) {
-        m->dh = take(s, "acts", "dh", T * a->C * es, NS_LIFE_STEP);
+        m->dh = take(s, "acts", "dh", stream * es, NS_LIFE_STEP);
         m->dtmp = take(s, "acts", "dtmp", T * a->C * es, NS_LIFE_STEP);
         m->dqkv = take(s, "acts", "dqkv", T * (a->n_heads + 2 * a->n_kv) * a->head_dim * es, NS_LIFE_STEP);
         m->datt = take(s, "acts", "datt", T * a->n_heads * a->head_dim * es, NS_LIFE_STEP);
@@ -247,7 +257,10 @@ ns_status ns_model_layout(ns_model *m, const ns_arch *a, const ns_param_table *t
 {
     NS_TRY(check_supported(a, o, err), "model");
     *m = (ns_model){.arch = *a, .table = t, .opt = *o, .arena = NS_ARENA_INIT("model")};
-    m->T = o->T_cap;
+    if (o->tp_size <= 1) m->opt.stream_split = 0;
+    m->rows = ns_arena_alloc(&m->arena, ((size_t)o->tp_size + 1) * sizeof *m->rows, err);
+    if (!m->rows) return NS_ERR_MEMORY;
+    ns_model_set_rows(m, o->T_cap);
     NS_TRY(ns_part_layers(a, o->pp_rank, o->pp_size > 1 ? o->pp_size : 1, &m->first, &m->n_layers, err), "%s",
            "pipeline parallel");
     m->stage = ns_arena_alloc(&m->arena, NS_MODEL_STAGE, err);
@@ -366,8 +379,8 @@ void ns_model_set_batch(ns_model *m, ns_exec *x, const ns_batch *b)
     d->max_len = b->max_len;
     d->weight_sum = b->weight_sum;
     /* no work on the dead tail: rows are rounded up to whole tiles only */
-    m->T = b->n_tok < 1 ? 1 : (b->n_tok + 31) / 32 * 32;
-    if (m->T > m->opt.T_cap) m->T = m->opt.T_cap;
+    int64_t rows = b->n_tok < 1 ? 1 : (b->n_tok + 31) / 32 * 32;
+    ns_model_set_rows(m, rows < m->opt.T_cap ? rows : m->opt.T_cap);
 }
 
 void ns_model_set_part(ns_model *m, ns_exec *x, const ns_batch_part *p)
@@ -381,8 +394,8 @@ void ns_model_set_part(ns_model *m, ns_exec *x, const ns_batch_part *p)
     x->ops->upload(x, m->own_row, p->own_row, p->T_whole * 4);
     m->cp_rows = p->rows;
     m->n_whole = p->n_whole;
-    m->T = (p->rows + 31) / 32 * 32; /* the same on all ranks */
-    if (m->T > m->opt.T_cap) m->T = m->opt.T_cap;
+    int64_t rows = (p->rows + 31) / 32 * 32; /* the same on all ranks */
+    ns_model_set_rows(m, rows < m->opt.T_cap ? rows : m->opt.T_cap);
 }
 
 void ns_model_put_step(ns_model *m, ns_exec *x, const ns_step *s)

@@ -47,35 +47,97 @@ static void linear_bwd(ns_model *m, ns_exec *x, const ns_weight *w, const ns_wei
     if (w->grad || (b && b->grad)) x->ops->linear_wgrad(x, &a);
 }
 
-/* Columns [c0, c0 + cols) of the whole model's. */
-static void dropout(ns_model *m, ns_exec *x, float p, int l, uint32_t op, int64_t cols, int64_t c0, const void *in,
-                    void *out)
+/* Of the stream: my rows. */
+static void dropout(ns_model *m, ns_exec *x, int l, uint32_t op, const void *in, void *out)
 {
+    if (m->opt.hidden_dropout <= 0) return;
     NS_ASSERT(m->batch.token);
-    x->ops->dropout(x, &(ns_dropout_args){.T = m->T,
-                                          .C = cols,
+    x->ops->dropout(x, &(ns_dropout_args){.T = m->Ts,
+                                          .C = m->arch.C,
                                           .dt = m->opt.dt,
-                                          .p = p,
+                                          .p = m->opt.hidden_dropout,
                                           .layer = (uint32_t)l,
                                           .op = op,
-                                          .token = m->batch.token,
-                                          .c0 = c0,
+                                          .token = m->batch.token + m->T0,
                                           .x = in,
                                           .y = out});
 }
 
-/* Adds what each tensor-parallel rank has of [T,C]. */
-static void sum_parts(ns_model *m, ns_exec *x, void *data)
+/* Within the mlp: my columns. */
+static void dropout_ffn(ns_model *m, ns_exec *x, int l, void *data)
 {
-    if (!m->tp || x->err.code != NS_OK) return;
-    if (ns_comm_all_reduce(m->tp, data, m->opt.dt, m->T * m->arch.C, &x->err) != NS_OK)
-        ns_error_frame(&x->err, __FILE__, __LINE__, "tensor parallel");
+    if (m->opt.ffn_dropout <= 0) return;
+    NS_ASSERT(m->batch.token);
+    x->ops->dropout(x, &(ns_dropout_args){.T = m->T,
+                                          .C = m->arch.F,
+                                          .dt = m->opt.dt,
+                                          .p = m->opt.ffn_dropout,
+                                          .layer = (uint32_t)l,
+                                          .op = DROP_FFN,
+                                          .token = m->batch.token,
+                                          .c0 = m->opt.tp_rank * m->arch.F,
+                                          .x = data,
+                                          .y = data});
+}
+
+/* ---- the stream: all rows, or with sequence parallel a part of them on each tensor-parallel rank ---- */
+
+/* Adds what each tensor-parallel rank has of [T,C]. Result: my rows of the sum, at their place in data. */
+static void *sum_parts(ns_model *m, ns_exec *x, void *data)
+{
+    void *mine = at(data, m->T0 * m->arch.C, m->opt.dt);
+    if (!m->tp || x->err.code != NS_OK) return mine;
+    ns_status st = m->opt.stream_split ? ns_comm_reduce_scatter(m->tp, data, m->opt.dt, m->rows, &x->err)
+                                       : ns_comm_all_reduce(m->tp, data, m->opt.dt, m->T * m->arch.C, &x->err);
+    if (st != NS_OK) ns_error_frame(&x->err, __FILE__, __LINE__, "tensor parallel");
+    return mine;
+}
+
+static void copy_rows(ns_model *m, ns_exec *x, const void *src, void *dst)
+{
+    x->ops->scatter_rows(x, &(ns_scatter_args){.T = m->Ts,
+                                               .cols = m->arch.C,
+                                               .dt = m->opt.dt,
+                                               .src = src,
+                                               .src_stride = m->arch.C,
+                                               .dst = dst,
+                                               .dst_rows = m->Ts});
+}
+
+/* My rows -> the rows of all, in m->full: good until the next call. */
+static const void *all_rows(ns_model *m, ns_exec *x, const void *mine)
+{
+    if (!m->opt.stream_split) return mine;
+    copy_rows(m, x, mine, at(m->full, m->T0 * m->arch.C, m->opt.dt));
+    if (m->tp && x->err.code == NS_OK &&
+        ns_comm_all_gather(m->tp, m->full, m->rows, (int)ns_dtype_size(m->opt.dt), &x->err) != NS_OK)
+        ns_error_frame(&x->err, __FILE__, __LINE__, "sequence parallel");
+    return m->full;
+}
+
+void ns_model_set_rows(ns_model *m, int64_t T)
+{
+    const int n = m->opt.tp_size;
+    m->T = T;
+    m->T0 = 0;
+    m->Ts = T;
+    if (!m->opt.stream_split) return;
+    ns_comm_cut(T, 1, n, m->rows);
+    m->T0 = m->rows[m->opt.tp_rank];
+    m->Ts = m->rows[m->opt.tp_rank + 1] - m->T0;
+    for (int r = 0; r <= n; r++) m->rows[r] *= m->arch.C;
+}
+
+/* What the last sub-layer leaves to be added to the stream: my rows of m->delta. */
+static void *delta_of(ns_model *m)
+{
+    return at(m->delta, m->T0 * m->arch.C, m->opt.dt);
 }
 
 static void norm(ns_model *m, ns_exec *x, const ns_weight *w, const void *in, const void *delta, void *h, void *y,
                  float *rstd)
 {
-    x->ops->norm_fwd(x, &(ns_norm_args){.T = m->T,
+    x->ops->norm_fwd(x, &(ns_norm_args){.T = m->Ts,
                                         .C = m->arch.C,
                                         .dt = m->opt.dt,
                                         .eps = m->arch.norm_eps,
@@ -92,7 +154,7 @@ static void norm(ns_model *m, ns_exec *x, const ns_weight *w, const void *in, co
 static void norm_bwd(ns_model *m, ns_exec *x, const ns_weight *w, const void *h, const float *rstd, const void *dy,
                      const void *dres, void *dh)
 {
-    x->ops->norm_bwd(x, &(ns_norm_bwd_args){.T = m->T,
+    x->ops->norm_bwd(x, &(ns_norm_bwd_args){.T = m->Ts,
                                             .C = m->arch.C,
                                             .dt = m->opt.dt,
                                             .plus_one = m->arch.norm_plus_one,
@@ -271,7 +333,7 @@ static void attend_context_bwd(ns_model *m, ns_exec *x, ns_block_acts *b)
 /* From h0 to the end of the block; leaves the mlp output in m->delta. */
 static void block_from_h0(ns_model *m, ns_exec *x, int l, ns_block_acts *b)
 {
-    linear(m, x, weight(m, NS_P_QKV, l), weight(m, NS_P_QKV_BIAS, l), b->n1, b->qkv);
+    linear(m, x, weight(m, NS_P_QKV, l), weight(m, NS_P_QKV_BIAS, l), all_rows(m, x, b->n1), b->qkv);
     rope(m, x, b->qkv, 0);
     if (m->k_cache) {
         attend_cache(m, x, l, b);
@@ -284,20 +346,17 @@ static void block_from_h0(ns_model *m, ns_exec *x, int l, ns_block_acts *b)
         x->ops->attn_fwd(x, &t);
     }
     linear(m, x, weight(m, NS_P_O, l), NULL, b->att, m->delta);
-    sum_parts(m, x, m->delta);
-    if (m->opt.hidden_dropout > 0)
-        dropout(m, x, m->opt.hidden_dropout, l, DROP_ATTN_OUT, m->arch.C, 0, m->delta, m->delta);
-    norm(m, x, weight(m, NS_P_MLP_NORM, l), b->h0, m->delta, b->h1, b->n2, b->rstd2);
-    linear(m, x, weight(m, NS_P_GATE_UP, l), NULL, b->n2, b->gu);
+    void *delta = sum_parts(m, x, m->delta);
+    dropout(m, x, l, DROP_ATTN_OUT, delta, delta);
+    norm(m, x, weight(m, NS_P_MLP_NORM, l), b->h0, delta, b->h1, b->n2, b->rstd2);
+    linear(m, x, weight(m, NS_P_GATE_UP, l), NULL, all_rows(m, x, b->n2), b->gu);
     x->ops->act_fwd(
         x, &(ns_act_args){
                .T = m->T, .F = m->arch.F, .dt = m->opt.dt, .act = (ns_act)m->arch.act, .x = b->gu, .y = b->act});
-    if (m->opt.ffn_dropout > 0)
-        dropout(m, x, m->opt.ffn_dropout, l, DROP_FFN, m->arch.F, m->opt.tp_rank * m->arch.F, b->act, b->act);
+    dropout_ffn(m, x, l, b->act);
     linear(m, x, weight(m, NS_P_DOWN, l), NULL, b->act, m->delta);
     sum_parts(m, x, m->delta);
-    if (m->opt.hidden_dropout > 0)
-        dropout(m, x, m->opt.hidden_dropout, l, DROP_MLP_OUT, m->arch.C, 0, m->delta, m->delta);
+    dropout(m, x, l, DROP_MLP_OUT, delta, delta);
 }
 
 static ns_block_acts *acts_of(ns_model *m, int l, int slot)
@@ -312,7 +371,7 @@ void ns_block_forward(ns_model *m, ns_exec *x, int l, int slot)
     if (l == m->first)
         norm(m, x, w, b->h0, NULL, NULL, b->n1, b->rstd1);
     else
-        norm(m, x, w, acts_of(m, l - 1, slot)->h1, m->delta, b->h0, b->n1, b->rstd1);
+        norm(m, x, w, acts_of(m, l - 1, slot)->h1, delta_of(m), b->h0, b->n1, b->rstd1);
     block_from_h0(m, x, l, b);
 }
 
@@ -325,12 +384,10 @@ void ns_block_backward(ns_model *m, ns_exec *x, int l, int slot)
         norm(m, x, weight(m, NS_P_ATTN_NORM, l), b->h0, NULL, NULL, b->n1, b->rstd1);
         block_from_h0(m, x, l, b);
     }
-    const void *dy = m->dh;
-    if (m->opt.hidden_dropout > 0)
-        dropout(m, x, m->opt.hidden_dropout, l, DROP_MLP_OUT, m->arch.C, 0, m->dh, m->delta), dy = m->delta;
-    linear_bwd(m, x, weight(m, NS_P_DOWN, l), NULL, b->act, dy, m->dact);
-    if (m->opt.ffn_dropout > 0)
-        dropout(m, x, m->opt.ffn_dropout, l, DROP_FFN, m->arch.F, m->opt.tp_rank * m->arch.F, m->dact, m->dact);
+    const void *dropped = m->opt.hidden_dropout > 0 ? m->delta : m->dh;
+    dropout(m, x, l, DROP_MLP_OUT, m->dh, m->delta);
+    linear_bwd(m, x, weight(m, NS_P_DOWN, l), NULL, b->act, all_rows(m, x, dropped), m->dact);
+    dropout_ffn(m, x, l, m->dact);
     x->ops->act_bwd(x, &(ns_act_args){.T = m->T,
                                       .F = m->arch.F,
                                       .dt = m->opt.dt,
@@ -338,14 +395,12 @@ void ns_block_backward(ns_model *m, ns_exec *x, int l, int slot)
                                       .x = b->gu,
                                       .dy = m->dact,
                                       .dx = m->dgu});
-    linear_bwd(m, x, weight(m, NS_P_GATE_UP, l), NULL, b->n2, m->dgu, m->dtmp);
-    sum_parts(m, x, m->dtmp);
-    norm_bwd(m, x, weight(m, NS_P_MLP_NORM, l), b->h1, b->rstd2, m->dtmp, m->dh, m->dh);
+    linear_bwd(m, x, weight(m, NS_P_GATE_UP, l), NULL, all_rows(m, x, b->n2), m->dgu, m->dtmp);
+    const void *dn = sum_parts(m, x, m->dtmp);
+    norm_bwd(m, x, weight(m, NS_P_MLP_NORM, l), b->h1, b->rstd2, dn, m->dh, m->dh);
 
-    dy = m->dh;
-    if (m->opt.hidden_dropout > 0)
-        dropout(m, x, m->opt.hidden_dropout, l, DROP_ATTN_OUT, m->arch.C, 0, m->dh, m->delta), dy = m->delta;
-    linear_bwd(m, x, weight(m, NS_P_O, l), NULL, b->att, dy, m->datt);
+    dropout(m, x, l, DROP_ATTN_OUT, m->dh, m->delta);
+    linear_bwd(m, x, weight(m, NS_P_O, l), NULL, b->att, all_rows(m, x, dropped), m->datt);
     if (m->opt.cp_size > 1) {
         attend_context_bwd(m, x, b);
     } else {
@@ -359,9 +414,9 @@ void ns_block_backward(ns_model *m, ns_exec *x, int l, int slot)
         x->ops->attn_bwd(x, &t);
     }
     rope(m, x, m->dqkv, 1);
-    linear_bwd(m, x, qkv, bias, b->n1, m->dqkv, m->dtmp);
-    sum_parts(m, x, m->dtmp);
-    norm_bwd(m, x, weight(m, NS_P_ATTN_NORM, l), b->h0, b->rstd1, m->dtmp, m->dh, m->dh);
+    linear_bwd(m, x, qkv, bias, all_rows(m, x, b->n1), m->dqkv, m->dtmp);
+    dn = sum_parts(m, x, m->dtmp);
+    norm_bwd(m, x, weight(m, NS_P_ATTN_NORM, l), b->h0, b->rstd1, dn, m->dh, m->dh);
 }
 
 int ns_model_is_first(const ns_model *m)
@@ -396,15 +451,17 @@ void ns_model_forward(ns_model *m, ns_exec *x, int slot)
     const int end = m->first + m->n_layers;
     if (ns_model_is_first(m)) {
         ns_embed_args e = embed_args(m, slot);
+        if (m->opt.stream_split) e.x = m->full;
         x->ops->embed_fwd(x, &e);
-        sum_parts(m, x, e.x);
+        const void *mine = sum_parts(m, x, e.x);
+        if (m->opt.stream_split) copy_rows(m, x, mine, ns_model_in(m, slot));
     }
     for (int l = m->first; l < end; l++) ns_block_forward(m, x, l, slot);
     const void *h1 = acts_of(m, end - 1, slot)->h1;
     if (ns_model_is_last(m))
-        norm(m, x, weight(m, NS_P_FINAL_NORM, -1), h1, m->delta, m->hL, m->nL, m->rstdL);
+        norm(m, x, weight(m, NS_P_FINAL_NORM, -1), h1, delta_of(m), m->hL, m->nL, m->rstdL);
     else
-        x->ops->add(x, &(ns_add_args){m->T * m->arch.C, m->opt.dt, h1, m->delta, m->hL});
+        x->ops->add(x, &(ns_add_args){m->Ts * m->arch.C, m->opt.dt, h1, delta_of(m), m->hL});
 }
 
 /* stats of all tensor-parallel ranks -> stats of the whole vocabulary, in rank order on every rank. */
@@ -438,7 +495,7 @@ void ns_model_loss(ns_model *m, ns_exec *x, float *logp, int with_grad)
                       .dt = m->opt.dt,
                       .softcap = m->arch.head_softcap,
                       .w = head_weight(m),
-                      .x = m->nL,
+                      .x = all_rows(m, x, m->nL),
                       .label = m->batch.label,
                       .weight = m->batch.weight,
                       .v0 = m->opt.vocab_first,
@@ -457,10 +514,12 @@ void ns_model_loss(ns_model *m, ns_exec *x, float *logp, int with_grad)
 
 void ns_model_backward(ns_model *m, ns_exec *x, int slot)
 {
-    if (ns_model_is_last(m)) norm_bwd(m, x, weight(m, NS_P_FINAL_NORM, -1), m->hL, m->rstdL, m->dtmp, NULL, m->dh);
+    const void *dn = at(m->dtmp, m->T0 * m->arch.C, m->opt.dt);
+    if (ns_model_is_last(m)) norm_bwd(m, x, weight(m, NS_P_FINAL_NORM, -1), m->hL, m->rstdL, dn, NULL, m->dh);
     for (int l = m->first + m->n_layers - 1; l >= m->first; l--) ns_block_backward(m, x, l, slot);
     if (!ns_model_is_first(m)) return;
     ns_embed_args e = embed_args(m, slot);
+    e.dx = all_rows(m, x, m->dh);
     if (e.table->grad) x->ops->embed_bwd(x, &e);
 }
 

@@ -32,6 +32,7 @@ typedef struct ns_model_options {
     const char *accelerator;           /* for the engine: cpu (NULL too), gpu, or auto: a GPU if one opens */
     int64_t kv_rows;                   /* inference: rows of the key/value cache of each layer; 0 = no cache */
     int tp_rank, tp_size;              /* tensor parallel: this model is a part (arch/part.h); size 0 or 1: all of it */
+    int stream_split;                  /* sequence parallel: each tensor-parallel rank has its rows of the stream */
     int64_t vocab_first;               /* word of the first row of embedding and head */
     int cp_rank, cp_size;              /* context parallel: batches are parts (ns_batch_part); size 0 or 1: whole */
     int64_t T_whole;                   /* capacity of the whole micro-batch then; T_cap and S_cap are the part's */
@@ -72,13 +73,16 @@ typedef struct ns_model {
         *acts;       /* [n_slots * n_layers]; the h0 of the first one is the embedding or comes from the stage before */
     void *hL, *nL;   /* [T,C] stream behind the last layer here: of the whole model, or for the next stage; its norm */
     float *rstdL;    /* [T] */
-    void *delta;     /* [T,C] output of attention or mlp before it joins the stream */
+    void *delta;     /* [T,C] output of attention or mlp; my rows of it join the stream */
+    void *full;      /* sequence parallel: [T,C] rows of all ranks */
     void *dh, *dtmp; /* [T,C] gradient of the stream; of a norm's output */
     void *dqkv, *datt, *dgu, *dact;
     void *last_x, *last_y;               /* [S_cap,C], [S_cap,vocab_rows]: rows whose logits are wanted */
     void **k_cache, **v_cache;           /* [L] of [kv_rows, g*hd] */
     int32_t *kv_row, *kv_start, *kv_len; /* cache row of each token [T]; per segment [S_cap] */
     int64_t T;      /* rows that ops work on: live tokens rounded up (<= T_cap); T_cap while planning */
+    int64_t T0, Ts; /* rows [T0, T0+Ts) of the stream are here: all but with sequence parallel (h0..n2, hL, nL, dh) */
+    int64_t *rows;  /* [tp_size+1] elements of the stream up to each tensor-parallel rank */
     ns_batch batch; /* back-end copy of the batch arrays */
     ns_step *step;
     ns_comm *tp;               /* where partial sums are added; NULL: not split, or planning */
@@ -118,6 +122,7 @@ void ns_model_get_main(const ns_model *m, ns_exec *x, int param, int64_t off, in
 /* Copies a batch into the model's arrays; the step's scalars to and from the back-end (get waits for it). */
 void ns_model_set_batch(ns_model *m, ns_exec *x, const ns_batch *b);
 void ns_model_set_part(ns_model *m, ns_exec *x, const ns_batch_part *p); /* cp_size > 1: instead of set_batch */
+void ns_model_set_rows(ns_model *m, int64_t T);                          /* called by both */
 void ns_model_put_step(ns_model *m, ns_exec *x, const ns_step *s);
 void ns_model_get_step(const ns_model *m, ns_exec *x, ns_step *s);
 void ns_model_forward(ns_model *m, ns_exec *x, int slot); /* embedding (or ns_model_in) .. final norm (or hL) */

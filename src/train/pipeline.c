@@ -19,7 +19,7 @@ static int64_t stream_bytes(const ns_stages *p, int64_t i)
 static ns_status enter(ns_stages *p, int64_t i, ns_error *err)
 {
     NS_TRY(p->enter(p->user, i, err), "micro-batch %" PRId64, i);
-    p->rows[i] = p->engine->model.T;
+    p->rows[i] = p->engine->model.Ts;
     return NS_OK;
 }
 

@@ -31,7 +31,7 @@ static ns_status enter(void *user, int64_t i, ns_error *err)
     stage *s = user;
     (void)err;
     s->entered = i;
-    s->engine.model.T = rows_of(i);
+    s->engine.model.Ts = rows_of(i);
     return NS_OK;
 }
 

@@ -135,13 +135,16 @@ int ns_ranks_first(const ns_ranks *r)
 
 ns_status ns_ranks_reduce(ns_ranks *r, ns_engine *e, ns_error *err)
 {
-    const int two = r->ends.size == 2 && e->arch.tied;
-    for (int i = 0; (r->grads.size > 1 || two) && i < e->table.n_params; i++) {
+    const int two = r->ends.size == 2 && e->arch.tied, rows = e->model.opt.stream_split;
+    for (int i = 0; (r->grads.size > 1 || two || rows) && i < e->table.n_params; i++) {
         if (!e->model.w[i].grad) continue;
         ns_model_cut(&e->part, i, r->grads.size, r->cut);
-        NS_TRY(ns_comm_reduce_scatter(&r->grads, e->model.w[i].grad, r->cut, err), "gradient of %s",
+        NS_TRY(ns_comm_reduce_scatter(&r->grads, e->model.w[i].grad, NS_DTYPE_F32, r->cut, err), "gradient of %s",
                e->table.params[i].name);
         const ns_piece own = e->model.own[i];
+        if (rows && e->part.params[i].tp == NS_SPLIT_NONE) /* each had its rows of the stream */
+            NS_TRY(ns_comm_all_reduce(&r->tp, e->model.w[i].grad + own.off, NS_DTYPE_F32, own.len, err),
+                   "gradient of %s on all tensor-parallel ranks", e->table.params[i].name);
         if (two && e->table.params[i].kind == NS_P_EMBED)
             NS_TRY(ns_comm_all_reduce(&r->ends, e->model.w[i].grad + own.off, NS_DTYPE_F32, own.len, err), "%s",
                    "gradient of the embedding on the first and last stage");

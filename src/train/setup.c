@@ -147,6 +147,7 @@ static ns_status plan_memory(ns_sft *t, ns_error *err)
                           .ffn_dropout = (float)o->ffn_dropout,
                           .tp_rank = ns_ranks_tp_rank(&t->ranks),
                           .tp_size = ns_ranks_tp(&t->ranks),
+                          .stream_split = o->sequence_parallel,
                           .dp_rank = ns_ranks_grads_rank(&t->ranks),
                           .dp_size = ns_ranks_grads(&t->ranks)};
     int all = t->ranks.who.size;

@@ -127,6 +127,24 @@ for layout in $dropped; do
 done
 echo "ok and with dropout in $dropped"
 
+# sequence parallel: norms and stream split by tokens; sums are made in the same order, but those over the tokens of a norm's gradient
+split=2_1_1_2
+[ -n "${NS_FULL:-}" ] && split="2_1_1_1 4_1_1_1 2_2_1_1 2_1_2_1 2_1_1_2 2_1_2_2"
+for layout in $split; do
+    # shellcheck disable=SC2046
+    set -- $(echo "$layout" | tr _ ' ')
+    # shellcheck disable=SC2086
+    sft "rows-$layout" qwen "$1" "$2" "$3" "$4" $dropout ++model.sequence_parallel=True || fail "sequence parallel, $layout: $(tail -3 "$dir/rows-$layout.log")"
+    # shellcheck disable=SC2086
+    close "rows-$layout" drop-1 $f32 || fail "sequence parallel, $layout: another curve"
+    [ "$(curve "rows-$layout" | head -1 | cut -d' ' -f1)" = "$(curve "drop-$layout" | head -1 | cut -d' ' -f1)" ] || fail "sequence parallel, $layout: another first loss"
+    # shellcheck disable=SC2086
+    sft "rows-again-$layout" qwen "$1" "$2" "$3" "$4" $dropout ++model.sequence_parallel=True ++model.activations_checkpoint_granularity=full ||
+        fail "sequence parallel, $layout: $(tail -3 "$dir/rows-again-$layout.log")"
+    [ "$(curve "rows-$layout")" = "$(curve "rows-again-$layout")" ] || fail "sequence parallel, $layout: recomputed activations give another curve"
+done
+echo "ok and with sequence parallel in $split"
+
 # bitwise LAYOUT: again, and through kill -9 of the last rank and resume; the dead rank is named
 bitwise() {
     layout=$1
