@@ -52,8 +52,9 @@ ns_status tok_io_read(tok_work *w, ns_error *err)
     if (w->io->literal) return ns_buf_adds(&w->input, w->io->literal, err);
     NS_TRY(ns_buf_reserve(&w->input, 1, err), "%s", "");
     NS_TRY(ns_file_read(&w->input, strcmp(w->io->input, "-") ? w->io->input : "/dev/stdin", err), "%s", "");
-    if (ns_parquet_is(w->input.data, w->input.len)) return rows_as_lines(w, err);
-    return NS_OK;
+    size_t n = w->input.len; /* a text may begin with PARENT; rows of JSON may not */
+    int parquet = ns_parquet_is(w->input.data, n) && (w->rows_allowed || ns_parquet_is(w->input.data + n - 4, 4));
+    return parquet ? rows_as_lines(w, err) : NS_OK;
 }
 
 int tok_io_line(tok_work *w, ns_str *line)

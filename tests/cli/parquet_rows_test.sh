@@ -87,6 +87,8 @@ echo '{"eos_token": "<|im_end|>"}' >t/tokenizer_config.json
 for f in p/chat.parquet j/chat.jsonl; do "$ns" tokenize -t "$chatml" --chat --lines --json -i $f >"${f%/*}/ids" 2>&1 || echo "failed" >>"${f%/*}/ids"; done
 ok "tokenize --chat --lines: the same ids" cmp p/ids j/ids
 ok "tokenize --chat --lines: a line a row" [ "$(grep -c 256 p/ids)" = 12 ]
+printf 'PARENTS and children\n' >parents.txt
+ok "a text that begins as an encrypted file does" "$ns" tokenize -t "$chatml" -i parents.txt
 refused "tokenize of text" "p/chat.parquet is a Parquet file: its rows are conversations" "$ns" tokenize -t "$chatml" -i p/chat.parquet
 
 cat >config.json <<'E'
