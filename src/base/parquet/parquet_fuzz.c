@@ -33,8 +33,10 @@ int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size)
         bytes += n;
         ns_json *v;
         must(!memchr(row, '\n', n), "a row is one line");
-        must(ns_json_parse(&v, &a, row, n, "row", 0, NULL) == NS_OK, "a row is JSON");
-        must(v->type == NS_JSON_OBJECT, "a row is an object");
+        ns_error deep = NS_ERROR_INIT; /* a JSON column may nest 512 deep, and the row above it */
+        ns_status parsed = ns_json_parse(&v, &a, row, n, "row", 0, &deep);
+        must(parsed == NS_OK || strstr(deep.msg, "levels of nesting"), "a row is JSON");
+        must(parsed != NS_OK || v->type == NS_JSON_OBJECT, "a row is an object");
         ns_arena_free(&a);
     }
     if (st != NS_OK) {

@@ -331,6 +331,7 @@ ns_status pq_meta_parse(pq_meta *m, ns_arena *a, const uint8_t *p, size_t n, con
 
 int pq_path_is(ns_str path, int64_t n, const char *want_text)
 {
+    if (!path.p) return 0; /* the file has none */
     thrift t = {(const uint8_t *)path.p, (const uint8_t *)path.p, (const uint8_t *)path.p + path.n, NULL, 0, 0};
     const char *w = want_text;
     for (int64_t i = 0; i < n; i++) {

@@ -144,7 +144,7 @@ static ns_status write_time(const pq_column *c, ns_buf *out, ns_str b, ns_error 
     } else {
         int64_t v = int_of(b), whole = a_day[c->unit];
         day = v / whole - (v % whole < 0);
-        in_day = (v - day * whole) * nanos[c->unit];
+        in_day = (v % whole + (v % whole < 0 ? whole : 0)) * nanos[c->unit];
         PQ_FAIL_IF(c, c->as == PQ_AS_TIME && day != 0, NS_ERR_INPUT,
                    "found a time of day of %" PRId64 ", expected 0 to %" PRId64, v, whole - 1);
     }

@@ -193,9 +193,10 @@ def special(write):
     t = pa.table({"u": pa.array([u.bytes, None], pa.uuid()), "j": pa.array(['{"a": [1, 2.50, null]}', "3"], pa.json_())})
     write("extension", t, ['{"u": "%s", "j": {"a": [1, 2.5, null]}}' % u, '{"u": null, "j": 3}'],
           dict(compression="none", store_schema=False))
-    ns = pa.table({"t": pa.array([1, 1_000_000_001], pa.timestamp("ns")), "c": pa.array([5, 86399999999999], pa.time64("ns"))})
+    ns = pa.table({"t": pa.array([1, 1_000_000_001, -2**63], pa.timestamp("ns")), "c": pa.array([5, 86399999999999, 0], pa.time64("ns"))})
     write("nanos", ns, ['{"t": "1970-01-01T00:00:00.000000001", "c": "00:00:00.000000005"}',
-                        '{"t": "1970-01-01T00:00:01.000000001", "c": "23:59:59.999999999"}'], dict(compression="none"))
+                        '{"t": "1970-01-01T00:00:01.000000001", "c": "23:59:59.999999999"}',
+                        '{"t": "1677-09-21T00:12:43.145224192", "c": "00:00:00"}'], dict(compression="none"))
     try:
         import datasets
     except ImportError:
