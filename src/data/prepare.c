@@ -630,7 +630,8 @@ ns_status ns_prepare_run(ns_config *c, ns_threads *pool, ns_buf *statistics, ns_
     NS_CHECK(st, ns_alloc((void **)&chosen, list->n, "prepare.plan", err), "processors");
     NS_CHECK(st, ns_alloc((void **)&pl.stage, (2 * list->n + 1) * sizeof *pl.stage, "prepare.plan", err), "processors");
     NS_CHECK(st, choose(what && what->s ? what->s : "all", (int64_t)list->n, chosen, err), "processors_to_run");
-    if (ns_config_dump(c, &dump, 0, NULL) == NS_OK) NS_DEBUG("configuration:\n%s", dump.data);
+    NS_CHECK(st, ns_config_dump(c, &dump, 0, err), "configuration");
+    NS_DEBUG("configuration:\n%s", dump.data);
     NS_CHECK(st, check_used(&p, ns_config_root(c), "", err), "configuration");
     NS_CHECK(st, build(&pl, &p, list, chosen, err), "configuration");
     NS_CHECK(st, check_output(&p, &pl, err), "configuration");
