@@ -1,6 +1,7 @@
 #!/bin/sh
 # bench/run.sh [BUILD_DIR]  -- one JSON object a line on stdout: the machine, then every figure of ours, then the rivals
 # that are installed, on the same inputs. Nothing is compared here; bench/README.md says how to read it.
+# `ns prepare` on 100 MB of made rows and, with NS_BENCH_NEMO_SKILLS, the original: bench/prepare.py says what that needs.
 #
 # NS_TEST_DATA: folder of the real inputs.  NS_BENCH_PYTHON: a Python with the rivals (tokenizers, torch), default python3.
 set -eu
@@ -38,6 +39,7 @@ if command -v "$python" >/dev/null 2>&1; then
     have bench_start && "$build/bench/bench_start" start.python "$(command -v "$python")" -c pass |
         sed 's/"who": "ns"/"who": "python"/'
     "$python" bench/rivals.py "$rows" "$data/tokenizers" "$text"
+    if [ -f "$rows" ]; then "$python" bench/prepare.py "$build/ns" "$rows"; else skip prepare ns "no test data"; fi
 else
     skip rivals python "no $python here"
 fi

@@ -73,6 +73,12 @@ void ns_jsonl_limit_line(ns_jsonl *r, size_t most)
 
 static void write_where(ns_jsonl *r, uint64_t line_no);
 
+static ns_status too_long(ns_jsonl *r, uint64_t line_no, ns_error *err)
+{
+    write_where(r, line_no);
+    NS_FAIL(NS_ERR_INPUT, "%s: found a line of more than %zu bytes, expected at most that", r->where, r->most);
+}
+
 /* After a very long line the buffer goes back to a usual size; pos is 0. */
 static ns_status shrink(ns_jsonl *r, ns_error *err)
 {
@@ -93,10 +99,7 @@ static ns_status refill(ns_jsonl *r, ns_error *err)
         r->pos = 0;
         NS_TRY(shrink(r, err), "%s", "");
     }
-    if (r->most && r->len > r->most) {
-        write_where(r, r->line_no + 1);
-        NS_FAIL(NS_ERR_INPUT, "%s: found a line of more than %zu bytes, expected at most that", r->where, r->most);
-    }
+    if (r->most && r->len > r->most) return too_long(r, r->line_no + 1, err);
     if (r->len == r->cap)
         NS_TRY(ns_grow((void **)&r->buf, &r->cap, r->cap + 1, 1, "jsonl.buffer", err), "line %llu is very long",
                (unsigned long long)r->line_no + 1);
@@ -179,6 +182,7 @@ ns_status ns_jsonl_next_line(ns_jsonl *r, const char **line, size_t *n, const ch
         NS_TRY(raw_line(r, line, n, err), "%s", "");
     }
     if (!*line) return NS_OK;
+    if (r->most && *n > r->most) return too_long(r, r->line_no, err);
     if (!blank && is_blank(*line, *n)) blank = r->line_no;
     if (blank) r->line_no = blank;
     write_where(r, r->line_no);

@@ -216,9 +216,44 @@ static void failures(void **state)
     ns_jsonl_close(&r);
 }
 
+/* A line beyond the limit is an error; one of just that length is not, whatever the buffer's size. */
+static void limit(void **state)
+{
+    (void)state;
+    static const size_t sizes[] = {10, (1 << 20) - 3, 1 << 20, 40 << 20};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        size_t size = sizes[i], n;
+        const char *line, *where;
+        ns_error err = NS_ERROR_INIT;
+        ns_jsonl *r;
+        char *text = malloc(size + 6);
+        memcpy(text, "ab\n", 3);
+        memset(text + 3, 'x', size);
+        memcpy(text + 3 + size, "\nc\n", 3);
+        assert_ns_ok(ns_file_replace(g_path, text, size + 6, &err), &err);
+        free(text);
+        for (size_t less = 0; less < 2; less++) {
+            assert_ns_ok(ns_jsonl_open(&r, g_path, &err), &err);
+            ns_jsonl_limit_line(r, size - less);
+            assert_ns_ok(ns_jsonl_next_line(r, &line, &n, &where, &err), &err);
+            assert_int_equal(n, 2);
+            if (less) {
+                assert_ns_fails(ns_jsonl_next_line(r, &line, &n, &where, &err), NS_ERR_INPUT,
+                                "x.jsonl:2: found a line of more than", &err);
+            } else {
+                assert_ns_ok(ns_jsonl_next_line(r, &line, &n, &where, &err), &err);
+                assert_int_equal(n, size);
+                assert_ns_ok(ns_jsonl_next_line(r, &line, &n, &where, &err), &err);
+                assert_true(n == 1 && *line == 'c' && !strcmp(where + strlen(where) - 2, ":3"));
+            }
+            ns_jsonl_close(&r);
+        }
+    }
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-    const struct CMUnitTest tests[] = {T(line_ends), T(any_size), T(slow_pipe), T(failures)};
+    const struct CMUnitTest tests[] = {T(line_ends), T(any_size), T(slow_pipe), T(limit), T(failures)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
