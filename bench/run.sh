@@ -34,6 +34,7 @@ for name in llama2/tokenizer.json qwen2.5/tokenizer.assembled.json llama3/tokeni
 done
 have bench_ops && "$build/bench/bench_ops"
 have bench_step && "$build/bench/bench_step"
+bash bench/jobs.sh "$build/ns"
 
 if command -v "$python" >/dev/null 2>&1; then
     have bench_start && "$build/bench/bench_start" start.python "$(command -v "$python")" -c pass |
