@@ -124,6 +124,7 @@ static ns_status train(ns_sft *t, const char *config_yaml, int argc, char *const
     t->engine.grads = &t->ranks.grads;
     t->engine.pp = &t->ranks.pp;
     NS_TRY(ns_engine_start(&t->engine, err), "start");
+    t->ranks.tp.scratch = t->ranks.cp.scratch = t->ranks.grads.scratch = t->ranks.ends.scratch = t->engine.sums;
     NS_TRY(ns_sft_load_weights(t, err), "weights");
     if (t->state.step >= t->max_steps) {
         NS_INFO("finished already: step %" PRId64 " of %" PRId64 "; nothing to do", t->state.step, t->max_steps);
