@@ -109,6 +109,7 @@ static ns_status load(ns_pack_set *set, ns_examples *file, const ns_files *f, co
     r.add_sep = o->add_sep;
     r.sep_id = (int32_t)o->sep_id;
     r.eos_id = (int32_t)o->eos;
+    r.spool = o->output;
     NS_INFO("Tokenizing dataset...");
     for (size_t i = 0; i < f->n; i++) {
         NS_TRY(ns_rows_load(&file[i], f->path[i], tok, &r, pool, err), "rows");
@@ -153,7 +154,9 @@ static ns_status pack(const pack_options *o, ns_error *err)
     NS_CHECK(st, ns_threads_new(&pool, (int)o->threads, err), "threads");
     NS_CHECK(st, ns_alloc((void **)&file, f.n * sizeof *file, "pack.files", err), "files");
     set.file = file;
+    double start = ns_time_now();
     NS_CHECK(st, load(&set, file, &f, o, tok, pool, err), "rows");
+    NS_INFO("Tokenized in %.2f s", ns_time_now() - start);
     for (size_t i = 0; i < o->sizes.n; i++) {
         char base[4096];
         ns_pack_sum sum;

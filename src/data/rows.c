@@ -15,6 +15,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "data/chat_internal.h"
+#include "data/spool.h"
 
 enum { TILE_ROWS = 256, TILES_A_ROUND = 64, MAX_ROW_IDS = 1 << 28 };
 
@@ -387,7 +388,8 @@ static void free_tile(tile_out *t)
 /* ---- joining, in file order ---- */
 typedef struct joined {
     size_t ids_cap, mask_cap, dropped_cap;
-    uint64_t *key; /* [2n] */
+    ns_spool ids, masks; /* when rows are kept in files */
+    uint64_t *key;       /* [2n] */
     int64_t n, n_short_field, n_note[NS_CHAT_N_NOTES], n_form[NS_CHAT_N_FORMS];
 } joined;
 
@@ -395,9 +397,14 @@ static ns_status join_tile(joined *j, ns_examples *out, const loader *l, const t
                            ns_error *err)
 {
     size_t at = (size_t)out->start[j->n], n = t->row.ids.n;
-    NS_TRY(ns_grow((void **)&out->ids, &j->ids_cap, at + n, sizeof *out->ids, "rows.ids", err), "ids");
-    if (n) memcpy(out->ids + at, t->row.ids.v, n * sizeof *out->ids);
-    if (l->chat) {
+    if (l->o.spool) {
+        NS_TRY(ns_spool_add(&j->ids, t->row.ids.v, n * sizeof *out->ids, err), "ids");
+        if (l->chat) NS_TRY(ns_spool_add(&j->masks, t->row.mask, n, err), "mask");
+    } else {
+        NS_TRY(ns_grow((void **)&out->ids, &j->ids_cap, at + n, sizeof *out->ids, "rows.ids", err), "ids");
+        if (n) memcpy(out->ids + at, t->row.ids.v, n * sizeof *out->ids);
+    }
+    if (l->chat && !l->o.spool) {
         NS_TRY(ns_grow((void **)&out->mask, &j->mask_cap, at + n, 1, "rows.mask", err), "mask");
         if (n) memcpy(out->mask + at, t->row.mask, n);
     }
@@ -420,7 +427,7 @@ static ns_status join_tile(joined *j, ns_examples *out, const loader *l, const t
         if (len > out->longest) out->longest = len;
         int64_t targets = 0;
         if (l->chat)
-            for (int64_t q = 1; q < len; q++) targets += out->mask[out->start[e] + q];
+            for (int64_t q = 1; q < len; q++) targets += t->row.mask[(size_t)out->start[e] - at + (size_t)q];
         else if (len > 1)
             targets = len - (t->answer[k] > 1 ? t->answer[k] : 1);
         if (targets < 0) targets = 0;
@@ -446,15 +453,17 @@ static ns_status join_tile(joined *j, ns_examples *out, const loader *l, const t
 static ns_status count_duplicates(ns_examples *out, const uint64_t *key, ns_error *err)
 {
     size_t cap = 16;
-    while (cap < (size_t)out->n * 2) cap *= 2;
-    int64_t *slot = NULL; /* row + 1 */
+    while (cap < (size_t)out->n + (size_t)out->n / 2) cap *= 2;
+    uint32_t *slot = NULL; /* row + 1 */
+    NS_FAIL_IF(out->n >= UINT32_MAX, NS_ERR_INPUT, "%" PRId64 " rows in one file: at most %u", out->n, UINT32_MAX - 1);
     NS_TRY(ns_alloc((void **)&slot, cap * sizeof *slot, "rows.duplicates", err), "duplicates");
     for (int64_t i = 0; i < out->n; i++) {
         size_t h = (size_t)key[2 * i] & (cap - 1);
-        while (slot[h] && memcmp(key + 2 * (slot[h] - 1), key + 2 * i, 2 * sizeof *key)) h = (h + 1) & (cap - 1);
+        while (slot[h] && memcmp(key + 2 * (size_t)(slot[h] - 1), key + 2 * i, 2 * sizeof *key))
+            h = (h + 1) & (cap - 1);
         out->n_duplicate += slot[h] != 0;
-        if (!slot[h]) slot[h] = i + 1;
-        out->same_as[i] = slot[h] - 1;
+        if (!slot[h]) slot[h] = (uint32_t)i + 1;
+        out->same_as[i] = (int64_t)slot[h] - 1;
     }
     ns_free(slot);
     return NS_OK;
@@ -495,7 +504,15 @@ static ns_status tokenise_all(loader *l, ns_examples *out, ns_threads *pool, joi
     }
     out->n = j->n;
     out->n_ids = out->start[out->n];
+    if (l->o.spool) {
+        NS_CHECK(st, ns_spool_map(&out->map[0], &j->ids, err), "ids");
+        NS_CHECK(st, ns_spool_map(&out->map[1], &j->masks, err), "mask");
+        out->ids = (int32_t *)(uintptr_t)out->map[0].data;
+        if (l->chat) out->mask = (uint8_t *)(uintptr_t)out->map[1].data;
+    }
 done:
+    ns_spool_close(&j->ids);
+    ns_spool_close(&j->masks);
     for (int i = 0; l->tile && i < TILES_A_ROUND; i++) free_tile(&l->tile[i]);
     ns_progress_end(&progress, NULL);
     return st;
@@ -613,7 +630,11 @@ ns_status ns_rows_load(ns_examples *out, const char *path, const ns_tok *tok, co
     NS_CHECK(st, open_rows(&l, err), "training data");
     NS_CHECK(st, find_lines(&l, err), "training data");
     NS_CHECK(st, detect(&l, out, err), "training data");
+    j.ids = j.masks = (ns_spool)NS_SPOOL_INIT(l.o.spool);
     NS_CHECK(st, tokenise_all(&l, out, pool, &j, err), "training data");
+    ns_free(l.line);
+    ns_free(l.line_len);
+    l.line = NULL, l.line_len = NULL;
     NS_CHECK(st, count_duplicates(out, j.key, err), "training data");
     hash_all(out, j.key);
     name_forms(out, &j);
@@ -638,7 +659,7 @@ void ns_examples_free(ns_examples *ex)
     ns_free(ex->targets);
     ns_free(ex->answer_start);
     if (!ex->map[0].data) ns_free(ex->ids);
-    if (!ex->map[0].data) ns_free(ex->mask);
+    if (!ex->map[1].data) ns_free(ex->mask);
     for (int k = 0; k < 2; k++) ns_map_close(&ex->map[k]);
     ns_free(ex->flags);
     ns_free(ex->same_as);

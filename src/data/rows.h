@@ -30,7 +30,7 @@ typedef struct ns_examples { /* tokenised data set, in file order */
     int64_t *start;          /* [n+1] offsets into ids */
     int32_t *len;            /* NULL, or [n] ids of a row, where rows do not follow each other (pack files) */
     int32_t *targets;        /* NULL, or [n] trained tokens of a row */
-    ns_map map[2];           /* of pack files: ids and mask lie in them and are not written */
+    ns_map map[2];           /* of files that hold ids and mask (packs, ns_rows_options.spool): these are not written */
     int32_t *ids;
     int32_t *answer_start; /* [n] index in the row's ids */
     uint8_t *mask;     /* NULL, or [start[n]] explicit target mask for ids (chat rows): mask[i]=1: id i is a target */
@@ -83,11 +83,12 @@ typedef struct ns_rows_options {
     int64_t max_seq_length;       /* 4096 */
     int add_bos, add_eos, add_sep;
     int32_t sep_id, eos_id, bos_id;
+    const char *spool;   /* NULL, or a folder: ids and mask are kept there in files without a name, not in memory */
     const ns_chat *chat; /* chat template and what is trained; NULL: shipped layouts, all assistant turns */
 } ns_rows_options;
-#define NS_ROWS_OPTIONS_DEFAULT                                                             \
-    {                                                                                       \
-        "{input}{output}", "output", "input", NS_LONG_RIGHT, 4096, 0, 0, 0, 0, -1, -1, NULL \
+#define NS_ROWS_OPTIONS_DEFAULT                                                                   \
+    {                                                                                             \
+        "{input}{output}", "output", "input", NS_LONG_RIGHT, 4096, 0, 0, 0, 0, -1, -1, NULL, NULL \
     }
 
 NS_MUST_USE ns_status ns_rows_load(ns_examples *out, const char *path, const ns_tok *tok, const ns_rows_options *o,

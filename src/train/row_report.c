@@ -82,7 +82,7 @@ static ns_status add_packs(ns_file *f, ns_buf *b, const ns_examples *r, const ns
 static ns_status add_rows(ns_file *f, ns_buf *b, const ns_examples *r, const ns_packed *p, const char *path,
                           ns_error *err)
 {
-    if (r->map[0].data) return add_packs(f, b, r, p, path, err);
+    if (r->len) return add_packs(f, b, r, p, path, err);
     for (int64_t i = 0, d = 0; i <= r->n; i++) {
         int64_t line = i < r->n ? ns_examples_line(r, i) : INT64_MAX;
         for (; d < r->n_dropped && r->dropped[d].line < line; d++)
