@@ -126,6 +126,7 @@ ns_status ns_archive_slice(ns_archive *a, ns_arc_tensor *dst, int64_t row0, cons
 {
     int k = lead >= 0;
     size_t size = ns_dtype_size(src->dt);
+    NS_ASSERT(!src->q);
     NS_ASSERT(src->nd == dst->nd + k && src->dt == dst->dt && src_row0 + n <= src->shape[k]);
     for (size_t i = 0; i < src->n_pieces; i++) {
         const ns_box *p = &src->pieces[i];
@@ -203,6 +204,12 @@ static ns_status verify(const ns_arc_tensor *t, const ns_box *p, ns_error *err)
     return NS_OK;
 }
 
+/* Bytes before element `at` (of a block type: of whole blocks). */
+static size_t byte_at(const ns_arc_tensor *t, int64_t at)
+{
+    return t->q ? (size_t)(at / t->q->block * t->q->bytes) : (size_t)at * ns_dtype_size(t->dt);
+}
+
 /* n elements from `at` on. */
 static void copy_row(const ns_box *p, const ns_arc_tensor *t, int64_t at, int64_t n, int64_t stride, ns_dtype dt,
                      void *out)
@@ -211,6 +218,8 @@ static void copy_row(const ns_box *p, const ns_arc_tensor *t, int64_t at, int64_
     int raw = dt == t->dt && dt != NS_DTYPE_F32;
     if (!p->data) {
         memset(out, 0, (size_t)n * to);
+    } else if (t->q) {
+        ns_ggml_unpack(t->q, out, p->data + byte_at(t, at), n);
     } else if (stride == 1 && raw) {
         memcpy(out, p->data + (size_t)at * size, (size_t)n * size);
     } else if (stride == 1) {
@@ -227,7 +236,7 @@ ns_status ns_archive_rows_as(ns_arc_tensor *t, int64_t lead, int64_t row0, int64
     NS_ASSERT(t->nd == a + 1 || has_cols);
     NS_ASSERT(dt == NS_DTYPE_F32 || dt == t->dt);
     int64_t cols = has_cols ? t->shape[a + 1] : 1, rows = t->shape[a];
-    size_t to = ns_dtype_size(dt), size = ns_dtype_size(t->dt);
+    size_t to = ns_dtype_size(dt);
     NS_ASSERT(row0 >= 0 && n >= 0 && row0 + n <= rows && (!a || lead < t->shape[0]));
     NS_FAIL_IF(t->dt != NS_DTYPE_F32 && t->dt != NS_DTYPE_BF16 && t->dt != NS_DTYPE_F16 && t->dt != NS_DTYPE_F64,
                NS_ERR_UNSUPPORTED, "tensor \"%s\" has dtype %s, expected BF16, F16, F32 or F64", t->name,
@@ -244,10 +253,11 @@ ns_status ns_archive_rows_as(ns_arc_tensor *t, int64_t lead, int64_t row0, int64
         int64_t base = (a ? (lead - p->off[0]) * p->stride[0] : 0) + (r0 - p->off[a]) * rs;
         char *o = (char *)out + (size_t)((r0 - row0) * cols + c0) * to;
         if (nc == cols && rs == nc && cs == 1) {
-            const unsigned char *q = p->data ? p->data + (size_t)base * size : NULL;
-            if (q) pages(q, (size_t)((r1 - r0) * nc) * size, 1);
+            const unsigned char *q = p->data ? p->data + byte_at(t, base) : NULL;
+            size_t bytes = byte_at(t, (r1 - r0) * nc);
+            if (q) pages(q, bytes, 1);
             copy_row(p, t, base, (r1 - r0) * nc, 1, dt, o);
-            if (q) pages(q, (size_t)((r1 - r0) * nc) * size, 0);
+            if (q) pages(q, bytes, 0);
             continue;
         }
         for (int64_t r = r0; r < r1; r++, base += rs, o += (size_t)cols * to) copy_row(p, t, base, nc, cs, dt, o);

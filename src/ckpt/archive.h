@@ -13,6 +13,7 @@
 
 #include "base/mem.h"
 #include "base/crc32.h"
+#include "ckpt/ggml.h"
 #include "ckpt/tree.h"
 #include "tensor/dtype.h"
 
@@ -35,6 +36,7 @@ typedef struct ns_arc_tensor {
     ns_dtype dt;
     int nd;
     int64_t shape[8], n; /* n: elements */
+    const ns_ggml *q;    /* data in blocks of GGUF, dt then F32 and rows whole; NULL: plain */
     ns_box *pieces;
     size_t n_pieces, cap_pieces;
 } ns_arc_tensor;

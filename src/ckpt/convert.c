@@ -214,6 +214,7 @@ static ns_status merge(const job *j, ns_view_stats *stats, ns_error *err)
         NS_FAIL_IF(j->c->expect && s.crc != j->c->expect[v].crc, NS_ERR_INTERNAL,
                    "%s: what was written does not read back as it should: checksum %08x, expected %08x",
                    t->views[v].name, s.crc, j->c->expect[v].crc);
+        s.type = j->c->sink && j->c->sink->type_name ? j->c->sink->type_name(j->c->sink, v) : ns_dtype_name(dt);
         if (stats) stats[v] = s;
     }
     return NS_OK;

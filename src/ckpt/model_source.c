@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "ckpt/nemo.h"
 #include "ckpt/path.h"
+#include "ckpt/trt_read.h"
 
 static const char *file_of(const ns_model_source *s, const ns_arc_tensor *t)
 {
@@ -125,16 +126,20 @@ static ns_status refuse_extra(ns_model_source *s, ns_error *err)
 ns_format ns_model_format(const char *path)
 {
     char p[4096];
-    if (!ns_path_is_dir(path)) return ns_path_exists(path) ? NS_FORMAT_NEMO : NS_FORMAT_UNKNOWN;
+    if (!ns_path_is_dir(path))
+        return ns_gguf_find(p, path) ? NS_FORMAT_GGUF : ns_path_exists(path) ? NS_FORMAT_NEMO : NS_FORMAT_UNKNOWN;
+    if (ns_path(p, sizeof p, NULL, "%s/rank0.safetensors", path) != NS_OK) return NS_FORMAT_UNKNOWN;
+    if (ns_path_exists(p)) return NS_FORMAT_TRT;
     if (ns_path(p, sizeof p, NULL, "%s/config.json", path) != NS_OK) return NS_FORMAT_UNKNOWN;
     if (ns_path_exists(p)) return NS_FORMAT_HF;
     if (ns_path(p, sizeof p, NULL, "%s/model_config.yaml", path) != NS_OK) return NS_FORMAT_UNKNOWN;
-    return ns_path_exists(p) ? NS_FORMAT_NEMO : NS_FORMAT_UNKNOWN;
+    if (ns_path_exists(p)) return NS_FORMAT_NEMO;
+    return ns_gguf_find(p, path) ? NS_FORMAT_GGUF : NS_FORMAT_UNKNOWN;
 }
 
 const char *ns_format_name(ns_format f)
 {
-    static const char *const names[] = {"hf", "nemo", "unknown"};
+    static const char *const names[] = {"hf", "nemo", "gguf", "trtllm", "unknown"};
     return names[f];
 }
 
@@ -142,7 +147,17 @@ ns_status ns_model_arch(ns_arch *a, const char *path, ns_error *err)
 {
     char p[4096];
     ns_tree *t = NULL;
-    if (ns_model_format(path) != NS_FORMAT_NEMO) {
+    ns_gguf *g = NULL;
+    ns_format f = ns_model_format(path);
+    if (f == NS_FORMAT_GGUF) {
+        NS_FAIL_IF(!ns_gguf_find(p, path), NS_ERR_INPUT, "%s: no GGUF file", path);
+        NS_TRY(ns_gguf_open(&g, p, err), "read model");
+        ns_status st = ns_gguf_arch(a, g, err);
+        ns_gguf_close(&g);
+        return st;
+    }
+    if (f == NS_FORMAT_TRT) return ns_trt_arch(a, path, err);
+    if (f != NS_FORMAT_NEMO) {
         NS_TRY(ns_path(p, sizeof p, err, "%s/config.json", path), "%s", "");
         return ns_arch_read(a, p, err);
     }
@@ -157,7 +172,13 @@ ns_status ns_model_tokenizer_dir(char *out, size_t size, const char *path, ns_er
     static const char *const files[] = {"tokenizer.json", "tokenizer.model", "tekken.json", "qwen.tiktoken",
                                         "vocab.json"};
     int inside = 0;
-    for (size_t i = 0; ns_model_format(path) == NS_FORMAT_NEMO && i < sizeof files / sizeof files[0]; i++) {
+    ns_format f = ns_model_format(path);
+    if (f == NS_FORMAT_GGUF) { /* beside the file */
+        const char *slash = strrchr(path, '/');
+        if (ns_path_is_dir(path)) return ns_path(out, size, err, "%s", path);
+        return ns_path(out, size, err, "%.*s", slash > path ? (int)(slash - path) : 1, slash ? path : ".");
+    }
+    for (size_t i = 0; (f == NS_FORMAT_NEMO || f == NS_FORMAT_TRT) && i < sizeof files / sizeof files[0]; i++) {
         NS_TRY(ns_path(out, size, err, "%s/tokenizer/%s", path, files[i]), "%s", "");
         inside |= ns_path_exists(out);
     }
@@ -188,6 +209,29 @@ static ns_status read_nemo(ns_model_source *s, ns_error *err)
     return NS_OK;
 }
 
+static ns_status read_gguf(ns_model_source *s, ns_error *err)
+{
+    char p[4096];
+    NS_FAIL_IF(!ns_gguf_find(p, s->path), NS_ERR_INPUT, "%s: no GGUF file", s->path);
+    NS_TRY(ns_gguf_open(&s->gguf, p, err), "read model");
+    return ns_gguf_read(&s->a, s->gguf, s->t->arch, err);
+}
+
+static ns_status read_trt(ns_model_source *s, ns_error *err)
+{
+    return ns_trt_read(&s->trt, &s->a, s->path, s->t, err);
+}
+
+static ns_status read_any(ns_model_source *s, ns_error *err)
+{
+    switch (s->format) {
+    case NS_FORMAT_NEMO: return read_nemo(s, err);
+    case NS_FORMAT_GGUF: return read_gguf(s, err);
+    case NS_FORMAT_TRT: return read_trt(s, err);
+    default: return read_hf(s, err);
+    }
+}
+
 ns_status ns_model_source_open(ns_model_source *s, const char *path, const ns_param_table *t, ns_error *err)
 {
     ns_status st = NS_OK;
@@ -203,7 +247,7 @@ ns_status ns_model_source_open(ns_model_source *s, const char *path, const ns_pa
              "%s", path);
     for (int v = t->n_views - 1; v >= 0; v--) s->first_view[t->views[v].param] = v;
     s->first_view[t->n_params] = t->n_views;
-    NS_CHECK(st, (s->format == NS_FORMAT_NEMO ? read_nemo : read_hf)(s, err), "%s", "");
+    NS_CHECK(st, read_any(s, err), "%s", "");
     NS_CHECK(st, match_views(s, path, err), "read model");
     NS_CHECK(st, refuse_extra(s, err), "read model");
 done:
@@ -244,6 +288,8 @@ void ns_model_source_close(ns_model_source *s)
     ns_archive_free(&s->native);
     ns_tree_close(&s->tree);
     ns_st_close(&s->st);
+    ns_gguf_close(&s->gguf);
+    ns_trt_close(&s->trt);
     ns_free(s->tensor);
     ns_free(s->first_view);
     memset(s, 0, sizeof *s);

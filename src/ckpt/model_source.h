@@ -1,4 +1,4 @@
-/* A model of any format (Hugging Face folder, NeMo folder or .nemo) checked against a parameter table: the one reader interface.
+/* A model of any format (Hugging Face or NeMo folder, .nemo, GGUF file, TensorRT-LLM checkpoint) checked against a parameter table: the one reader interface.
  * Every format's reader fills an archive of tensors by Hugging Face name; values come out as rows of a view or as a whole storage
  * parameter. Shared by model_io.c, average.c and src/export.
  *     ns_arch a; NS_TRY(ns_model_arch(&a, path, err), "..."); ... ns_param_table_build(&table, &a, ...)
@@ -8,10 +8,11 @@
 #define NS_CKPT_MODEL_SOURCE_H
 
 #include "ckpt/archive.h"
+#include "ckpt/gguf.h"
 #include "ckpt/model_io.h"
 
-typedef enum ns_format { NS_FORMAT_HF, NS_FORMAT_NEMO, NS_FORMAT_UNKNOWN } ns_format;
-/* By what lies at path: config.json, model_config.yaml, a tar with one. */
+typedef enum ns_format { NS_FORMAT_HF, NS_FORMAT_NEMO, NS_FORMAT_GGUF, NS_FORMAT_TRT, NS_FORMAT_UNKNOWN } ns_format;
+/* By what lies at path: config.json, model_config.yaml, a tar with one, a GGUF file, config.json beside rank0.safetensors. */
 ns_format ns_model_format(const char *path);
 const char *ns_format_name(ns_format f);
 
@@ -19,8 +20,10 @@ typedef struct ns_model_source {
     const ns_param_table *t;
     const char *path;
     ns_format format;
-    ns_st *st;              /* Hugging Face */
-    ns_tree *tree;          /* NeMo */
+    ns_st *st;     /* Hugging Face */
+    ns_tree *tree; /* NeMo */
+    ns_gguf *gguf;
+    struct ns_trt *trt;
     ns_archive native, a;   /* as named in the file; by Hugging Face name */
     ns_arc_tensor **tensor; /* by view */
     int *first_view;        /* by parameter; views of one parameter follow each other */

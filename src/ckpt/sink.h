@@ -21,7 +21,8 @@ struct ns_sink {
      * back: NULL, or (a view that is not stored exactly) takes the f32 values that a reader will find. */
     ns_status (*put)(ns_sink *s, int view, int64_t row0, int64_t n, const void *rows, void *scratch, float *back,
                      ns_error *err);
-    int (*is_exact)(const ns_sink *s, int view); /* NULL: all are */
+    int (*is_exact)(const ns_sink *s, int view);          /* NULL: all are */
+    const char *(*type_name)(const ns_sink *s, int view); /* how it is stored; NULL: as dt */
     ns_status (*finish)(ns_sink *s, ns_error *err);
     void (*free)(ns_sink *s); /* files that are not finished are removed */
 };
@@ -36,6 +37,7 @@ typedef struct ns_view_stats {
     uint32_t crc;      /* CRC-32 of the rows as a reader finds them: in the sink's type, or f32 if not exact */
     int64_t n, lost;   /* elements; finite before, not after rounding */
     int exact;
+    const char *type; /* how it is stored */
 } ns_view_stats;
 
 typedef struct ns_convert {

@@ -9,7 +9,7 @@
 #include "export/export.h"
 
 typedef struct export_options {
-    const char *input, *output, *model_type, *from, *to, *hf, *dtype, *nemo_format, *max_shard;
+    const char *input, *output, *model_type, *from, *to, *hf, *dtype, *gguf_type, *nemo_format, *max_shard;
     int64_t num_gpus, num_nodes;
     int force;
 } export_options;
@@ -21,15 +21,18 @@ typedef struct export_options {
     }
 
 static const ns_option opts[] = {
-    TEXT("input_model", input, NULL, NULL, "model to convert: Hugging Face folder, NeMo folder or .nemo file"),
+    TEXT("input_model", input, NULL, NULL,
+         "model to convert: Hugging Face or NeMo folder, .nemo file, TensorRT-LLM checkpoint, GGUF file"),
     TEXT("output_model", output, NULL, NULL, "model to make"),
     TEXT("model_type", model_type, NULL, "llama|qwen",
          "refuse an input of another type (llama includes Mistral); default: detected"),
-    TEXT("convert_from", from, NULL, "nemo|hf", "format of input_model; default: detected"),
-    TEXT("convert_to", to, NULL, "nemo|hf|trtllm", "format of output_model; required"),
+    TEXT("convert_from", from, NULL, "nemo|hf|trtllm|gguf", "format of input_model; default: detected"),
+    TEXT("convert_to", to, NULL, "nemo|hf|trtllm|gguf", "format of output_model; required"),
     TEXT("hf_model_name", hf, NULL, NULL,
          "folder, or name in the Hugging Face cache, that gives config and tokenizer; default: the input's own"),
     TEXT("dtype", dtype, NULL, "bf16|fp16|fp32", "type of the weights; default: the input's"),
+    TEXT("gguf-type", gguf_type, NULL, "f32|f16|bf16|q8_0|q6_k|q4_k_m",
+         "gguf: type of the matrices; default: as --dtype or the input"),
     TEXT("nemo-format", nemo_format, "torch_dist", "torch_dist|zarr", "layout of the weights in a NeMo folder"),
     TEXT("max-shard-size", max_shard, "10GB", NULL, "hf: largest .safetensors file (5GB, 500MB, 2GiB)"),
     {.key = "num_gpus",
@@ -103,10 +106,11 @@ static int run(void *options, ns_parsed *p)
     a.from = o->from;
     a.to = o->to;
     if (st == NS_OK && !a.to)
-        st = ns_error_set(&err, NS_ERR_CONFIG, __FILE__, __LINE__, "give --convert_to: hf, nemo or trtllm");
+        st = ns_error_set(&err, NS_ERR_CONFIG, __FILE__, __LINE__, "give --convert_to: hf, nemo, trtllm or gguf");
     a.model_type = o->model_type;
     a.hf_model_name = o->hf;
     a.nemo_format = o->nemo_format;
+    a.gguf_type = o->gguf_type;
     a.has_dtype = o->dtype != NULL;
     if (o->dtype) a.dt = o->dtype[0] == 'b' ? NS_DTYPE_BF16 : o->dtype[2] == '1' ? NS_DTYPE_F16 : NS_DTYPE_F32;
     a.tp = (int)o->num_gpus;
@@ -129,11 +133,13 @@ static int run(void *options, ns_parsed *p)
 const ns_verb ns_verb_export = {
     .name = "export",
     .group = "models",
-    .summary = "convert a model: Hugging Face, NeMo, TensorRT-LLM",
-    .usage = "ns export --input_model MODEL --output_model MODEL --convert_to hf|nemo|trtllm [--dtype bf16|fp16|fp32]",
+    .summary = "convert a model: Hugging Face, NeMo, TensorRT-LLM, GGUF",
+    .usage =
+        "ns export --input_model MODEL --output_model MODEL --convert_to hf|nemo|trtllm|gguf [--dtype bf16|fp16|fp32]",
     .examples =
         "ns export run1/model-averaged-nemo run1/model-hf --convert_to hf\n"
-        "ns export --input_model run1/model-hf --output_model run1/model-trtllm --convert_to trtllm --num_gpus 8",
+        "ns export --input_model run1/model-hf --output_model run1/model-trtllm --convert_to trtllm --num_gpus 8\n"
+        "ns export run1/model-hf run1/model-gguf --convert_to gguf --gguf-type q4_k_m",
     .options = opts,
     .n_options = sizeof opts / sizeof opts[0],
     .options_size = sizeof(export_options),

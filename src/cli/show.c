@@ -22,6 +22,11 @@ static const ns_option opts[] = {
      .help = "model folder (Hugging Face, NeMo), checkpoint, .nemo or .safetensors file"},
 };
 
+static const char *type_of(const ns_arc_tensor *t)
+{
+    return t->q ? t->q->name : ns_dtype_name(t->dt);
+}
+
 static ns_status add_shape(ns_buf *b, const ns_arc_tensor *t, const char *comma, ns_error *err)
 {
     NS_TRY(ns_buf_addc(b, '[', err), "%s", "");
@@ -45,7 +50,7 @@ static ns_status as_json(ns_buf *b, const ns_archive *st, int64_t n, int64_t byt
         const ns_arc_tensor *t = (&st->t[i]);
         NS_TRY(ns_buf_adds(b, i ? ",\n  {\"name\": " : "\n  {\"name\": ", err), "%s", "");
         NS_TRY(ns_json_write_str(b, (ns_str){t->name, strlen(t->name)}, NS_JSON_UTF8, err), "%s", "");
-        NS_TRY(ns_buf_printf(b, err, ", \"dtype\": \"%s\", \"shape\": ", ns_dtype_name(t->dt)), "%s", "");
+        NS_TRY(ns_buf_printf(b, err, ", \"dtype\": \"%s\", \"shape\": ", type_of(t)), "%s", "");
         NS_TRY(add_shape(b, t, ", ", err), "%s", "");
         NS_TRY(ns_buf_addc(b, '}', err), "%s", "");
     }
@@ -62,7 +67,7 @@ static ns_status as_text(ns_buf *b, const ns_archive *st, int64_t n, int64_t byt
     }
     for (int i = 0; i < (int)st->n; i++) {
         const ns_arc_tensor *t = (&st->t[i]);
-        NS_TRY(ns_buf_printf(b, err, "%-*s  %-7s ", width, t->name, ns_dtype_name(t->dt)), "%s", "");
+        NS_TRY(ns_buf_printf(b, err, "%-*s  %-7s ", width, t->name, type_of(t)), "%s", "");
         NS_TRY(add_shape(b, t, ",", err), "%s", "");
         NS_TRY(ns_buf_addc(b, '\n', err), "%s", "");
     }
@@ -75,6 +80,43 @@ static ns_status as_text(ns_buf *b, const ns_archive *st, int64_t n, int64_t byt
                          (long long)bytes);
 }
 
+static ns_status list_gguf(ns_archive *a, const char *path, ns_error *err)
+{
+    char file[4096];
+    ns_gguf *g = NULL;
+    NS_FAIL_IF(!ns_gguf_find(file, path), NS_ERR_INPUT, "%s: no GGUF file", path);
+    NS_TRY(ns_gguf_open(&g, file, err), "%s", "");
+    ns_status st = NS_OK;
+    const ns_archive *n = ns_gguf_native(g);
+    for (size_t i = 0; i < n->n && st == NS_OK; i++) {
+        ns_arc_tensor *t;
+        st = ns_archive_add(a, &t, n->t[i].name, n->t[i].dt, n->t[i].shape, n->t[i].nd, err);
+        if (st == NS_OK) t->q = n->t[i].q;
+    }
+    ns_gguf_close(&g);
+    return st;
+}
+
+/* Every rank's tensors, "rank0: " in front. */
+static ns_status list_ranks(ns_archive *a, const char *path, ns_error *err)
+{
+    char file[4096], name[400];
+    for (int r = 0;; r++) {
+        ns_st *st = NULL;
+        int k = snprintf(file, sizeof file, "%s/rank%d.safetensors", path, r);
+        if (k < 0 || k >= (int)sizeof file || !ns_path_exists(file)) return NS_OK;
+        NS_TRY(ns_st_open(&st, file, err), "%s", "");
+        ns_status s = NS_OK;
+        for (int i = 0; i < ns_st_count(st) && s == NS_OK; i++) {
+            const ns_st_tensor *t = ns_st_at(st, i);
+            snprintf(name, sizeof name, "rank%d: %.300s", r, t->name);
+            s = ns_archive_add(a, NULL, name, t->dt, t->shape, t->nd, err);
+        }
+        ns_st_close(&st);
+        if (s != NS_OK) return s;
+    }
+}
+
 /* Names, types and shapes as the file has them. *kind: how the weights lie, "" for safetensors. */
 static ns_status list_tensors(ns_archive *a, const char **kind, const char *path, ns_error *err)
 {
@@ -83,8 +125,13 @@ static ns_status list_tensors(ns_archive *a, const char **kind, const char *path
     ns_status s = NS_OK;
     *kind = "";
     size_t n = strlen(path);
+    ns_format f = ns_model_format(path);
     int file = n > 12 && !strcmp(path + n - 12, ".safetensors");
-    if (!file && ns_model_format(path) == NS_FORMAT_NEMO) {
+    if (!file && f == NS_FORMAT_GGUF) {
+        NS_CHECK(s, list_gguf(a, path, err), "%s", "");
+    } else if (!file && f == NS_FORMAT_TRT) {
+        NS_CHECK(s, list_ranks(a, path, err), "%s", "");
+    } else if (!file && f == NS_FORMAT_NEMO) {
         NS_CHECK(s, ns_tree_open(&tree, path, err), "%s", "");
         NS_CHECK(s, ns_nemo_native(a, tree, kind, err), "%s", "");
     } else {
@@ -111,7 +158,7 @@ static ns_status show(ns_buf *b, const char *path, int json, ns_error *err)
     ns_status s = list_tensors(&a, &kind, path, err);
     for (size_t i = 0; s == NS_OK && i < a.n; i++) {
         n += a.t[i].n;
-        bytes += a.t[i].n * (int64_t)ns_dtype_size(a.t[i].dt);
+        bytes += a.t[i].q ? a.t[i].n / a.t[i].q->block * a.t[i].q->bytes : a.t[i].n * (int64_t)ns_dtype_size(a.t[i].dt);
     }
     int k = snprintf(state_path, sizeof state_path, "%s/state.json", path);
     int is_ckpt = k > 0 && k < (int)sizeof state_path && ns_path_exists(state_path);
@@ -138,7 +185,7 @@ static int run(void *options, ns_parsed *p)
 const ns_verb ns_verb_show = {
     .name = "show",
     .group = "models",
-    .summary = "list the tensors of a model, checkpoint or safetensors file",
+    .summary = "list the tensors of a model of any format, a checkpoint or a safetensors file",
     .usage = "ns show MODEL [--json]",
     .examples = "ns show models/Llama-3.2-1B",
     .options = opts,

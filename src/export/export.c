@@ -18,6 +18,7 @@
 #include "ckpt/nemo_write.h"
 #include "ckpt/path.h"
 #include "ckpt/trt_write.h"
+#include "export/gguf_tok.h"
 
 typedef struct job {
     const ns_export_args *a;
@@ -31,6 +32,7 @@ typedef struct job {
     ns_progress *progress;
     double before; /* elements of the passes before this one */
     ns_view_stats *stats;
+    const char *quant; /* gguf: type of the matrices */
 } job;
 
 static void progress(void *user, double elements)
@@ -127,7 +129,7 @@ static ns_status complete_arch(job *j, ns_error *err)
         NS_INFO("%s describes another architecture: only its tokenizer is used", p);
         return NS_OK;
     }
-    if (j->src.format != NS_FORMAT_NEMO) return NS_OK;
+    if (j->src.format != NS_FORMAT_NEMO && j->src.format != NS_FORMAT_TRT) return NS_OK;
     a->family = b.family;
     if (a->bos < 0) a->bos = b.bos;
     if (!a->n_eos) {
@@ -151,8 +153,12 @@ static ns_status open_input(job *j, ns_error *err)
 {
     const ns_export_args *a = j->a;
     ns_format f = ns_model_format(a->input);
+    NS_FAIL_IF(a->gguf_type && strcmp(a->to, "gguf"), NS_ERR_CONFIG, "--gguf-type is for --convert_to gguf");
+    NS_FAIL_IF(a->gguf_type && a->has_dtype, NS_ERR_CONFIG, "give --gguf-type or --dtype, not both");
     NS_FAIL_IF(f == NS_FORMAT_UNKNOWN, NS_ERR_INPUT,
-               "%s: no model found: neither config.json (hf) nor model_config.yaml or a .nemo file (nemo)", a->input);
+               "%s: no model found: neither config.json (hf, trtllm), model_config.yaml or a .nemo file (nemo), nor a "
+               "GGUF file",
+               a->input);
     j->r->from = ns_format_name(f);
     if (a->from && strcmp(a->from, j->r->from)) {
         NS_FAIL_IF(f != NS_FORMAT_HF, NS_ERR_CONFIG, "--convert_from %s, but %s is in %s layout", a->from, a->input,
@@ -170,6 +176,13 @@ static ns_status open_input(job *j, ns_error *err)
     NS_TRY(complete_arch(j, err), "%s", "");
     j->dt = a->has_dtype ? a->dt : j->src.tensor[0]->dt;
     if (j->dt != NS_DTYPE_BF16 && j->dt != NS_DTYPE_F16) j->dt = NS_DTYPE_F32;
+    if (!strcmp(a->to, "gguf")) {
+        j->quant = a->gguf_type             ? a->gguf_type
+                   : j->dt == NS_DTYPE_BF16 ? "bf16"
+                   : j->dt == NS_DTYPE_F16  ? "f16"
+                                            : "f32";
+        j->dt = NS_DTYPE_F32;
+    }
     j->r->dt = j->dt;
     j->r->n_elements = j->table.n_elements;
     return NS_OK;
@@ -183,6 +196,17 @@ static ns_status make_sink(job *j, ns_sink **out, const char *tmp, ns_error *err
     if (!strcmp(a->to, "nemo")) {
         ns_nemo_args n = {&j->table, j->dt, a->nemo_format, j->tokenizer, a->hf_model_name};
         return ns_nemo_sink(out, tmp, &n, err);
+    }
+    if (!strcmp(a->to, "gguf")) {
+        char file[4096];
+        ns_gguf_kv kv = {0};
+        const char *slash = strrchr(a->output, '/');
+        ns_gguf_args g = {&j->table, j->quant, &kv, slash && slash[1] ? slash + 1 : a->output};
+        ns_status st = ns_gguf_tokenizer(&kv, j->tokenizer, &j->arch, err);
+        if (st == NS_OK) st = ns_path(file, sizeof file, err, "%s/model-%s.gguf", tmp, j->quant);
+        if (st == NS_OK) st = ns_gguf_sink(out, file, &g, err);
+        ns_gguf_kv_free(&kv);
+        return st;
     }
     ns_trt_args t = {&j->table, j->dt, a->tp, a->pp};
     NS_TRY(ns_trt_sink(out, tmp, &t, err), "%s", "");
@@ -230,8 +254,12 @@ static ns_status report_view(job *j, int v, ns_buf *b, ns_error *err)
         ns_buf_printf(b, err, "%s\n    {\"name\": \"%s\", \"shape\": [%lld", v ? "," : "", w->name, (long long)w->rows),
         "%s", "");
     if (w->nd == 2) NS_TRY(ns_buf_printf(b, err, ", %lld", (long long)j->table.params[w->param].cols), "%s", "");
-    return ns_buf_printf(b, err, "], \"dtype\": \"%s\", \"crc32\": \"%08x\", \"min\": %s, \"max\": %s, \"mean\": %s}",
-                         ns_dtype_name(j->dt), s->crc, lo, hi, mean);
+    NS_TRY(ns_buf_printf(b, err, "], \"dtype\": \"%s\", \"crc32\": \"%08x\", \"min\": %s, \"max\": %s, \"mean\": %s",
+                         s->type, s->crc, lo, hi, mean),
+           "%s", "");
+    if (s->exact) return ns_buf_addc(b, '}', err);
+    double e = s->sum2 > 0 ? sqrt(s->err2 / s->sum2) : 0; /* the checksum is that of the values in f32 */
+    return ns_buf_printf(b, err, ", \"relative_error\": %.3g}", isfinite(e) ? e : 0);
 }
 
 static int same_record(const ns_arch *a, const ns_arch *b)
@@ -273,14 +301,16 @@ static ns_status prove(job *j, const char *tmp, ns_error *err)
     ns_buf b = {0};
     char path[4096];
     ns_status st = NS_OK;
-    int readable = strcmp(j->a->to, "trtllm") != 0;
     j->before = (double)j->table.n_elements;
-    if (readable) NS_CHECK(st, read_back(j, tmp, err), "proof");
+    char file[4096];
+    NS_CHECK(st, ns_path(file, sizeof file, err, j->quant ? "%s/model-%s.gguf" : "%s", tmp, j->quant), "%s", "");
+    NS_CHECK(st, read_back(j, file, err), "proof");
     NS_CHECK(st, ns_buf_adds(&b, "{\n  \"input\": ", err), "%s", "");
     NS_CHECK(st, ns_json_write_str(&b, (ns_str){j->a->input, strlen(j->a->input)}, NS_JSON_UTF8, err), "%s", "");
     NS_CHECK(st,
-             ns_buf_printf(&b, err, ",\n  \"from\": \"%s\",\n  \"to\": \"%s\",\n  \"read_back\": %s,\n  \"tensors\": [",
-                           j->r->from, j->a->to, readable ? "true" : "false"),
+             ns_buf_printf(&b, err,
+                           ",\n  \"from\": \"%s\",\n  \"to\": \"%s\",\n  \"read_back\": true,\n  \"tensors\": [",
+                           j->r->from, j->a->to),
              "%s", "");
     for (int v = 0; v < j->table.n_views; v++) NS_CHECK(st, report_view(j, v, &b, err), "report");
     NS_CHECK(st, ns_buf_adds(&b, "\n  ]\n}\n", err), "%s", "");

@@ -10,10 +10,11 @@
 
 typedef struct ns_export_args {
     const char *input, *output;
-    const char *from;          /* hf, nemo; NULL: detected */
-    const char *to;            /* hf, nemo, trtllm */
+    const char *from;          /* hf, nemo, trtllm, gguf; NULL: detected */
+    const char *to;            /* hf, nemo, trtllm, gguf */
     const char *model_type;    /* llama, qwen: compared with what the input is; NULL: not compared */
     const char *hf_model_name; /* folder or cached name that gives config and tokenizer; NULL: the input's own */
+    const char *gguf_type;     /* f32, f16, bf16, q8_0, q6_k, q4_k_m; NULL: bf16, f16 or f32 as the input */
     const char *nemo_format;   /* torch_dist, zarr */
     int has_dtype;
     ns_dtype dt;
@@ -21,9 +22,10 @@ typedef struct ns_export_args {
     int tp, pp;              /* trtllm */
     int force;               /* an existing output is replaced */
 } ns_export_args;
-#define NS_EXPORT_DEFAULT                                                                                             \
-    {                                                                                                                 \
-        NULL, NULL, NULL, NULL, NULL, NULL, "torch_dist", 0, NS_DTYPE_BF16, (int64_t)10 * 1000 * 1000 * 1000, 1, 1, 0 \
+#define NS_EXPORT_DEFAULT                                                                                      \
+    {                                                                                                          \
+        .nemo_format = "torch_dist", .dt = NS_DTYPE_BF16, .max_shard_bytes = (int64_t)10 * 1000 * 1000 * 1000, \
+        .tp = 1, .pp = 1                                                                                       \
     }
 
 typedef struct ns_export_report {

@@ -1,0 +1,39 @@
+/* Where the rows of each view lie in the files of a TensorRT-LLM checkpoint (training.md §5.7): shared by writer and reader.
+ *     ns_trt_layout l; NS_TRY(ns_trt_layout_build(&l, &table, tp, pp, err), "..."); ... ns_trt_layout_free(&l);          */
+#ifndef NS_CKPT_TRT_LAYOUT_H
+#define NS_CKPT_TRT_LAYOUT_H
+
+#include "arch/params.h"
+
+typedef struct
+    ns_trt_dest { /* rows [src, src+n) of a view, columns from col0 on, are rows from `row` on of a rank's tensor */
+    int rank, tensor, next; /* next: of the same view, -1 */
+    int64_t row, src, n, col0;
+} ns_trt_dest;
+
+typedef struct ns_trt_tensor {
+    char name[96];
+    int64_t shape[2], rows; /* rows: that views fill; the rest are zeros */
+    int nd;
+} ns_trt_tensor;
+
+typedef struct ns_trt_rank {
+    ns_trt_tensor *t;
+    int n;
+} ns_trt_rank;
+
+typedef struct ns_trt_layout {
+    const ns_param_table *table;
+    ns_arena arena;
+    int tp, pp;
+    ns_trt_rank *r; /* pp * tp */
+    ns_trt_dest *d;
+    size_t n_dest, cap;
+    int *first; /* by view: index in d, -1 */
+} ns_trt_layout;
+
+/* Err: NS_ERR_CONFIG if the model cannot be cut so. */
+NS_MUST_USE ns_status ns_trt_layout_build(ns_trt_layout *l, const ns_param_table *t, int tp, int pp, ns_error *err);
+void ns_trt_layout_free(ns_trt_layout *l);
+
+#endif

@@ -1,0 +1,198 @@
+/* TensorRT-LLM reader: the writer's layout, read the other way. Key/value heads that several ranks hold are taken from one; a tied
+ * head is not read. */
+#include "ckpt/trt_read.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "ckpt/path.h"
+#include "ckpt/safetensors.h"
+#include "ckpt/trt_layout.h"
+
+struct ns_trt {
+    ns_trt_layout l;
+    ns_st **st; /* by rank */
+};
+
+/* config.json of TensorRT-LLM as one of Hugging Face. */
+static ns_status config_of(ns_json **out, const ns_json *t, ns_arena *m, const char *where, ns_error *err)
+{
+    static const struct {
+        const char *trt, *qwen, *type, *name;
+    } known[] = {{"LlamaForCausalLM", NULL, "llama", "LlamaForCausalLM"},
+                 {"LLaMAForCausalLM", NULL, "llama", "LlamaForCausalLM"},
+                 {"MistralForCausalLM", NULL, "mistral", "MistralForCausalLM"},
+                 {"QWenForCausalLM", "qwen2", "qwen2", "Qwen2ForCausalLM"},
+                 {"QWenForCausalLM", "qwen3", "qwen3", "Qwen3ForCausalLM"},
+                 {"Qwen2ForCausalLM", NULL, "qwen2", "Qwen2ForCausalLM"},
+                 {"Qwen3ForCausalLM", NULL, "qwen3", "Qwen3ForCausalLM"}};
+    static const char *const keys[][2] = {{"num_hidden_layers", "num_hidden_layers"},
+                                          {"num_attention_heads", "num_attention_heads"},
+                                          {"num_key_value_heads", "num_key_value_heads"},
+                                          {"head_dim", "head_size"},
+                                          {"hidden_size", "hidden_size"},
+                                          {"intermediate_size", "intermediate_size"},
+                                          {"vocab_size", "vocab_size"},
+                                          {"rms_norm_eps", "norm_epsilon"},
+                                          {"max_position_embeddings", "max_position_embeddings"},
+                                          {"rope_theta", "rotary_base"},
+                                          {"rope_scaling", "rotary_scaling"},
+                                          {"hidden_act", "hidden_act"},
+                                          {"tie_word_embeddings", "tie_word_embeddings"},
+                                          {"torch_dtype", "dtype"}};
+    const ns_json *name = ns_json_get(t, "architecture"), *qwen = ns_json_get(t, "qwen_type"), *v;
+    const ns_json *algo = ns_json_at(t, "quantization.quant_algo"), *window = ns_json_get(t, "sliding_window");
+    size_t k = 0, n = sizeof known / sizeof known[0];
+    int has_window = window && window->type == NS_JSON_NUMBER;
+    NS_FAIL_IF(!name || name->type != NS_JSON_STRING, NS_ERR_INPUT, "%s: \"architecture\" is missing", where);
+    while (k < n && (!ns_str_eq(name->s, known[k].trt) ||
+                     (known[k].qwen && (!qwen || qwen->type != NS_JSON_STRING || !ns_str_eq(qwen->s, known[k].qwen)))))
+        k++;
+    NS_FAIL_IF(k == n, NS_ERR_UNSUPPORTED,
+               "%s: architecture '%.*s' is not supported (known: LlamaForCausalLM, MistralForCausalLM, QWenForCausalLM "
+               "with qwen_type qwen2 or qwen3)",
+               where, (int)(name->s.n < 60 ? name->s.n : 60), name->s.p);
+    NS_FAIL_IF(algo && algo->type == NS_JSON_STRING, NS_ERR_UNSUPPORTED,
+               "%s: quantised weights (%.*s) cannot be read: convert the model they came from", where,
+               (int)(algo->s.n < 60 ? algo->s.n : 60), algo->s.p);
+    ns_json *c = ns_json_new(m, NS_JSON_OBJECT, err), *list = ns_json_new(m, NS_JSON_ARRAY, err);
+    if (!c || !list) return NS_ERR_MEMORY;
+    NS_TRY(ns_json_append(list, m, ns_json_new_str(m, known[k].name, err), err), "%s", "");
+    NS_TRY(ns_json_set(c, m, "architectures", list, err), "%s", "");
+    NS_TRY(ns_json_set(c, m, "model_type", ns_json_new_str(m, known[k].type, err), err), "%s", "");
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
+        if ((v = ns_json_get(t, keys[i][1]))) NS_TRY(ns_json_set(c, m, keys[i][0], v, err), "%s", "");
+    if (!strcmp(known[k].type, "llama") && (v = ns_json_get(t, "attn_bias")))
+        NS_TRY(ns_json_set(c, m, "attention_bias", v, err), "%s", "");
+    NS_TRY(ns_json_set(c, m, "sliding_window", has_window ? window : ns_json_new(m, NS_JSON_NULL, err), err), "%s", "");
+    if (has_window && known[k].type[0] == 'q') {
+        NS_TRY(ns_json_set(c, m, "use_sliding_window", ns_json_new_bool(m, 1, err), err), "%s", "");
+        NS_TRY(ns_json_set(c, m, "max_window_layers", ns_json_new_int(m, 0, err), err), "%s", "");
+    }
+    *out = c;
+    return NS_OK;
+}
+
+static ns_status read_config(ns_json **t, char path[4096], ns_arena *m, const char *dir, ns_error *err)
+{
+    NS_TRY(ns_path(path, 4096, err, "%s/config.json", dir), "%s", "");
+    return ns_json_read_file(t, m, path, err);
+}
+
+ns_status ns_trt_arch(ns_arch *a, const char *dir, ns_error *err)
+{
+    ns_arena m = NS_ARENA_INIT("trt.config");
+    char path[4096];
+    ns_json *t = NULL, *c = NULL;
+    ns_status st = NS_OK;
+    NS_CHECK(st, read_config(&t, path, &m, dir, err), "read model");
+    NS_CHECK(st, config_of(&c, t, &m, path, err), "%s", "");
+    NS_CHECK(st, ns_arch_from_json(a, c, path, err), "%s", "");
+done:
+    ns_arena_free(&m);
+    return st;
+}
+
+static ns_status mapping(const char *dir, int64_t *tp, int64_t *pp, ns_error *err)
+{
+    ns_arena m = NS_ARENA_INIT("trt.config");
+    char path[4096];
+    ns_json *t = NULL;
+    ns_status st = NS_OK;
+    *tp = *pp = 1;
+    NS_CHECK(st, read_config(&t, path, &m, dir, err), "read model");
+    const ns_json *a = ns_json_at(t, "mapping.tp_size"), *b = ns_json_at(t, "mapping.pp_size");
+    NS_BAIL_IF(st,
+               (a && !ns_json_is_int(a, tp)) || (b && !ns_json_is_int(b, pp)) || *tp < 1 || *pp < 1 || *tp > 1024 ||
+                   *pp > 1024,
+               NS_ERR_INPUT, "%s: \"mapping\" has no usable tp_size and pp_size", path);
+done:
+    ns_arena_free(&m);
+    return st;
+}
+
+static ns_status open_rank(ns_trt *t, int r, const char *dir, ns_error *err)
+{
+    char path[4096];
+    const ns_trt_rank *k = &t->l.r[r];
+    NS_TRY(ns_path(path, sizeof path, err, "%s/rank%d.safetensors", dir, r), "%s", "");
+    NS_TRY(ns_st_open(&t->st[r], path, err), "rank %d of %d", r, t->l.tp * t->l.pp);
+    for (int i = 0; i < k->n; i++) {
+        const ns_trt_tensor *w = &k->t[i];
+        const ns_st_tensor *x = ns_st_find(t->st[r], w->name);
+        NS_FAIL_IF(!x, NS_ERR_MISMATCH, "%s: tensor \"%s\" is missing", path, w->name);
+        int64_t cols = w->nd == 2 ? w->shape[1] : 1, found = x->nd == 2 ? x->shape[1] : 1;
+        NS_FAIL_IF(x->nd != w->nd || x->shape[0] != w->shape[0] || found != cols, NS_ERR_MISMATCH,
+                   "%s: tensor \"%s\" has %d axes, %lld x %lld, expected %d axes, %lld x %lld", path, w->name, x->nd,
+                   (long long)(x->nd ? x->shape[0] : 0), (long long)found, w->nd, (long long)w->shape[0],
+                   (long long)cols);
+    }
+    NS_FAIL_IF(ns_st_count(t->st[r]) != k->n, NS_ERR_MISMATCH, "%s: %d tensors, expected %d by config.json", path,
+               ns_st_count(t->st[r]), k->n);
+    return NS_OK;
+}
+
+static ns_status add_view(ns_trt *t, ns_archive *hf, int v, ns_error *err)
+{
+    const ns_view *w = &t->l.table->views[v];
+    const ns_param *q = &t->l.table->params[w->param];
+    ns_arc_tensor *x = NULL;
+    int64_t shape[2] = {w->rows, q->cols};
+    if (q->kind == NS_P_EMBED || q->kind == NS_P_HEAD) shape[0] = t->l.table->arch->vocab; /* the rest is padding */
+    for (int i = t->l.first[v]; i >= 0; i = t->l.d[i].next) {
+        const ns_trt_dest *d = &t->l.d[i];
+        const ns_trt_tensor *k = &t->l.r[d->rank].t[d->tensor];
+        const ns_st_tensor *s = ns_st_find(t->st[d->rank], k->name);
+        int64_t cols = k->nd == 2 ? k->shape[1] : 1;
+        int seen = q->kind == NS_P_EMBED && !strcmp(k->name, "lm_head.weight"); /* tied */
+        if (!x && !seen) NS_TRY(ns_archive_add(hf, &x, w->name, s->dt, shape, w->nd, err), "%s", "");
+        for (size_t j = 0; x && j < x->n_pieces && !seen; j++)
+            seen = x->pieces[j].off[0] == d->src && x->pieces[j].off[1] == d->col0;
+        if (seen) continue;
+        NS_FAIL_IF(s->dt != x->dt, NS_ERR_INPUT, "%s: tensor \"%s\" has another type than in other ranks", s->file,
+                   s->name);
+        ns_box b = {.file = s->file};
+        b.off[0] = d->src;
+        b.size[0] = d->n;
+        if (w->nd == 2) {
+            b.off[1] = d->col0;
+            b.size[1] = cols;
+        }
+        ns_box_dense(&b, w->nd);
+        b.data = (const unsigned char *)s->data + (size_t)(d->row * cols) * ns_dtype_size(s->dt);
+        NS_TRY(ns_arc_box_add(hf, x, &b, err), "%s", "");
+    }
+    return NS_OK;
+}
+
+ns_status ns_trt_read(ns_trt **out, ns_archive *hf, const char *dir, const ns_param_table *table, ns_error *err)
+{
+    ns_trt *t = NULL;
+    int64_t tp, pp;
+    ns_status st = NS_OK;
+    *out = NULL;
+    NS_TRY(mapping(dir, &tp, &pp, err), "%s", "");
+    NS_TRY(ns_alloc((void **)&t, sizeof *t, "trt", err), "%s", dir);
+    NS_CHECK(st, ns_trt_layout_build(&t->l, table, (int)tp, (int)pp, err), "%s", dir);
+    NS_CHECK(st, ns_alloc((void **)&t->st, (size_t)(tp * pp) * sizeof *t->st, "trt", err), "%s", dir);
+    for (int r = 0; r < tp * pp; r++) NS_CHECK(st, open_rank(t, r, dir, err), "%s", dir);
+    for (int v = 0; v < table->n_views; v++) NS_CHECK(st, add_view(t, hf, v, err), "%s", dir);
+    NS_CHECK(st, ns_archive_check(hf, err), "%s", "");
+    *out = t;
+    return NS_OK;
+done:
+    ns_trt_close(&t);
+    return st;
+}
+
+void ns_trt_close(ns_trt **pt)
+{
+    ns_trt *t = *pt;
+    if (!t) return;
+    for (int r = 0; t->st && r < t->l.tp * t->l.pp; r++) ns_st_close(&t->st[r]);
+    ns_free(t->st);
+    ns_trt_layout_free(&t->l);
+    ns_free(t);
+    *pt = NULL;
+}
