@@ -5,7 +5,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "arch/part.h"
+#include "base/file.h"
 #include "base/json.h"
+#include "ckpt/model_io.h"
 #include "train/sft.h"
 
 /* What `ns sft` checks before it reads anything. The number of ranks is not taken from who started this process: the submission may be
@@ -17,6 +20,11 @@ static ns_status check_sft(ns_sft_options *o, ns_error *err)
     ns_topology t;
     ns_error inside = NS_ERROR_INIT;
     NS_TRY(ns_sft_check(o, err), "%s", "settings");
+    ns_arch whole, mine; /* the model is here, or an earlier job makes it */
+    if (o->tp > 1 && o->restore_from && ns_path_exists(o->restore_from)) {
+        NS_TRY(ns_model_arch(&whole, o->restore_from, err), "base model %s", o->restore_from);
+        NS_TRY(ns_part_arch(&mine, &whole, 0, (int)o->tp, err), "--tp");
+    }
     if (ns_world_from_env(&who, &inside) == NS_OK && who.size == 1)
         return ns_ranks_layout(&r, o->devices, o->num_nodes, o->tp, o->cp, o->pp, err);
     return ns_topology_make(&t, (int)(o->devices * o->num_nodes), 0, (int)o->tp, (int)o->cp, (int)o->pp, err);

@@ -111,7 +111,7 @@ static void print_tasks(const ns_graph *g, const ns_task_status *st)
     }
 }
 
-/* Exit code: 0 all well so far, 1 a final task did not succeed. */
+/* Exit code 0: it could be told, whatever it is. `--wait` of the submitting verbs answers for the jobs. */
 static int one(const char *name, int json, ns_error *err)
 {
     ns_graph g;

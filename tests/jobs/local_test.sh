@@ -182,6 +182,37 @@ is "generate" 0 "" "$ns" generate $here --model=/workspace/base --output_dir=/wo
 [ -f "$work/gen/output.jsonl.done" ] && ok "marks its result done"
 is "and is not done twice" 0 "exists: nothing to do" "$ns" generate $here --model=/workspace/base --output_dir=/workspace/gen ++input_file=/workspace/sets/math/test.jsonl
 
+# ---- convert: all ways; trtllm with and without its builder ----
+mkdir -p trt
+printf '#!/bin/sh\nfor w; do printf "%%s|" "$w"; done >>"%s/trt.calls"\nmkdir -p "$4" && echo engine >"$4/rank0.engine"\n' "$dir" >trt/trtllm-build
+chmod +x trt/trtllm-build
+is "convert hf to nemo" 0 "" "$ns" convert $here --input_model=/workspace/base --output_model=/workspace/cv/nemo --convert_from=hf --convert_to=nemo --model_type=llama --num_gpus=1 --hf_model_name=/workspace/base --wait
+is "and back" 0 "" "$ns" convert $here --input_model=/workspace/cv/nemo --output_model=/workspace/cv/hf --convert_from=nemo --convert_to=hf --model_type=llama --num_gpus=8 --hf_model_name=meta-llama/Meta-Llama-3.1-8B --wait
+cmp -s "$work/base/model.safetensors" "$work/cv/hf/model.safetensors" && ok "gives the same weights" || not_ok "weights differ after two conversions"
+is "to trtllm, without its builder" 0 "" "$ns" convert $here --expname=trt1 --input_model=/workspace/cv/hf --output_model=/workspace/cv/trt --convert_from=hf --convert_to=trtllm --model_type=llama --num_gpus=2 --max_beam_width 4 --wait
+[ -s "$work/cv/trt/rank1.safetensors" ] && [ -s "$work/cv/trt/config.json" ] && "$ns" logs trt1 | grep -q 'trtllm-build is not installed on .*: .* is a complete TensorRT-LLM checkpoint' && "$ns" logs trt1 | grep -q -- '--max_num_tokens 8192 --max_beam_width 4' && ok "a complete checkpoint, and the log says so, with the command to build it" || not_ok "trt1: $("$ns" logs trt1)"
+is "with its builder" 0 "" env PATH="$PWD/trt:$PATH" "$ns" convert $here --expname=trt2 --input_model=/workspace/cv/hf --output_model=/workspace/cv/trt2 --convert_from=hf --convert_to=trtllm --model_type=llama --num_gpus=2 --dtype=fp16 --max_beam_width 4 --wait
+[ "$(cat "$dir/trt.calls")" = "--checkpoint_dir|$work/cv/trt2-tmp|--output_dir|$work/cv/trt2|--gpt_attention_plugin|float16|--use_paged_context_fmha|enable|--max_batch_size|512|--max_input_len|4096|--max_seq_len|8192|--max_num_tokens|8192|--max_beam_width|4|" ] && [ -s "$work/cv/trt2/rank0.engine" ] && [ -s "$work/cv/trt2/tokenizer.json" ] && ok "it gets the documented words, and those that are no options of ours" || not_ok "trtllm-build: $(cat "$dir/trt.calls"; ls "$work/cv/trt2")"
+is "an engine's first step is taken again" 0 "" env PATH="$PWD/trt:$PATH" "$ns" convert $here --expname=trt3 --input_model=/workspace/cv/hf --output_model=/workspace/cv/trt2 --convert_from=hf --convert_to=trtllm --model_type=llama --num_gpus=2 --wait
+"$ns" logs trt3 | grep -q 'trt2-tmp is there and is taken' && ok "and said" || not_ok "trt3: $("$ns" logs trt3)"
+is "nemo to trtllm is refused as documented" 2 "Convert to HF first" "$ns" convert $here --input_model=/workspace/cv/nemo --output_model=/workspace/cv/x --convert_from=nemo --convert_to=trtllm --model_type=llama --num_gpus=2
+
+# ---- seeing: logs -f through a chain, progress, reasons ----
+rm -f "$work/go"
+"$ns" run_cmd $here --expname=seen 'echo first; until [ -e /workspace/go ]; do sleep 0.1; done; echo last' >/dev/null 2>&1
+"$ns" run_cmd $here --expname=seen2 --run_after=seen true >/dev/null 2>&1
+"$ns" logs -f seen >"$dir/follow" 2>&1 &
+follower=$!
+for _ in $(seq 100); do grep -qx first "$dir/follow" && break; sleep 0.1; done
+grep -qx first "$dir/follow" && ! grep -qx last "$dir/follow" && ok "ns logs -f shows a running job" || not_ok "follow: $(cat "$dir/follow")"
+is "status says what a job waits for" 0 "after seen_" "$ns" status seen2
+touch "$work/go"
+wait $follower && [ "$(tail -n 1 "$dir/follow")" = last ] && ok "and ends with it" || not_ok "follow: $(cat "$dir/follow")"
+"$ns" train $here --expname=going --output_dir=/workspace/going --disable_wandb --average_steps= $(settings 100000000 100000000) >/dev/null 2>&1
+for _ in $(seq 300); do "$ns" status going >"$dir/out"; grep -qE 'running .*step [0-9]+ of [0-9]+, loss [0-9.]+, [0-9]+ tokens/s' "$dir/out" && break; sleep 0.1; done
+grep -qE 'running .*step [0-9]+ of [0-9]+, loss [0-9.]+, [0-9]+ tokens/s' "$dir/out" && ok "status shows the progress of a running training" || not_ok "going: $(cat "$dir/out")"
+"$ns" cancel going >/dev/null
+
 # ---- what needs a server: shown whole, refused by name ----
 is "start_server is shown" 0 "ns serve --model=$work/base --num_gpus=8 --port=5000 --max_batch_size 4" sh -c '"$@" | tr -d "\047"' sh "$ns" start_server $here --model=/workspace/base --server_gpus=8 --server_args='--max_batch_size 4' --dry_run
 is "and refused by name, with what there is" 1 "ns generate and ns eval answer inside of their job" "$ns" start_server $here --model=/workspace/base --server_gpus=8
@@ -272,6 +303,7 @@ sed 's/80GB/1MB/' cluster_configs/big.yaml >cluster_configs/small.yaml
 is "that are too small" 0 "DOES NOT FIT" "$ns" train --cluster=small --expname=dry --output_dir=/workspace/dry --dry_run $(settings 10 5 2)
 "$ns" run_cmd $here --expname=hold sleep 60 >/dev/null 2>&1
 is "a plan needs the model" 0 "memory plan cannot be made here" "$ns" train $here --expname=dry --output_dir=/workspace/dry --run_after=hold --dry_run $(settings 10 5 2) --nemo_model=/workspace/not-yet
+is "a model that cannot be split so is refused at submission" 2 "use one of 1, 2" "$ns" train $here --expname=dry --output_dir=/workspace/dry --dry_run $(settings 10 5 4)
 is "sizes that do not divide are refused at submission" 2 "tensor" "$ns" train $here --expname=dry --output_dir=/workspace/dry --tp=3 --dry_run $(settings 10 5 2)
 is "settings that exclude each other, too" 1 "use null" "$ns" train $here --expname=dry --output_dir=/workspace/dry --dry_run $(settings 10 5 2) ++model.virtual_pipeline_model_parallel_size=2
 exit $fails
