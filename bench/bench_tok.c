@@ -1,5 +1,6 @@
-/* Tokenizer throughput by CPU time, one thread: a text line by line, a set of JSONL rows (every row as one text), and texts
- * that are hard for a merge loop (1 MB each, as one text).
+/* Tokenizer throughput by CPU time, one thread: a text line by line and as one text, the first time (no word of it is known
+ * yet) and later; a set of JSONL rows (every row as one text); and texts that are hard for a merge loop (1 MB each, as one
+ * text).
  *     bench_tok NAME TOKENIZER.json TEXT_FILE [ROWS.jsonl] */
 #include "bench.h"
 
@@ -64,7 +65,19 @@ int main(int argc, char **argv)
     double t0 = bench_now();
     if (ns_tok_load(&j.tok, argv[2], &j.err) != NS_OK) return bench_fail(&j.err);
     double load = bench_now() - t0;
+    t0 = bench_cpu();
+    encode(&j);
+    t0 = bench_cpu() - t0;
+    char more[300];
+    snprintf(more, sizeof more,
+             "\"tokenizer\": \"%s\", \"text\": \"war-and-peace, by lines, the first time\", \"threads\": 1, \"clock\": "
+             "\"cpu\"",
+             argv[1]);
+    if (!j.bad) bench_line("tok.encode", more, (double)j.n / t0 / 1e6, "MB/s", t0, t0);
     int rc = measure(&j, argv[1], "war-and-peace, by lines", load);
+    j.whole = 1;
+    if (!rc) rc = measure(&j, argv[1], "war-and-peace, as one text", load);
+    j.whole = 0;
     free(j.text);
     j.text = NULL;
     if (!rc && argc > 4 && (j.text = bench_read(argv[4], &j.n))) rc = measure(&j, argv[1], "gsm8k rows", load);

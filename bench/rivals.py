@@ -1,7 +1,8 @@
 """The same work by the usual tools, where they are installed. Called by bench/run.sh; one JSON object a line.
 
-usage: rivals.py ROWS.jsonl TOKENIZER_DIR TEXT
-Same timing rule as bench.h: one warm-up, then at least 7 calls and 0.5 s; best and median.
+usage: rivals.py ROWS.jsonl TOKENIZER_DIR TEXT [json] [tok] [torch]      (default: all)
+Same timing rule as bench.h: one warm-up, then at least 7 calls and 0.5 s; best and median. Tokenizers, which take seconds a
+call: the warm-up and at least 2.
 """
 import json
 import os
@@ -9,10 +10,10 @@ import sys
 import time
 
 
-def measure(fn, clock=time.perf_counter):
+def measure(fn, clock=time.perf_counter, least=7):
     fn()
     times, start = [], time.perf_counter()
-    while len(times) < 7 or time.perf_counter() - start < 0.5:
+    while len(times) < least or time.perf_counter() - start < 0.5:
         t = clock()
         fn()
         times.append(clock() - t)
@@ -63,10 +64,43 @@ def bench_tok(folder, text, rows_file):
             ways = (("encode_batch_fast", lambda: encode(rows, add_special_tokens=False)),
                     ("encode, row by row", lambda: [tok.encode(r, add_special_tokens=False) for r in rows]))
             for way, fn in ways:
-                best, median = measure(fn, time.process_time)
+                best, median = measure(fn, time.process_time, 2)
                 line("tok.encode", "hf tokenizers " + tokenizers.__version__, size / best / 1e6, "MB/s", best, median,
                      tokenizer=name.split("/")[0], text=what, way=way, bytes=size, tokens=count, threads=1, clock="cpu",
                      load_s=round(load, 3))
+
+
+def bench_ranks_and_pieces(folder, text, rows_file):
+    """sentencepiece and tiktoken, row by row and as a list of rows."""
+    rivals = []
+    try:
+        import sentencepiece
+        for name in ("llama2/tokenizer.model", "mistral/tokenizer.model.v3"):
+            if os.path.exists(os.path.join(folder, name)):
+                p = sentencepiece.SentencePieceProcessor(model_file=os.path.join(folder, name))
+                rivals.append(("sentencepiece " + sentencepiece.__version__, name, p.encode, lambda r, p=p: p.encode(r, num_threads=1)))
+    except ImportError:
+        skip("tok.encode", "sentencepiece", "not installed")
+    try:
+        import tiktoken
+        import tiktoken.load
+        path = os.path.join(folder, "llama3/tokenizer.model")
+        if os.path.exists(path):
+            pattern = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
+                       r"\s*[\r\n]+|\s+(?!\S)|\s+")
+            t = tiktoken.Encoding("llama3", pat_str=pattern, mergeable_ranks=tiktoken.load.load_tiktoken_bpe(path), special_tokens={})
+            rivals.append(("tiktoken " + tiktoken.__version__, "llama3/tokenizer.model", t.encode_ordinary,
+                           lambda r, t=t: t.encode_ordinary_batch(r, num_threads=1)))
+    except ImportError:
+        skip("tok.encode", "tiktoken", "not installed")
+    for who, name, one, batch in rivals:
+        for what, file in (("war-and-peace, by lines", text), ("gsm8k rows", rows_file)):
+            rows = open(file, encoding="utf-8", newline="").read().splitlines(keepends=True)
+            size, count = os.path.getsize(file), sum(len(one(r)) for r in rows)
+            for way, fn in (("batch", lambda: batch(rows)), ("row by row", lambda: [one(r) for r in rows])):
+                best, median = measure(fn, time.process_time, 2)
+                line("tok.encode", who, size / best / 1e6, "MB/s", best, median, tokenizer=name, text=what, way=way, bytes=size,
+                     tokens=count, threads=1, clock="cpu")
 
 
 def bench_torch():
@@ -85,6 +119,11 @@ def bench_torch():
                      dtype=name, M=m, N=n, K=k, threads=threads)
 
 
-bench_json(sys.argv[1])
-bench_tok(sys.argv[2], sys.argv[3], sys.argv[1])
-bench_torch()
+what = sys.argv[4:] or ["json", "tok", "torch"]
+if "json" in what:
+    bench_json(sys.argv[1])
+if "tok" in what:
+    bench_tok(sys.argv[2], sys.argv[3], sys.argv[1])
+    bench_ranks_and_pieces(sys.argv[2], sys.argv[3], sys.argv[1])
+if "torch" in what:
+    bench_torch()

@@ -25,16 +25,18 @@ skip() { printf '{"bench": "%s", "who": "%s", "skipped": "%s"}\n' "$1" "$2" "$3"
 have bench_start && "$build/bench/bench_start" start.help "$build/ns" --help
 if [ -f "$rows" ]; then have bench_json && "$build/bench/bench_json" "$rows"; else skip json.parse ns "no test data"; fi
 if [ -f "$rows" ]; then have bench_rows && "$build/bench/bench_rows" "$rows"; else skip rows.read ns "no test data"; fi
-for name in llama2/tokenizer.json qwen2.5/tokenizer.assembled.json llama3/tokenizer.assembled.json; do
+for name in llama2/tokenizer.json llama2/tokenizer.model mistral/tokenizer.model.v3 qwen2.5/tokenizer.assembled.json \
+    llama3/tokenizer.assembled.json; do
     if ! have bench_tok; then continue; fi
     if [ -f "$data/tokenizers/$name" ] && [ -f "$text" ]; then
-        "$build/bench/bench_tok" "${name%%/*}" "$data/tokenizers/$name" "$text" "$rows" || skip tok.encode ns "$name failed, see above"
+        "$build/bench/bench_tok" "$name" "$data/tokenizers/$name" "$text" "$rows" || skip tok.encode ns "$name failed, see above"
     else
         skip tok.encode ns "no test data"
     fi
 done
 have bench_ops && "$build/bench/bench_ops"
 have bench_step && "$build/bench/bench_step"
+bash bench/jobs.sh "$build/ns"
 have bench_packed && "$build/bench/bench_packed"
 have bench_pack && "$build/bench/bench_pack"
 

@@ -3,8 +3,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -235,4 +237,25 @@ ns_status ns_sys_error(ns_error *err, const char *verb, const char *path)
         NS_FAIL(NS_ERR_IO, "cannot %s '%s': %s (%.1f MB free there: make room or choose another disk)", verb, path,
                 strerror(e), (double)free_bytes / 1e6);
     NS_FAIL(NS_ERR_IO, "cannot %s '%s': %s", verb, path, strerror(e));
+}
+
+int ns_plugin_find(char *path, size_t size, const char *file, const char *env)
+{
+    static const char *const places[] = {"", "../lib/", "../"};
+    char self[PATH_MAX];
+    const char *named = getenv(env);
+    if (named && *named) {
+        snprintf(path, size, "%s", named);
+        return access(path, R_OK) == 0;
+    }
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    self[n > 0 ? n : 0] = 0;
+    char *slash = strrchr(self, '/');
+    if (slash) slash[1] = 0;
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        int k = snprintf(path, size, "%s%s%s", self, places[i], file);
+        if (k > 0 && (size_t)k < size && access(path, R_OK) == 0) return 1;
+    }
+    snprintf(path, size, "%s", file);
+    return 0;
 }

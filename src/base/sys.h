@@ -47,4 +47,8 @@ ns_status ns_sys_error(ns_error *err, const char *verb, const char *path);
         }                                             \
     } while (0)
 
+/* A plug-in: the file that the variable `env` names, else `file` beside the program, in ../lib or in .. . 1: it can be read; 0: it
+ * cannot (path: what was looked for). */
+int ns_plugin_find(char *path, size_t size, const char *file, const char *env);
+
 #endif

@@ -203,7 +203,7 @@ static ns_status find_spans(masker *m, ns_error *err)
     int marked = m->c->only_assistant && ns_chat_template_has_generation(m->c->tmpl, m->v->tools != NULL);
     st = render(m, &m->whole, m->v->messages->n, 0, marked ? &marks : NULL, err);
     if (st != NS_OK) {
-        ns_error_frame(err, __FILE__, __LINE__, "%s", "");
+        ns_error_frame(err, __FILE__, __LINE__, "%s", m->where);
         goto done;
     }
     if (marked) {

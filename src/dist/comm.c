@@ -5,6 +5,17 @@
 
 #include "base/mem.h"
 
+/* Values of each member that are on the way at once: less in large groups, so that all together stay below 16 MiB. */
+static int64_t piece_of(int n)
+{
+    return n <= 64 ? NS_COMM_PIECE : NS_COMM_PIECE * 64 / n;
+}
+
+int64_t ns_comm_scratch_bytes(int n)
+{
+    return (n - 1) * piece_of(n) * (int64_t)sizeof(float);
+}
+
 ns_status ns_comm_open(ns_comm *c, ns_world *w, const int *ranks, int n, ns_error *err)
 {
     *c = (ns_comm){.world = w, .rank = -1, .size = n};
@@ -12,8 +23,6 @@ ns_status ns_comm_open(ns_comm *c, ns_world *w, const int *ranks, int n, ns_erro
     size_t k = (size_t)n;
     NS_CHECK(st, ns_alloc((void **)&c->ranks, k * sizeof(int), "dist.comm", err), "%s", "group");
     NS_CHECK(st, ns_alloc((void **)&c->xfers, 2 * k * sizeof(ns_xfer), "dist.comm", err), "%s", "group");
-    NS_CHECK(st, ns_alloc((void **)&c->scratch, (k - 1) * NS_COMM_PIECE * sizeof(float), "dist.comm", err), "%s",
-             "group");
     NS_CHECK(st, ns_alloc((void **)&c->numbers, k * NS_COMM_MAX_SCALARS * sizeof(double), "dist.comm", err), "%s",
              "group");
     NS_CHECK(st, ns_alloc((void **)&c->cut, (k + 1) * sizeof(int64_t), "dist.comm", err), "%s", "group");
@@ -32,7 +41,6 @@ void ns_comm_close(ns_comm *c)
 {
     ns_free(c->ranks);
     ns_free(c->xfers);
-    ns_free(c->scratch);
     ns_free(c->numbers);
     ns_free(c->cut);
     *c = (ns_comm){0};
@@ -66,13 +74,14 @@ ns_status ns_comm_all_gather(ns_comm *c, void *data, const int64_t *cut, int ele
 }
 
 /* Own and received values of a part of my piece, added in member order; f32. */
-static void add_f32(const ns_comm *c, void *piece, int64_t n)
+static void add_f32(const ns_comm *c, void *own, int64_t n)
 {
-    float *mine = piece;
+    float *mine = own;
+    const int64_t piece = piece_of(c->size);
     for (int64_t i = 0; i < n; i++) {
         float sum = 0;
-        for (int r = 0, k = 0; r < c->size; r++) {
-            float x = r == c->rank ? mine[i] : c->scratch[(int64_t)k++ * NS_COMM_PIECE + i];
+        for (int64_t r = 0, k = 0; r < c->size; r++) {
+            float x = r == c->rank ? mine[i] : c->scratch[k++ * piece + i];
             sum = r == 0 ? x : sum + x;
         }
         mine[i] = sum;
@@ -80,44 +89,45 @@ static void add_f32(const ns_comm *c, void *piece, int64_t n)
 }
 
 /* bf16: added in f32, rounded once. */
-static void add_bf16(const ns_comm *c, void *piece, int64_t n)
+static void add_bf16(const ns_comm *c, void *own, int64_t n)
 {
-    uint16_t *mine = piece;
+    uint16_t *mine = own;
+    const int64_t piece = piece_of(c->size);
     const uint16_t *in = (const uint16_t *)(const void *)c->scratch;
     for (int64_t i = 0; i < n; i++) {
         float sum = 0;
-        for (int r = 0, k = 0; r < c->size; r++) {
-            float x = ns_bf16_to_f32(r == c->rank ? mine[i] : in[(int64_t)k++ * NS_COMM_PIECE + i]);
+        for (int64_t r = 0, k = 0; r < c->size; r++) {
+            float x = ns_bf16_to_f32(r == c->rank ? mine[i] : in[k++ * piece + i]);
             sum = r == 0 ? x : sum + x;
         }
         mine[i] = ns_f32_to_bf16(sum);
     }
 }
 
-static int64_t part(int64_t len, int64_t round)
+static int64_t part(int64_t len, int64_t round, int64_t piece)
 {
-    int64_t left = len - round * NS_COMM_PIECE;
-    return left < 0 ? 0 : left < NS_COMM_PIECE ? left : NS_COMM_PIECE;
+    int64_t left = len - round * piece;
+    return left < 0 ? 0 : left < piece ? left : piece;
 }
 
 ns_status ns_comm_reduce_scatter(ns_comm *c, void *data, ns_dtype dt, const int64_t *cut, ns_error *err)
 {
-    NS_ASSERT(dt == NS_DTYPE_F32 || dt == NS_DTYPE_BF16);
-    const int64_t es = (int64_t)ns_dtype_size(dt), len = cut[c->rank + 1] - cut[c->rank];
+    NS_ASSERT((dt == NS_DTYPE_F32 || dt == NS_DTYPE_BF16) && (c->scratch || c->size == 1));
+    const int64_t es = (int64_t)ns_dtype_size(dt), len = cut[c->rank + 1] - cut[c->rank], piece = piece_of(c->size);
     int64_t longest = 0;
     for (int r = 0; r < c->size; r++)
         if (cut[r + 1] - cut[r] > longest) longest = cut[r + 1] - cut[r];
-    for (int64_t round = 0; c->size > 1 && round * NS_COMM_PIECE < longest; round++) {
-        char *p = (char *)data + round * NS_COMM_PIECE * es, *in = (char *)c->scratch;
-        const int64_t k = part(len, round);
+    for (int64_t round = 0; c->size > 1 && round * piece < longest; round++) {
+        char *p = (char *)data + round * piece * es, *in = (char *)c->scratch;
+        const int64_t k = part(len, round, piece);
         int n = 0;
         for (int r = 0; r < c->size; r++) {
-            const int64_t out = part(cut[r + 1] - cut[r], round) * es;
+            const int64_t out = part(cut[r + 1] - cut[r], round, piece) * es;
             if (r == c->rank) continue;
             if (out) c->xfers[n++] = xfer(c, r, 0, p + cut[r] * es, out);
             if (k) c->xfers[n++] = xfer(c, r, 1, in, k * es);
             c->sent[NS_COMM_REDUCE_SCATTER] += (uint64_t)out;
-            in += NS_COMM_PIECE * es;
+            in += piece * es;
         }
         NS_TRY(ns_world_exchange(c->world, "reduce_scatter", c->xfers, n, err), "%s", "sum over ranks");
         (dt == NS_DTYPE_F32 ? add_f32 : add_bf16)(c, p + cut[c->rank] * es, k);

@@ -31,10 +31,11 @@ typedef enum ns_comm_kind {
 
 typedef struct ns_comm {
     ns_world *world;
-    int rank, size;  /* my place in the group; members */
-    int *ranks;      /* [size] world ranks */
-    ns_xfer *xfers;  /* [2*size] scratch */
-    float *scratch;  /* [(size-1) * NS_COMM_PIECE] pieces of the others, before they are added */
+    int rank, size; /* my place in the group; members */
+    int *ranks;     /* [size] world ranks */
+    ns_xfer *xfers; /* [2*size] scratch */
+    float *
+        scratch; /* ns_comm_scratch_bytes: pieces of the others, before they are added; the caller's, set before a sum */
     double *numbers; /* [size * NS_COMM_MAX_SCALARS] */
     int64_t *cut;    /* [size+1] of all_reduce */
     uint64_t sent[NS_COMM_N_KINDS];
@@ -43,6 +44,8 @@ typedef struct ns_comm {
 enum { NS_COMM_PIECE = 1 << 16, NS_COMM_MAX_SCALARS = 64 };
 typedef enum ns_comm_op { NS_COMM_SUM, NS_COMM_MAX, NS_COMM_MIN } ns_comm_op;
 
+/* Of a group of n. Groups that one thread uses may share it. */
+int64_t ns_comm_scratch_bytes(int n);
 NS_MUST_USE ns_status ns_comm_open(ns_comm *c, ns_world *w, const int *ranks, int n, ns_error *err);
 void ns_comm_close(ns_comm *c);
 

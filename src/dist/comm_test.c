@@ -17,6 +17,7 @@ static int collectives(ns_world_options *o)
     for (int r = 0; r < o->size; r++) ranks[r] = r;
     RANK_OK(ns_world_open(&w, o, &err), &err);
     RANK_OK(ns_comm_open(&c, w, ranks, o->size, &err), &err);
+    c.scratch = malloc((size_t)ns_comm_scratch_bytes(c.size));
     const int64_t n = 3 * NS_COMM_PIECE + 17; /* more than one round, an odd rest */
     float *a = malloc((size_t)n * sizeof *a), *b = malloc((size_t)n * sizeof *b);
     int64_t cut[9];
@@ -80,6 +81,7 @@ static int collectives(ns_world_options *o)
         printf("transport %s\n", ns_world_transport(w));
         RANK_CHECK(!strcmp(getenv("NS_TRANSPORT"), ns_world_transport(w)) || o->size == 1);
     }
+    free(c.scratch);
     ns_comm_close(&c);
     ns_world_close(&w);
     free(a);
@@ -106,9 +108,11 @@ static int two_groups(ns_world_options *o)
     int ranks[2] = {o->rank % 2, o->rank % 2 + 2};
     RANK_OK(ns_world_open(&w, o, &err), &err);
     RANK_OK(ns_comm_open(&c, w, ranks, 2, &err), &err);
+    c.scratch = malloc((size_t)ns_comm_scratch_bytes(c.size));
     float x[3] = {(float)o->rank, 1, 2};
     for (int i = 0; i < 50; i++) RANK_OK(ns_comm_all_reduce(&c, x, NS_DTYPE_F32, 3, &err), &err);
     RANK_CHECK(x[0] == ldexpf(o->rank % 2 ? 4 : 2, 49) && x[1] == ldexpf(1, 50));
+    free(c.scratch);
     ns_comm_close(&c);
     ns_world_close(&w);
     return 0;
@@ -133,6 +137,7 @@ static int mixed_up(ns_world_options *o)
     char text[2048];
     RANK_OK(ns_world_open(&w, o, &err), &err);
     RANK_OK(ns_comm_open(&c, w, ranks, 2, &err), &err);
+    c.scratch = malloc((size_t)ns_comm_scratch_bytes(c.size));
     ns_status st =
         o->rank == 0 ? ns_comm_broadcast(&c, x, 16, 1, &err) : ns_comm_all_reduce(&c, x, NS_DTYPE_F32, 8, &err);
     if (st == NS_OK) st = ns_comm_barrier(&c, &err); /* rank 1 may have sent all it had to send */
@@ -140,6 +145,7 @@ static int mixed_up(ns_world_options *o)
     if (err.code == NS_ERR_MISMATCH) ns_world_fail(w, &err);
     ns_error_text(&err, text, sizeof text);
     RANK_CHECK(strstr(text, "the ranks are not doing the same thing"));
+    free(c.scratch);
     ns_comm_close(&c);
     ns_world_close(&w);
     return 0;

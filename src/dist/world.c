@@ -313,6 +313,11 @@ const char *ns_world_transport(const ns_world *w)
     return w->size == 1 ? "none" : w->mpi ? "mpi" : "tcp";
 }
 
+void ns_world_trace(ns_world *w, ns_trace *t)
+{
+    w->trace = t;
+}
+
 double ns_world_waited(const ns_world *w)
 {
     return w->waited;
@@ -474,6 +479,11 @@ ns_status ns_world_exchange(ns_world *w, const char *op, ns_xfer *x, int n, ns_e
     const double began = ns_time_now();
     ns_status st = w->mpi ? run_mpi(w, op, x, n, err) : run_exchange(w, op, x, n, err);
     w->waited += ns_time_now() - began;
+    if (w->trace) {
+        int64_t bytes = 0;
+        for (int i = 0; i < n; i++) bytes += x[i].bytes;
+        ns_trace_span(w->trace, NS_TRACE_COMM, op, began, bytes);
+    }
     atomic_store(&w->waiting, 0);
     atomic_fetch_add(&w->seq, 1);
     atomic_store_explicit(&w->op, before, memory_order_relaxed);

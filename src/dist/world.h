@@ -25,6 +25,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "base/trace.h"
 
 typedef struct ns_world ns_world;
 
@@ -54,7 +55,8 @@ const char *ns_world_transport(const ns_world *w); /* "none", "tcp", "mpi" */
 /* Progress of this rank; cheap (no system call). `op` must be a static string. waiting = inside a collective. */
 void ns_world_note(ns_world *w, int64_t step, const char *op);
 
-double ns_world_waited(const ns_world *w); /* seconds this rank has spent in exchanges */
+void ns_world_trace(ns_world *w, ns_trace *t); /* exchanges are spans of it; NULL: none */
+double ns_world_waited(const ns_world *w);     /* seconds this rank has spent in exchanges */
 
 /* Not OK once the run was aborted, by whom and why in the text. */
 NS_MUST_USE ns_status ns_world_check(ns_world *w, ns_error *err);

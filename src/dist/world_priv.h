@@ -46,6 +46,7 @@ struct ns_world {
     _Atomic uint64_t seq;
     _Atomic int64_t step;
     _Atomic(const char *) op;
+    ns_trace *trace;
     double waited; /* seconds in exchanges; of the thread that exchanges */
     _Atomic int waiting, aborted, closing;
     pthread_mutex_t lock; /* of `why` and `local_failure` */

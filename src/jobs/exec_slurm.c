@@ -507,6 +507,9 @@ static void settle(const ns_graph *g, int i, ns_task_status *s, const queue_line
         int node = strcmp(q->state, "NODE_FAIL") == 0;
         s->state = node ? NS_TASK_LOST : strcmp(q->state, "COMPLETED") ? NS_TASK_FAILED : NS_TASK_DONE;
         snprintf(s->why, sizeof s->why, "%s", strcmp(q->state, "COMPLETED") ? q->state : "");
+        if (!s->started && strcmp(q->state, "FAILED") == 0) /* Slurm opens the log before the script begins */
+            snprintf(s->why, sizeof s->why, "its script never began: is there room in the log folder %.100s?",
+                     g->tasks[i].log_dir);
     } else {
         s->state = NS_TASK_LOST;
         snprintf(s->why, sizeof s->why, "Slurm does not know job %.40s any more, and it left no mark", s->job);

@@ -211,6 +211,10 @@ static ns_status put_launch(ns_buf *out, const ns_submission *s, int task, size_
 
 static const char head_text[] =
     "finish() { # exit code\n"
+    "    if [ \"$1\" != 0 ] && [ ! -e \"$NS_MARK.note\" ] && [ \"$(df -Pk \"$ns_logs\" 2>/dev/null | awk 'NR == 2 { "
+    "print $4 }')\" = 0 ]; then\n"
+    "        printf 'the disk of the log folder %s is full' \"$ns_logs\" >\"$NS_MARK.note\"\n"
+    "    fi\n"
     "    printf '%s %s\\n' \"$1\" \"$(date +%s)\" >\"$NS_MARK.end.tmp\" && mv -f \"$NS_MARK.end.tmp\" "
     "\"$NS_MARK.end\"\n"
     "    exit \"$1\"\n"
@@ -257,6 +261,7 @@ ns_status ns_script_task(ns_buf *out, const ns_submission *s, int task, ns_error
     JOBS_TRY(comment(out, "ns " NS_VERSION ", task", t->name, err));
     JOBS_TRY(assign(out, "NS_EXP", g->run_dir, err));
     JOBS_TRY(ns_buf_printf(out, err, "NS_MARK=$NS_EXP/state/%d\n", task));
+    JOBS_TRY(assign(out, "ns_logs", t->log_dir, err));
     JOBS_TRY(ns_buf_adds(out, head_text, err));
     if (t->limit_s > 0) /* trainings stop by themselves in time, counted from here */
         JOBS_TRY(ns_buf_printf(out, err, "export NS_STOP_AT=$(($(date +%%s) + %.0f))\n", t->limit_s - t->margin_s));

@@ -394,8 +394,10 @@ int ns_store_read_marks(ns_task_status *s, const ns_graph *g, int task)
         snprintf(s->why, sizeof s->why, "stopped at its limit, saved");
     else if (rc)
         snprintf(s->why, sizeof s->why, rc > 128 ? "killed by signal %d" : "exit code %d", rc > 128 ? rc - 128 : rc);
-    else if (read_small(text, sizeof text, g, task, "note"))
-        snprintf(s->why, sizeof s->why, "%.150s", text);
+    if (!s->stopped && read_small(text, sizeof text, g, task, "note")) {
+        size_t n = strlen(s->why);
+        snprintf(s->why + n, sizeof s->why - n, "%s%.150s", n ? "; " : "", text);
+    }
     return 1;
 }
 

@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -430,8 +431,12 @@ static ns_status make_log_dirs(const ns_graph *g, int inside, ns_error *err)
     size_t n = strlen(g->dir);
     for (size_t i = 0; i < g->n_tasks && !g->ssh.n; i++) {
         const char *dir = g->tasks[i].log_dir;
-        if ((strncmp(dir, g->dir, n) == 0 && dir[n] == '/') == inside)
-            NS_TRY(ns_mkdirs(dir, err), "log folder %s", dir);
+        struct statvfs v;
+        if ((strncmp(dir, g->dir, n) == 0 && dir[n] == '/') != inside) continue;
+        if (i && strcmp(dir, g->tasks[i - 1].log_dir) == 0) continue;
+        NS_TRY(ns_mkdirs(dir, err), "log folder %s", dir);
+        NS_FAIL_IF(statvfs(dir, &v) == 0 && (double)v.f_bavail * (double)v.f_frsize < 16384, NS_ERR_IO,
+                   "log folder %s: its disk is full: make room, or choose another --log_dir", dir);
     }
     return NS_OK;
 }

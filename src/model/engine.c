@@ -64,6 +64,10 @@ static int tp_size(const ns_engine *e)
 static ns_status lay_out(ns_engine *e, ns_error *err)
 {
     NS_TRY(ns_model_layout(&e->model, &e->part_arch, &e->part, e->space, &e->ops, &e->opt, err), "%s", "model");
+    const int groups[] = {tp_size(e), e->opt.cp_size, e->opt.dp_size, e->opt.pp_size > 1 ? 2 : 1};
+    int widest = 1;
+    for (size_t g = 0; g < sizeof groups / sizeof *groups; g++) widest = groups[g] > widest ? groups[g] : widest;
+    e->sums = ns_space_take(e->space, "comm.sums", ns_comm_scratch_bytes(widest), NS_LIFE_RUN);
     if (!ns_engine_split(e)) return NS_OK;
     int64_t most = ns_param_table_largest(&e->part) * 4;
     e->whole = ns_space_take(e->space, "comm.whole", ns_param_table_largest(&e->table) * 4, NS_LIFE_RUN);

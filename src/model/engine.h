@@ -22,6 +22,7 @@ typedef struct ns_engine {
     ns_comm *tp, *cp, *grads; /* set before ns_engine_start when there are several ranks: tensor parallel, context
                                * parallel, those that add up gradients and share the optimiser state */
     ns_comm *pp;              /* the stages, when there are several */
+    float *sums;              /* several ranks: ns_comm.scratch of all groups */
     float *whole, *piece;     /* tensor parallel: one parameter of the whole model; the parts of all ranks */
     ns_ops ops;
     ns_model_options opt;

@@ -45,7 +45,10 @@ static ns_status run_steps(ns_sft *t, ns_progress *p, ns_stop_reason *stopped, n
         int save = t->save_interval > 0 && (last || due || *stopped);
         if (t->val_interval > 0 && (t->state.step % t->val_interval == 0 || last || save))
             NS_TRY(ns_sft_validate(t, err), "validate");
+        const double began = ns_time_now();
         if (save) NS_TRY(ns_sft_save(t, *stopped && !last && !due, err), "save step %" PRId64, t->state.step);
+        if (save) ns_trace_span(t->trace, NS_TRACE_COMPUTE, "save", began, 0);
+        NS_TRY(ns_trace_flush(t->trace, err), "%s", "trace");
         if (*stopped && !last) return NS_OK;
     }
     *stopped = NS_STOP_NONE;
@@ -63,6 +66,54 @@ static ns_status join_ranks(ns_sft *t, const char *config_yaml, ns_error *err)
     return ns_ranks_join(&t->ranks, identity, t->on_abort, err);
 }
 
+enum { SPANS_A_STEP = 1 << 16 };
+
+static ns_status open_trace(ns_sft *t, ns_error *err)
+{
+    if (!t->o->trace) return NS_OK;
+    NS_TRY(ns_trace_open(&t->trace, t->o->trace, t->ranks.topology.rank, SPANS_A_STEP, err), "%s", "trainer.trace");
+    ns_world_trace(t->ranks.world, t->trace);
+    return NS_OK;
+}
+
+static ns_status join_trace(ns_sft *t, ns_error *err)
+{
+    if (!t->trace) return NS_OK;
+    ns_world_trace(t->ranks.world, NULL);
+    ns_status st = ns_trace_close(&t->trace, err);
+    NS_TRY(ns_ranks_vote(&t->ranks, st, err), "%s", "all ranks");
+    if (!ns_ranks_first(&t->ranks)) return NS_OK;
+    NS_TRY(ns_trace_join(t->o->trace, ns_ranks_world(&t->ranks), err), "%s", t->o->trace);
+    NS_INFO("wrote %s", t->o->trace);
+    return NS_OK;
+}
+
+/* What was sent in steps against the formulas, on every rank. */
+static ns_status compare_bytes(ns_sft *t, ns_error *err)
+{
+    const uint64_t *c = t->counted, *f = t->computed;
+    double differ = 0, total = 0;
+    if (ns_ranks_world(&t->ranks) == 1) return NS_OK;
+    for (int k = 0; k < NS_COMM_N_KINDS; k++) {
+        if (c[k] != f[k]) differ = 1;
+        total += (double)c[k];
+    }
+    NS_TRY(ns_comm_scalars(&t->ranks.all, &differ, 1, NS_COMM_SUM, err), "%s", "bytes sent");
+    if (!ns_ranks_first(&t->ranks)) return NS_OK;
+    if (differ > 0)
+        NS_WARN("bytes sent in steps differ from the formula on %.0f ranks; rank 0 sent/computed: gather %" PRIu64
+                "/%" PRIu64 ", reduce %" PRIu64 "/%" PRIu64 ", send %" PRIu64 "/%" PRIu64 ", numbers %" PRIu64
+                "/%" PRIu64,
+                differ, c[NS_COMM_ALL_GATHER], f[NS_COMM_ALL_GATHER], c[NS_COMM_REDUCE_SCATTER],
+                f[NS_COMM_REDUCE_SCATTER], c[NS_COMM_SEND], f[NS_COMM_SEND], c[NS_COMM_SCALARS], f[NS_COMM_SCALARS]);
+    else
+        NS_INFO("rank 0 sent %.2f MB in steps: gather %.2f, reduce %.2f, send %.2f; on all ranks the bytes are those "
+                "of the formula",
+                total / 1e6, (double)c[NS_COMM_ALL_GATHER] / 1e6, (double)c[NS_COMM_REDUCE_SCATTER] / 1e6,
+                (double)c[NS_COMM_SEND] / 1e6);
+    return NS_OK;
+}
+
 static ns_status train(ns_sft *t, const char *config_yaml, int argc, char *const *argv, ns_stop_reason *stopped,
                        ns_error *err)
 {
@@ -73,6 +124,7 @@ static ns_status train(ns_sft *t, const char *config_yaml, int argc, char *const
     t->engine.grads = &t->ranks.grads;
     t->engine.pp = &t->ranks.pp;
     NS_TRY(ns_engine_start(&t->engine, err), "start");
+    t->ranks.tp.scratch = t->ranks.cp.scratch = t->ranks.grads.scratch = t->ranks.ends.scratch = t->engine.sums;
     NS_TRY(ns_sft_load_weights(t, err), "weights");
     if (t->state.step >= t->max_steps) {
         NS_INFO("finished already: step %" PRId64 " of %" PRId64 "; nothing to do", t->state.step, t->max_steps);
@@ -85,10 +137,13 @@ static ns_status train(ns_sft *t, const char *config_yaml, int argc, char *const
     ns_stop_set_limit(t->o->max_seconds);
     t->started = ns_time_now();
     ns_progress *p = ns_ranks_first(&t->ranks) ? ns_progress_begin("train", (double)t->max_steps, "steps") : NULL;
-    st = run_steps(t, p, stopped, err);
+    st = open_trace(t, err);
+    if (st == NS_OK) st = run_steps(t, p, stopped, err);
     ns_progress_end(&p, NULL);
     NS_TRY(st, "%s", "sft");
     NS_TRY(ns_comm_barrier(&t->ranks.all, err), "%s", "end"); /* nobody leaves while another still needs it */
+    NS_TRY(compare_bytes(t, err), "%s", "bytes sent");
+    NS_TRY(join_trace(t, err), "%s", "trace");
     NS_FAIL_IF(*stopped, NS_ERR_STOPPED, "stopped by %s after step %" PRId64 " of %" PRId64 "%s%s",
                ns_stop_check() ? ns_stop_name() : "another rank", t->state.step, t->max_steps,
                t->save_interval > 0 ? "; saved " : "; nothing saved (save_interval <= 0)",

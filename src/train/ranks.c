@@ -133,6 +133,15 @@ int ns_ranks_first(const ns_ranks *r)
     return r->topology.rank == 0;
 }
 
+void ns_ranks_sent(const ns_ranks *r, uint64_t *out)
+{
+    const ns_comm *const all[] = {&r->all, &r->tp, &r->cp, &r->pp, &r->grads, &r->ends};
+    for (int k = 0; k < NS_COMM_N_KINDS; k++) {
+        out[k] = 0;
+        for (size_t i = 0; i < sizeof all / sizeof *all; i++) out[k] += all[i]->sent[k];
+    }
+}
+
 ns_status ns_ranks_reduce(ns_ranks *r, ns_engine *e, ns_error *err)
 {
     const int two = r->ends.size == 2 && e->arch.tied, rows = e->model.opt.stream_split;

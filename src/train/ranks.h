@@ -56,6 +56,8 @@ int ns_ranks_cp_rank(const ns_ranks *r);
 int ns_ranks_grads(const ns_ranks *r); /* cp x dp: pieces of the optimiser state */
 int ns_ranks_grads_rank(const ns_ranks *r);
 
+/* Payload bytes this rank has sent to others so far, by kind: out[NS_COMM_N_KINDS]. */
+void ns_ranks_sent(const ns_ranks *r, uint64_t *out);
 NS_MUST_USE ns_status ns_ranks_reduce(ns_ranks *r, ns_engine *e, ns_error *err); /* gradients -> own pieces */
 NS_MUST_USE ns_status ns_ranks_gather(ns_ranks *r, ns_engine *e, ns_error *err); /* updated weights -> all */
 /* NS_OK if all ranks say NS_OK (shape of ns_ckpt_vote_fn; r is an ns_ranks). */

@@ -155,6 +155,7 @@ static ns_status plan_memory(ns_sft *t, ns_error *err)
                "trainer.accelerator=gpu with %d ranks: GPU training runs on one rank so far; use one, or cpu", all);
     if (all > 1) m.accelerator = "cpu";
     NS_TRY(ns_engine_plan(&t->engine, &t->arch, &m, o->isa, n_threads(t), err), "plan");
+    t->traffic = ns_traffic_of(&t->engine, &t->ranks);
     if (!o->norm_decay)
         for (int i = 0; i < t->engine.part.n_params; i++) {
             ns_param *p = &t->engine.part.params[i];
@@ -205,17 +206,17 @@ int64_t ns_sft_checkpoint_bytes(const ns_sft *t)
     return t->engine.table.n_elements * (es + 12) + (1 << 20);
 }
 
-/* Payload that rank 0 sends in a step: its gradients but its own piece, its own piece of the weights to all others. */
-int64_t ns_sft_bytes_sent(const ns_sft *t)
+/* Of a step's update, or of a full micro-batch. */
+static double bytes_sent(const ns_sft *t, int update)
 {
-    int64_t cut[NS_MAX_DP + 1], n = 0, es = (int64_t)ns_dtype_size(t->engine.opt.dt);
-    int dp = ns_ranks_grads(&t->ranks), me = ns_ranks_grads_rank(&t->ranks);
-    for (int i = 0; dp > 1 && i < t->engine.part.n_params; i++) {
-        ns_model_cut(&t->engine.part, i, dp, cut);
-        int64_t own = cut[me + 1] - cut[me];
-        if (t->engine.part.params[i].trainable) n += (cut[dp] - own) * 4 + own * es * (dp - 1);
-    }
-    return n;
+    uint64_t bytes[NS_COMM_N_KINDS] = {0};
+    double total = 0;
+    if (update)
+        ns_traffic_update(&t->traffic, &t->engine, bytes);
+    else
+        ns_traffic_micro(&t->traffic, t->engine.opt.T_cap, t->engine.opt.T_cap, t->T_cap, bytes);
+    for (int i = 0; i < NS_COMM_N_KINDS; i++) total += (double)bytes[i];
+    return total;
 }
 
 /* What each stage of the pipeline has: the same plan for its tensor, context and data rank 0. */
@@ -348,14 +349,14 @@ ns_status ns_sft_report(const ns_sft *t, ns_buf *out, int json, ns_error *err)
            "report");
     NS_TRY(ns_buf_printf(out, err, "work       %.3g TFLOP for the whole run\n", flops / 1e12), "report");
     if (ns_ranks_world(&t->ranks) > 1)
-        NS_TRY(
-            ns_buf_printf(
-                out, err,
-                "ranks      %d = tensor %d x context %d x data %d x pipeline %d; gradients and weights: %.1f MB sent a "
-                "step\n",
-                ns_ranks_world(&t->ranks), ns_ranks_tp(&t->ranks), ns_ranks_cp(&t->ranks), ns_ranks_dp(&t->ranks),
-                ns_ranks_pp(&t->ranks), (double)ns_sft_bytes_sent(t) / 1e6),
-            "report");
+        NS_TRY(ns_buf_printf(out, err,
+                             "ranks      %d = tensor %d x context %d x data %d x pipeline %d; rank 0 sends %.1f MB a "
+                             "step for gradients "
+                             "and weights, up to %.1f MB a micro-batch within the model\n",
+                             ns_ranks_world(&t->ranks), ns_ranks_tp(&t->ranks), ns_ranks_cp(&t->ranks),
+                             ns_ranks_dp(&t->ranks), ns_ranks_pp(&t->ranks), bytes_sent(t, 1) / 1e6,
+                             bytes_sent(t, 0) / 1e6),
+               "report");
     if (ns_ranks_pp(&t->ranks) > 1 && ns_ranks_first(&t->ranks)) NS_TRY(report_pipeline(t, out, err), "report");
     NS_TRY(ns_buf_adds(out, ns_ranks_world(&t->ranks) > 1 ? "memory plan of rank 0\n" : "memory plan\n", err),
            "report");
@@ -390,6 +391,8 @@ ns_status ns_sft_report(const ns_sft *t, ns_buf *out, int json, ns_error *err)
 void ns_sft_close(ns_sft *t)
 {
     ns_sft_record_close(t);
+    ns_error ignored = NS_ERROR_INIT; /* a run that ended badly: what it traced stays, rank by rank */
+    (void)!ns_trace_close(&t->trace, &ignored);
     ns_ranks_close(&t->ranks);
     ns_engine_free(&t->engine);
     ns_tok_free(&t->tok);

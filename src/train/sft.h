@@ -24,6 +24,7 @@
 #include "train/schedule.h"
 #include "train/sft_options.h"
 #include "train/tfevents.h"
+#include "train/traffic.h"
 
 typedef struct ns_sft {
     ns_sft_options *o;
@@ -40,7 +41,10 @@ typedef struct ns_sft {
     ns_batch_part part; /* with several context-parallel ranks */
     int64_t *micro;     /* [n_mine] this rank's micro-batches of the present global batch, in order (step.c) */
     int64_t n_mine, most_micro, *micro_rows; /* at most so many */
-    int64_t entered;                         /* the one that lies in the model; -1: none */
+    ns_traffic traffic;
+    ns_trace *trace;                                              /* trainer.trace */
+    uint64_t counted[NS_COMM_N_KINDS], computed[NS_COMM_N_KINDS]; /* bytes sent in steps; by traffic.h */
+    int64_t entered;                                              /* the one that lies in the model; -1: none */
     ns_engine engine;
     ns_ranks ranks;
     void (*on_abort)(const char *why, void *user); /* set before ns_sft_run: a lost rank, see dist/world.h */
@@ -75,7 +79,6 @@ ns_status ns_sft_lock(ns_sft *t, ns_error *err);
 ns_status ns_sft_load_weights(ns_sft *t, ns_error *err); /* base model, or the newest checkpoint */
 ns_status ns_sft_save(ns_sft *t, int forced, ns_error *err);
 int64_t ns_sft_checkpoint_bytes(const ns_sft *t);
-int64_t ns_sft_bytes_sent(const ns_sft *t); /* to other ranks, by rank 0, in a step */
 /* One global batch through forward, backward and update: loss by the rule of o->loss, gradient norm, tokens of all ranks. (step.c) */
 ns_status ns_sft_step(ns_sft *t, double *loss, double *grad_norm, int64_t *tokens, ns_error *err);
 ns_status ns_sft_validate(ns_sft *t, ns_error *err); /* state.val_loss */

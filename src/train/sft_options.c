@@ -301,6 +301,8 @@ const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS] = {
     COMPAT("exp_manager.checkpoint_callback_params.model_parallel_size", "1", "", "any layout reads any checkpoint"),
     COMPAT("model.dist_ckpt_format", "zarr", "", "checkpoints are safetensors"),
     NODE("model.virtual_pipeline_model_parallel_size", vpp, "null", "not available: each stage has consecutive layers"),
+    STR("trainer.trace", trace, NULL,
+        "Chrome trace of compute and communication on all ranks (chrome://tracing), written at the end"),
     FLT("trainer.rank_dead_seconds", dead_s, "10", 1, 1e6, "a rank that is silent so long is lost, and all stop"),
     FLT("trainer.rank_hang_seconds", hang_s, "60", 1, 1e6,
         "a rank that stands still so long while others wait for it hangs, and all stop"),

@@ -124,8 +124,10 @@ static ns_status forward(void *user, int64_t i, int slot, ns_error *err)
         p->s.weight_sum = p->t->batch.weight_sum * (double)p->t->split.n_micro;
         ns_model_put_step(m, x, &p->s);
     }
+    const double began = ns_time_now();
     ns_model_forward(m, x, slot);
     if (ns_model_is_last(m)) ns_model_loss(m, x, NULL, 1);
+    ns_trace_span(p->t->trace, NS_TRACE_COMPUTE, "forward", began, 0);
     NS_FAIL_IF(x->err.code != NS_OK, x->err.code, "%s", x->err.msg);
     return NS_OK;
 }
@@ -137,7 +139,10 @@ static ns_status backward(void *user, int64_t i, int slot, ns_error *err)
     ns_exec *x = &p->t->engine.exec;
     (void)i;
     ns_world_note(p->t->ranks.world, p->t->state.step + 1, "backward");
+    const double began = ns_time_now();
     ns_model_backward(m, x, slot);
+    ns_trace_span(p->t->trace, NS_TRACE_COMPUTE, "backward", began, 0);
+    ns_traffic_micro(&p->t->traffic, m->T, m->cp_rows, m->n_whole, p->t->computed);
     if (p->by_rows && ns_model_is_last(m)) {
         ns_model_get_step(m, x, &p->s);
         p->mean += (p->s.loss_sum - p->before) / p->s.weight_sum;
@@ -153,8 +158,10 @@ static ns_status score(void *user, int64_t i, int slot, ns_error *err)
     ns_exec *x = &p->t->engine.exec;
     (void)i;
     ns_world_note(p->t->ranks.world, p->t->state.step, "validation");
+    const double began = ns_time_now();
     ns_model_forward(m, x, slot);
     if (ns_model_is_last(m)) ns_model_loss(m, x, NULL, 0);
+    ns_trace_span(p->t->trace, NS_TRACE_COMPUTE, "validation", began, 0);
     p->targets += p->t->batch.weight_sum;
     NS_FAIL_IF(x->err.code != NS_OK, x->err.code, "%s", x->err.msg);
     return NS_OK;
@@ -231,6 +238,8 @@ ns_status ns_sft_step(ns_sft *t, double *loss, double *grad_norm, int64_t *token
                     .dropout_step = (uint32_t)t->state.step};
     NS_FAIL_IF(targets <= 0, NS_ERR_INPUT, "step %" PRId64 ": no row of the batch has a trained token",
                t->state.step + 1);
+    uint64_t before[NS_COMM_N_KINDS], after[NS_COMM_N_KINDS];
+    ns_ranks_sent(&t->ranks, before);
     uint64_t allocations = ns_mem_get_stats().n_alloc;
     ns_model_put_step(m, x, &p.s);
     ns_model_zero_grad(m, x);
@@ -238,8 +247,13 @@ ns_status ns_sft_step(ns_sft *t, double *loss, double *grad_norm, int64_t *token
     ns_stages pipe = pipe_of(t, &p);
     NS_TRY(ns_stages_run(&pipe, t->n_mine, err), "step %" PRId64, t->state.step + 1);
     const double own_seconds = ns_time_now() - began - (ns_world_waited(t->ranks.world) - waited);
+    const double updating = ns_time_now();
     NS_TRY(update(t, &p.mean, err), "step %" PRId64, t->state.step + 1);
+    ns_trace_span(t->trace, NS_TRACE_COMPUTE, "update", updating, 0);
     NS_TRY(ns_ranks_watch(&t->ranks, own_seconds, t->state.step + 1, err), "step %" PRId64, t->state.step + 1);
+    ns_traffic_update(&t->traffic, &t->engine, t->computed);
+    ns_ranks_sent(&t->ranks, after);
+    for (int k = 0; k < NS_COMM_N_KINDS; k++) t->counted[k] += after[k] - before[k];
     ns_model_get_step(m, x, &p.s);
     NS_ASSERT(ns_mem_get_stats().n_alloc == allocations); /* all memory was planned */
     *loss = p.by_rows ? p.mean : p.s.loss_sum / targets;

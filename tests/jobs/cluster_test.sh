@@ -2,7 +2,7 @@
 # What a cluster has besides a queue, on a real Slurm of two nodes: ns doctor --cluster, ranks under srun (4 on 2 nodes, tensor parallel, Open
 # MPI by PMIx), container runtimes (stand-ins that mount for real), the accounting database.
 # A verdict line cannot fail, so A && ok || not_ok is a choice; $share and settings are several words; done is a state.
-# shellcheck disable=SC2015,SC2086,SC2046,SC1010,SC2016
+# shellcheck disable=SC2015,SC2086,SC2046,SC1010,SC2016,SC2154
 set -u
 ns=$1
 case $ns in /*) ;; *) ns=$PWD/$ns ;; esac
@@ -10,15 +10,16 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=tests/jobs/lib.sh
 . "$root/tests/jobs/lib.sh"
 export DIR=$dir/slurm PORT=$((50000 + $$ % 60 * 250)) DBD=1
-trap 'bash "$root/dev/slurm_cluster.sh" down; rm -rf "$dir"' EXIT
-mkdir -p "$DIR"
+trap 'bash "$root/dev/slurm_cluster.sh" down; [ -z "$small_disk" ] || umount "$work/full"; rm -rf "$dir"' EXIT
+work="$dir/work dir"
+mkdir -p "$DIR" "$work/full"
+small_disk=$(mount -t tmpfs -o size=64k tmpfs "$work/full" 2>/dev/null && echo 1) # before the nodes start: they have mounts of their own
 if ! bash "$root/dev/slurm_cluster.sh" up; then
     bash "$root/dev/slurm_cluster.sh" down # the database alone may have come up
     DBD=0
     bash "$root/dev/slurm_cluster.sh" up || exit 77
 fi
 export SLURM_CONF=$DIR/etc/slurm.conf NS_THREADS=1
-work="$dir/work dir"
 small_model "$work"
 mkdir -p "$dir/run/cluster_configs" "$dir/bin"
 cd "$dir/run" || exit 1
@@ -89,6 +90,27 @@ fi
 cluster keys "sbatch_args: [\"--comment='by us'\", \"--mem-per-cpu=100\"]" 'setup: ["export FROM_SETUP=yes", "ulimit -n 4096"]'
 is "sbatch_args and setup" 0 "" "$ns" run_cmd --cluster=keys --not_exclusive --num_gpus=0 --expname=keys --wait 'echo "$FROM_SETUP $(ulimit -n)" >/workspace/setup.txt; scontrol show job $SLURM_JOB_ID >/workspace/job.txt'
 [ "$(cat "$work/setup.txt")" = "yes 4096" ] && grep -q 'Comment=by us' "$work/job.txt" && grep -q 'MinMemoryCPU=100M' "$work/job.txt" && ok "reach the job" || not_ok "setup: $(cat "$work/setup.txt" "$work/job.txt")"
+
+# ---- a full disk under the logs ----
+if [ -n "$small_disk" ]; then
+    printf 'executor: local\nmounts: ["%s:/workspace"]\n' "$work" >cluster_configs/local.yaml
+    rm -f "$work/go"
+    for where in local slurm; do
+        "$ns" run_cmd --cluster=$where --not_exclusive --num_gpus=0 --expname="full-$where" --log_dir="/workspace/full/$where" "touch /workspace/begun-$where; "'until [ -e /workspace/go ]; do sleep 0.1; done; seq 100000; touch "/workspace/ran-$$"; exit 5' >/dev/null 2>&1
+        for _ in $(seq 300); do [ -e "$work/begun-$where" ] && break; sleep 0.1; done
+    done
+    "$ns" run_cmd $share --num_gpus=0 --expname=full-later --log_dir=/workspace/full/later --run_after=full-slurm true >/dev/null 2>&1
+    dd if=/dev/zero of="$work/full/x" bs=1k count=100 2>/dev/null
+    is "a log folder on a full disk is refused at submission" 1 "its disk is full" "$ns" run_cmd $share --log_dir=/workspace/full/local true
+    is "a store on a full disk, too" 1 "No space left on device" env NS_HOME="$work/full/home" "$ns" run_cmd $share true
+    touch "$work/go"
+    for where in local slurm; do
+        until_state "full-$where" 0 failed 60 && "$ns" status "full-$where" | grep -q "exit code 5; the disk of the log folder $work/full/$where is full" && ok "$where: a job under which the disk fills up runs to its end, and its status says why there is no log" || not_ok "full: $("$ns" status "full-$where")"
+    done
+    [ "$(find "$work" -name 'ran-*' | wc -l)" = 2 ] && ok "both ran to their ends" || not_ok "ran: $(ls "$work")"
+else
+    echo "SKIP: no tmpfs can be mounted here: a full disk is not tested"
+fi
 
 # ---- the accounting database ----
 if [ "$DBD" = 1 ]; then

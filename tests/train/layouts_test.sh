@@ -56,6 +56,10 @@ gap() {
         END { if (n == steps) printf "%.2g %.2g\n", worst, norm }'
 }
 close() { # A B LOSS NORM
+    case $1 in
+    *-1 | *-1_1_1_1) ;; # one rank sends nothing
+    *) grep -q "on all ranks the bytes are those of the formula" "$dir/$1.log" || fail "$1: bytes sent: $(grep bytes "$dir/$1.log")" ;;
+    esac
     found=$(gap "$1" "$2")
     echo "# $1: $steps steps, loss and gradient norm within ${found:-(steps are missing)}"
     [ -n "$found" ] && echo "$found $3 $4" | awk '{ exit !($1 <= $3 && $2 <= $4) }'
@@ -144,6 +148,20 @@ for layout in $split; do
     [ "$(curve "rows-$layout")" = "$(curve "rows-again-$layout")" ] || fail "sequence parallel, $layout: recomputed activations give another curve"
 done
 echo "ok and with sequence parallel in $split"
+
+# trainer.trace: one row of compute and one of communication for each rank, every micro-batch forward and backward
+sft traced qwen 1 1 2 2 ++trainer.precision=32 ++trainer.trace="$dir/trace.json" || fail "trace: $(tail -3 "$dir/traced.log")"
+# shellcheck disable=SC2086
+close traced qwen-1 $f32 || fail "a trace changes the curve"
+for rank in 0 1 2 3; do
+    grep "\"pid\": $rank," "$dir/trace.json" >"$dir/spans"
+    [ "$(grep -c '"name": "forward"' "$dir/spans")" = "$(grep -c '"name": "backward"' "$dir/spans")" ] || fail "rank $rank: a forward without backward"
+    for what in forward send_recv reduce_scatter update; do
+        grep -q "\"name\": \"$what\"" "$dir/spans" || fail "rank $rank: no $what in the trace"
+    done
+done
+[ ! -e "$dir/trace.json.rank0" ] || fail "parts of the trace are left"
+echo "ok bytes sent are those of the formula in all of these; a trace shows what each rank does"
 
 # bitwise LAYOUT: again, and through kill -9 of the last rank and resume; the dead rank is named
 bitwise() {

@@ -183,8 +183,8 @@ kill_and_resume() { # LIKE OUT DATA [settings]
 echo "ok killed and resumed: bit-equal, with packs of files, in memory and step by step; other packs are refused"
 
 # ---- one curve on every layout ----
-layouts="1_1_2 2_1_1 1_2_1 2_2_1"
-[ -n "${NS_FULL:-}" ] && layouts="$layouts 4_1_1 1_4_1 1_1_4 1_3_1 2_1_2 1_2_2 2_2_2"
+layouts="1_1_2_1 2_2_1_1 2_1_1_2"
+[ -n "${NS_FULL:-}" ] && layouts="$layouts 2_1_1_1 1_2_1_1 1_1_1_2 4_1_1_1 1_4_1_1 1_1_4_1 1_3_1_1 2_1_2_1 1_2_2_1 2_2_2_1 2_1_2_2 1_2_1_2"
 s="++trainer.sft.max_steps=30 ++trainer.sft.save_interval=15 ++model.data.train_ds.global_batch_size=8 ++trainer.precision=32"
 for base in llama qwen; do
     for file in p cp2; do
@@ -195,20 +195,21 @@ for base in llama qwen; do
             # shellcheck disable=SC2046
             set -- $(echo "$layout" | tr _ ' ')
             # shellcheck disable=SC2086
-            sft "$base-$file-$layout" "$dir/$file/packed_256_seed0.npy" $s ++model.tensor_model_parallel_size="$1" ++model.context_parallel_size="$2" ++trainer.devices=$(($1 * $2 * $3)) ||
+            sft "$base-$file-$layout" "$dir/$file/packed_256_seed0.npy" $s ++model.tensor_model_parallel_size="$1" ++model.context_parallel_size="$2" \
+                ++model.pipeline_model_parallel_size="$4" ++trainer.devices=$(($1 * $2 * $3 * $4)) ||
                 fail "$base $file $layout: $(tail -3 "$dir/$base-$file-$layout.log")"
-            close "$base-$file-$layout" $base-$file-1 3e-7 30 || fail "$base $file, tensor_context_data $layout: another curve"
+            close "$base-$file-$layout" $base-$file-1 3e-7 30 || fail "$base $file, tensor_context_data_pipeline $layout: another curve"
         done
     done
 done
 base=llama
 # shellcheck disable=SC2086
 sft again "$packed" $s ++model.tensor_model_parallel_size=2 ++model.context_parallel_size=2 ++trainer.devices=4 || fail "again: $(tail -3 "$dir/again.log")"
-same llama-p-2_2_1 again || fail "tp 2 x cp 2 on packs does not repeat itself"
+same llama-p-2_2_1_1 again || fail "tp 2 x cp 2 on packs does not repeat itself"
 # shellcheck disable=SC2086
 sft again2 "$packed" $s ++trainer.devices=2 || fail "again: $(tail -3 "$dir/again2.log")"
-same llama-p-1_1_2 again2 || fail "dp 2 on packs does not repeat itself"
-echo "ok layouts (tensor_context_data) $layouts: 30 steps on packs as on one rank; repeated: bit-equal"
+same llama-p-1_1_2_1 again2 || fail "dp 2 on packs does not repeat itself"
+echo "ok layouts (tensor_context_data_pipeline) $layouts: 30 steps on packs as on one rank; repeated: bit-equal"
 
 # ---- the original's packs ----
 if [ ! -d "$data/sft/packed_example" ]; then

@@ -2,31 +2,14 @@
 #include <dlfcn.h>
 #include <limits.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "base/sys.h"
 #include "dist/mpi/mpi_plugin.h"
 
 int ns_mpi_find(char *path, size_t size)
 {
-    static const char *const places[] = {"", "../lib/", "../"};
-    char self[PATH_MAX];
-    const char *env = getenv("NS_MPI_PLUGIN");
-    if (env && *env) {
-        snprintf(path, size, "%s", env);
-        return access(path, R_OK) == 0;
-    }
-    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-    self[n > 0 ? n : 0] = 0;
-    char *slash = strrchr(self, '/');
-    if (slash) slash[1] = 0;
-    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
-        int k = snprintf(path, size, "%s%slibns_mpi.so", self, places[i]);
-        if (k > 0 && (size_t)k < size && access(path, R_OK) == 0) return 1;
-    }
-    snprintf(path, size, "libns_mpi.so");
-    return 0;
+    return ns_plugin_find(path, size, "libns_mpi.so", "NS_MPI_PLUGIN");
 }
 
 ns_status ns_mpi_open(const ns_mpi_plugin **out, ns_error *err)

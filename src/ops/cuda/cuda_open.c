@@ -4,31 +4,15 @@
 #include <dlfcn.h>
 #include <limits.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+
+#include "base/sys.h"
 
 static const ns_cuda_plugin *opened;
 
 int ns_cuda_find(char *path, size_t size)
 {
-    static const char *const places[] = {"", "../lib/", "../"};
-    char self[PATH_MAX];
-    const char *env = getenv("NS_CUDA_PLUGIN");
-    if (env && *env) {
-        snprintf(path, size, "%s", env);
-        return access(path, R_OK) == 0;
-    }
-    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-    self[n > 0 ? n : 0] = 0;
-    char *slash = strrchr(self, '/');
-    if (slash) slash[1] = 0;
-    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
-        int k = snprintf(path, size, "%s%slibns_cuda.so", self, places[i]);
-        if (k > 0 && (size_t)k < size && access(path, R_OK) == 0) return 1;
-    }
-    snprintf(path, size, "libns_cuda.so");
-    return 0;
+    return ns_plugin_find(path, size, "libns_cuda.so", "NS_CUDA_PLUGIN");
 }
 
 ns_status ns_cuda_open(ns_ops *out, void **device, ns_cuda_info *info, ns_error *err)
