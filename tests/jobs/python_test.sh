@@ -43,6 +43,10 @@ until_state my-packed-job 2 done 60 && ok "and runs: packed, trained on packs, a
 grep -q '"step": 2, .*"consumed_samples": 276,' "$work/my-packed-job/checkpoints/training/metrics.jsonl" && [ -s "$work/my-packed-job/checkpoints/model-averaged-nemo/model_config.yaml" ] &&
     ok "two epochs of steps of 138.0 packs, and a model" || not_ok "packed training: $(cat "$work/my-packed-job/checkpoints/training/metrics.jsonl")"
 
+is "the example in Python" 0 "example-eval_" python3 "$root/examples/pipeline/chain.py" local /workspace/example /nemo_models/base /data/sft-data.jsonl /workspace/datasets \
+    ++model.data.train_ds.global_batch_size=16 ++model.data.train_ds.micro_batch_size=4 ++trainer.sft.max_steps=4 ++trainer.sft.save_interval=2
+until_state example-eval 0 done 60 && grep -q is_correct "$work/example/results/eval-results/gsm8k/output.jsonl" && ok "trains, converts, evaluates" || not_ok "example: $("$ns" status example; "$ns" logs example-eval)"
+
 # ---- programs under their documented names ----
 is "python -m nemo_skills.training.prepare_data" 0 "ns prepare" python3 -m nemo_skills.training.prepare_data --help
 is "python .../start_sft.py" 0 "ns sft" env PYTHONPATH= python3 "$root/python/nemo_skills/training/start_sft.py" --help
