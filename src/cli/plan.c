@@ -2,16 +2,22 @@
 #include <stdio.h>
 
 #include "cli/cli.h"
-#include "train/sft.h"
+#include "train/layouts.h"
 
 static int run(void *options, ns_parsed *p)
 {
     ns_error err = NS_ERROR_INIT;
+    const ns_sft_options *o = options;
     ns_sft t;
     ns_buf text = {0};
     ns_status st = ns_sft_open(&t, options, &err);
+    if (st == NS_OK && o->plan_layouts && !p->json) { /* of another machine: also when this one is too small */
+        st = ns_layouts_report(&text, &t, o->plan_layouts, &err);
+        if (st == NS_OK) fputs(text.data, stdout);
+        text.len = 0;
+    }
     if (st == NS_OK) st = ns_sft_report(&t, &text, p->json, &err);
-    if (text.data) fputs(text.data, stdout);
+    if (text.len) fputs(text.data, stdout);
     int code = st == NS_OK ? 0 : ns_cli_fail("plan", &err);
     ns_sft_close(&t);
     ns_buf_free(&text);

@@ -56,6 +56,12 @@ static int start_ranks(int n, const ns_parsed *p)
 static int run(void *options, ns_parsed *p)
 {
     ns_sft_options *o = options;
+    if (o->plan_layouts) {
+        ns_error asked = NS_ERROR_INIT;
+        ns_error_set(&asked, NS_ERR_CONFIG, __FILE__, __LINE__,
+                     "plan.layouts is a question to `ns plan`: leave it out to train");
+        return ns_cli_fail("sft", &asked);
+    }
     if (o->num_nodes == 1 && o->devices <= NS_MAX_DP && ns_launch_wanted((int)o->devices))
         return start_ranks((int)o->devices, p);
     ns_error err = NS_ERROR_INIT;

@@ -29,7 +29,7 @@ typedef struct ns_sft_options {
     int sequence_parallel;
     const ns_node *vpp;
     double dead_s, hang_s; /* of dist/world.h */
-    const char *trace;
+    const char *trace, *plan_layouts;
     const char *restore_from, *resume_from;
     double hidden_dropout, attention_dropout, ffn_dropout;
     const char *recompute;
@@ -67,7 +67,7 @@ typedef struct ns_sft_options {
     double beta1, beta2;
 } ns_sft_options;
 
-enum { NS_SFT_N_OPTIONS = 166 };
+enum { NS_SFT_N_OPTIONS = 167 };
 enum { NS_SFT_DEFAULT_GBS = 512 };
 extern const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS];
 
