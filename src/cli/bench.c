@@ -15,11 +15,13 @@
 #include "base/rng.h"
 #include "cli/cli.h"
 #include "model/engine.h"
+#include "model/gpu_known.h"
 
 typedef struct bench_options {
     const char *shape, *accelerator, *isa;
     int64_t rows, length, global_rows, steps, layers, threads, segment;
-    int recompute, ops;
+    const char *recompute, *predict;
+    int ops, deterministic;
 } bench_options;
 
 #define AT(f) offsetof(bench_options, f)
@@ -81,10 +83,25 @@ static const ns_option opts[] = {
      .help = "fewer layers than the shape has; 0: all"},
     {.key = "recompute",
      .flag = 1,
-     .type = NS_OPT_BOOL,
+     .type = NS_OPT_STRING,
      .at = AT(recompute),
+     .def = "none",
+     .choices = "none|selective|full",
+     .help = "selective: norms, activations, and whole layers as far as memory demands; full: keep only layer inputs"},
+    {.key = "predict",
+     .flag = 1,
+     .type = NS_OPT_STRING,
+     .at = AT(predict),
+     .def = "null",
+     .choices = "null|h200",
+     .flags = NS_OPT_NULLABLE,
+     .help = "memory and step time on this GPU, which need not be here; nothing is run"},
+    {.key = "deterministic",
+     .flag = 1,
+     .type = NS_OPT_BOOL,
+     .at = AT(deterministic),
      .def = "false",
-     .help = "keep only each layer's input and recompute the rest"},
+     .help = "the same bits in every run, as ns sft does unless deterministic=false"},
     {.key = "ops",
      .flag = 1,
      .type = NS_OPT_BOOL,
@@ -354,11 +371,27 @@ static ns_status train(bench *b, double began, ns_error *err)
                           .max_len = o->length,
                           .n_slots = 1,
                           .train = 1,
-                          .recompute = o->recompute,
+                          .recompute = !strcmp(o->recompute, "full")        ? NS_RECOMPUTE_FULL
+                                       : !strcmp(o->recompute, "selective") ? NS_RECOMPUTE_SELECTIVE
+                                                                            : NS_RECOMPUTE_NONE,
+                          .any_order = !o->deterministic,
+                          .plan_gpu = o->predict && strcmp(o->predict, "null") ? o->predict : NULL,
                           .accelerator = o->accelerator};
     NS_TRY(ns_engine_plan(e, &a, &m, o->isa, (int)o->threads, err), "%s", "plan");
+    if (m.plan_gpu) {
+        const ns_gpu_guess g = ns_gpu_predict(e, b->micro);
+        printf("{\"bench\": \"train.predict\", \"shape\": \"%s\", \"on\": \"%s\", \"rows\": %lld, \"length\": %lld, "
+               "\"segment\": %lld, \"global_rows\": %lld, \"recompute\": \"%s\", \"whole_layers_recomputed\": %d, "
+               "\"planned_gb\": %.3f, \"used_gb\": %.3f, \"step_s\": %.5f, \"tokens_per_s\": %.1f}\n",
+               o->shape, o->predict, (long long)o->rows, (long long)o->length, (long long)(pieces > 1 ? o->segment : 0),
+               (long long)(o->rows * b->micro), o->recompute, e->opt.full_layers, (double)e->total_bytes / 1e9,
+               g.used_bytes / 1e9, g.step_s, (double)(T * b->micro) / g.step_s);
+        NS_FAIL_IF(g.used_bytes > (double)e->gpu.total_bytes, NS_ERR_CONFIG,
+                   "that is more than the %.1f GB of the card", (double)e->gpu.total_bytes / 1e9);
+        return NS_OK;
+    }
     NS_FAIL_IF(e->device && e->total_bytes > e->gpu.free_bytes, NS_ERR_CONFIG,
-               "the plan needs %.2f GB, %.2f GB are free on %s: lower --rows, or --recompute",
+               "the plan needs %.2f GB, %.2f GB are free on %s: lower --rows, or --recompute=selective",
                (double)e->total_bytes / 1e9, (double)e->gpu.free_bytes / 1e9, e->gpu.name);
     NS_TRY(ns_engine_start(e, err), "%s", "start");
     NS_TRY(fill_weights(b, err), "%s", "weights");
@@ -374,17 +407,25 @@ static ns_status train(bench *b, double began, ns_error *err)
     double product = ceiling(b, &flops), rate = (double)(T * b->micro) / s;
     int64_t used = e->device ? ns_cuda_used(e->device) : (int64_t)ns_mem_get_stats().bytes_peak;
     NS_FAIL_IF(e->exec.err.code != NS_OK, e->exec.err.code, "%s", e->exec.err.msg);
+    int64_t dnn, own;
+    const char *why;
+    ns_cuda_served(e->device, &dnn, &own, &why);
+    if (own > 0 && !o->deterministic)
+        NS_INFO("attention by our own kernels in %lld of %lld passes: %s", (long long)own, (long long)(own + dnn), why);
     printf(
         "{\"bench\": \"train\", \"shape\": \"%s\", \"layers\": %lld, \"parameters\": %lld, \"on\": \"%s\", \"blas\": "
         "\"%s\", \"rows\": %lld, "
-        "\"length\": %lld, \"segment\": %lld, \"global_rows\": %lld, \"recompute\": %s, "
+        "\"length\": %lld, \"segment\": %lld, \"global_rows\": %lld, \"recompute\": \"%s\", "
+        "\"whole_layers_recomputed\": %d, "
         "\"optimizer_bytes_per_parameter\": 16, "
-        "\"deterministic\": true, \"tokens_per_s\": %.1f, \"step_s\": %.5f, \"best_s\": %.5f, \"worst_s\": %.5f, "
+        "\"deterministic\": %s, \"dnn\": \"%s\", \"attention_by_dnn\": %.3f, \"tokens_per_s\": %.1f, \"step_s\": %.5f, "
+        "\"best_s\": %.5f, \"worst_s\": %.5f, "
         "\"flops_per_token\": %.6g, \"tflop_s\": %.2f, \"matmul_ceiling_tflop_s\": %.1f, \"of_ceiling\": %.4f, "
         "\"planned_gb\": %.3f, \"used_gb\": %.3f, \"first_step_s\": %.2f, \"loss_first\": %.4f, \"loss_last\": %.4f}\n",
         o->shape, (long long)a.L, (long long)e->table.n_elements, e->device ? e->gpu.name : e->ops.name, e->gpu.blas,
         (long long)o->rows, (long long)o->length, (long long)(pieces > 1 ? o->segment : 0),
-        (long long)(o->rows * b->micro), o->recompute ? "true" : "false", rate, s, b->times[0], b->times[o->steps - 1],
+        (long long)(o->rows * b->micro), o->recompute, e->opt.full_layers, o->deterministic ? "true" : "false",
+        e->gpu.dnn, (double)dnn / (double)(dnn + own > 0 ? dnn + own : 1), rate, s, b->times[0], b->times[o->steps - 1],
         per, rate * per / 1e12, flops / product / 1e12, rate * per / (flops / product), (double)e->total_bytes / 1e9,
         (double)used / 1e9, b->first_s, first_loss, b->step.loss_sum / b->step.weight_sum);
     if (o->ops) print_ops(b, o->steps + 3, s);
@@ -417,7 +458,7 @@ const ns_verb ns_verb_bench = {
     .summary = "measure a training step of a known model shape",
     .usage = "ns bench train [--shape SHAPE] [--rows N] [--length N] [--global-rows N]",
     .examples = "ns bench train --shape llama3.2-1b --rows 4 --ops\n"
-                "ns bench train --shape llama3.1-8b --global-rows 32 --recompute\n",
+                "ns bench train --shape llama3.1-8b --global-rows 32 --recompute selective\n",
     .options = opts,
     .n_options = sizeof opts / sizeof opts[0],
     .options_size = sizeof(bench_options),

@@ -283,11 +283,12 @@ static void check_gpu(report *r)
     void *device = NULL;
     ns_cuda_info info;
     ns_error bad = NS_ERROR_INIT;
-    char long_text[900];
+    char long_text[2000];
     if (ns_cuda_open(&ops, &device, &info, &bad) == NS_OK) {
-        snprintf(long_text, sizeof long_text, "%s (sm_%d), %.1f of %.1f GB free, %s, driver for CUDA %d.%d, plug-in %s",
-                 info.name, info.cc, (double)info.free_bytes / 1e9, (double)info.total_bytes / 1e9, info.blas,
-                 info.driver / 1000, info.driver % 1000 / 10, info.plugin);
+        snprintf(long_text, sizeof long_text,
+                 "%s (sm_%d), %.1f of %.1f GB free, %s, %s, driver for CUDA %d.%d, plug-in %s", info.name, info.cc,
+                 (double)info.free_bytes / 1e9, (double)info.total_bytes / 1e9, info.blas, info.dnn, info.driver / 1000,
+                 info.driver % 1000 / 10, info.plugin);
         add(r, "libraries", "GPU engine", "ok", long_text, NULL);
         ns_cuda_close(&device);
     } else {

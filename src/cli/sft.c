@@ -62,6 +62,12 @@ static int run(void *options, ns_parsed *p)
                      "plan.layouts is a question to `ns plan`: leave it out to train");
         return ns_cli_fail("sft", &asked);
     }
+    if (o->plan_gpu && strcmp(o->plan_gpu, "null")) {
+        ns_error no = NS_ERROR_INIT;
+        (void)ns_error_set(&no, NS_ERR_CONFIG, __FILE__, __LINE__,
+                           "--gpu plans for a GPU that is not here: ns plan --gpu %s ...", o->plan_gpu);
+        return ns_cli_fail("sft", &no);
+    }
     if (o->num_nodes == 1 && o->devices <= NS_MAX_DP && ns_launch_wanted((int)o->devices))
         return start_ranks((int)o->devices, p);
     ns_error err = NS_ERROR_INIT;

@@ -6,6 +6,7 @@
 
 #include "arch/part.h"
 #include "base/log.h"
+#include "model/gpu_known.h"
 
 /* The stream of the stage before arrives while our gradient is sent, and the gradient of the next one while our stream is. */
 static void record_sends(ns_model *m, ns_exec *x, int slot, int forward)
@@ -85,6 +86,10 @@ static ns_status choose_ops(ns_engine *e, const char *isa, ns_error *err)
     int gpu = !strcmp(want, "gpu"), automatic = !strcmp(want, "auto");
     NS_FAIL_IF(!gpu && !automatic && strcmp(want, "cpu"), NS_ERR_CONFIG,
                "accelerator '%s' is unknown: auto, cpu or gpu", want);
+    if (e->opt.plan_gpu) {
+        NS_TRY(ns_gpu_known(&e->gpu, e->opt.plan_gpu, err), "plan");
+        return ns_cuda_sizes(&e->ops, err);
+    }
     NS_FAIL_IF(gpu && !e->opt.train, NS_ERR_UNSUPPORTED, "inference runs on the processor only");
     if (gpu) return ns_cuda_open(&e->ops, &e->device, &e->gpu, err);
     if (automatic && e->opt.train && !strcmp(level, "auto") && !(env_isa && *env_isa) &&
@@ -94,6 +99,21 @@ static ns_status choose_ops(ns_engine *e, const char *isa, ns_error *err)
         NS_INFO("no GPU: %s", why.msg);
     }
     return ns_ops_cpu(&e->ops, level, err);
+}
+
+/* What the driver takes beside the planned block: modules, library workspaces, the fragments of its pages. */
+#define GPU_EXTRA ((int64_t)1 << 30)
+
+static ns_status plan_once(ns_engine *e, ns_error *err)
+{
+    ns_space_free(&e->space);
+    NS_TRY(ns_space_new(&e->space, err), "plan");
+    NS_TRY(lay_out(e, err), "plan");
+    record(e);
+    NS_TRY(ns_space_fit(e->space, &e->total_bytes, err), "plan");
+    e->totals = ns_plan_get_totals(ns_space_plan(e->space));
+    ns_model_free(&e->model);
+    return NS_OK;
 }
 
 ns_status ns_engine_plan(ns_engine *e, const ns_arch *a, const ns_model_options *o, const char *isa, int n_threads,
@@ -108,25 +128,26 @@ ns_status ns_engine_plan(ns_engine *e, const ns_arch *a, const ns_model_options 
     NS_TRY(ns_threads_new(&e->pool, n_threads, err), "thread pool");
     e->opt.pool = e->pool;
     e->opt.backend = e->device;
-    e->exec = (ns_exec){.ops = &e->ops, .pool = e->pool, .backend = e->device};
+    e->exec = (ns_exec){.ops = &e->ops, .pool = e->pool, .backend = e->device, .any_order = o->any_order};
     int tp = o->tp_size > 1 ? o->tp_size : 1;
     int64_t words;
     NS_TRY(ns_param_table_build(&e->table, &e->arch, &e->arena, err), "parameter table");
     NS_TRY(ns_part_arch(&e->part_arch, &e->arch, o->tp_rank, tp, err), "%s", "tensor parallel");
     NS_TRY(ns_param_table_build(&e->part, &e->part_arch, &e->arena, err), "parameter table");
     ns_part_vocab(&e->arch, o->tp_rank, tp, &e->opt.vocab_first, &words);
-    NS_TRY(ns_space_new(&e->space, err), "plan");
-    NS_TRY(lay_out(e, err), "plan");
-    record(e);
-    e->totals = ns_plan_get_totals(ns_space_plan(e->space));
-    NS_TRY(ns_space_fit(e->space, &e->total_bytes, err), "plan");
-    e->totals = ns_plan_get_totals(ns_space_plan(e->space));
-    ns_model_free(&e->model);
+    if ((e->device || e->opt.plan_gpu) && !e->opt.memory_limit) e->opt.memory_limit = e->gpu.free_bytes - GPU_EXTRA;
+    NS_TRY(plan_once(e, err), "plan");
+    if (e->opt.recompute != NS_RECOMPUTE_SELECTIVE || e->opt.memory_limit <= 0) return NS_OK;
+    while (e->total_bytes > e->opt.memory_limit && e->opt.full_layers < e->arch.L) {
+        e->opt.full_layers++;
+        NS_TRY(plan_once(e, err), "plan");
+    }
     return NS_OK;
 }
 
 ns_status ns_engine_start(ns_engine *e, ns_error *err)
 {
+    NS_FAIL_IF(e->opt.plan_gpu, NS_ERR_CONFIG, "a plan for a GPU that is not here does not run: leave out --gpu");
     NS_TRY(e->ops.mem_new(&e->exec, &e->memory, e->total_bytes, err), "allocate the planned memory");
     ns_space_bind(e->space, e->memory);
     NS_TRY(lay_out(e, err), "lay out");

@@ -82,12 +82,14 @@ static ns_status layout_params(ns_model *m, ns_space *s, const ns_ops *ops, ns_e
     const ns_param_table *t = m->table;
     size_t n = (size_t)t->n_params;
     m->w = ns_arena_alloc(&m->arena, n * sizeof *m->w, err);
+    m->fresh = ns_arena_alloc(&m->arena, n, err);
     m->own = ns_arena_alloc(&m->arena, n * sizeof *m->own, err);
     m->rem = ns_arena_alloc(&m->arena, n * sizeof *m->rem, err);
     m->adam_m = ns_arena_alloc(&m->arena, n * sizeof *m->adam_m, err);
     m->adam_v = ns_arena_alloc(&m->arena, n * sizeof *m->adam_v, err);
     m->items = ns_arena_alloc(&m->arena, n * sizeof *m->items, err);
-    if (!m->w || !m->own || !m->rem || !m->adam_m || !m->adam_v || !m->items) return NS_ERR_MEMORY;
+    if (m->fresh) memset(m->fresh, 0, n);
+    if (!m->w || !m->fresh || !m->own || !m->rem || !m->adam_m || !m->adam_v || !m->items) return NS_ERR_MEMORY;
     int64_t es = (int64_t)ns_dtype_size(m->opt.dt);
     for (int i = 0; i < t->n_params; i++) {
         const ns_param *p = &t->params[i];
@@ -136,8 +138,10 @@ static int64_t stream_rows(const ns_model *m)
     return (m->opt.T_cap + n - 1) / n;
 }
 
-/* One block's activations. `keep_h0` only: the rest is shared (inference, full recomputation). */
-static void take_acts(ns_model *m, ns_space *s, ns_block_acts *b, int own_h0, int own_rest, const ns_block_acts *shared)
+/* One block's activations. Not own_rest: all but h0 is shared (inference, full recomputation); not own_light: what is
+ * computed again is shared (selective). */
+static void take_acts(ns_model *m, ns_space *s, ns_block_acts *b, int own_h0, int own_rest, int own_light,
+                      const ns_block_acts *shared)
 {
     const ns_arch *a = &m->arch;
     int64_t T = m->opt.T_cap, es = (int64_t)ns_dtype_size(m->opt.dt), f = m->opt.train ? 4 : 0;
@@ -149,16 +153,16 @@ static void take_acts(ns_model *m, ns_space *s, ns_block_acts *b, int own_h0, in
         return;
     }
     b->h0 = h0;
-    b->n1 = take(s, "acts", "n1", stream * es, NS_LIFE_STEP);
+    b->n1 = own_light ? take(s, "acts", "n1", stream * es, NS_LIFE_STEP) : shared->n1;
     b->rstd1 = take(s, "acts", "rstd1", Ts * f, NS_LIFE_STEP);
     b->qkv = take(s, "acts", "qkv", T * (a->n_heads + 2 * a->n_kv) * a->head_dim * es, NS_LIFE_STEP);
     b->att = take(s, "acts", "att", T * a->n_heads * a->head_dim * es, NS_LIFE_STEP);
     b->lse = take(s, "acts", "lse", T * a->n_heads * f, NS_LIFE_STEP);
     b->h1 = take(s, "acts", "h1", stream * es, NS_LIFE_STEP);
-    b->n2 = take(s, "acts", "n2", stream * es, NS_LIFE_STEP);
+    b->n2 = own_light ? take(s, "acts", "n2", stream * es, NS_LIFE_STEP) : shared->n2;
     b->rstd2 = take(s, "acts", "rstd2", Ts * f, NS_LIFE_STEP);
     b->gu = take(s, "acts", "gu", T * 2 * a->F * es, NS_LIFE_STEP);
-    b->act = take(s, "acts", "act", T * a->F * es, NS_LIFE_STEP);
+    b->act = own_light ? take(s, "acts", "act", T * a->F * es, NS_LIFE_STEP) : shared->act;
 }
 
 static ns_status layout_acts(ns_model *m, ns_space *s, ns_error *err)
@@ -166,15 +170,17 @@ static ns_status layout_acts(ns_model *m, ns_space *s, ns_error *err)
     const ns_arch *a = &m->arch;
     const int64_t T = m->opt.T_cap, es = (int64_t)ns_dtype_size(m->opt.dt), L = m->n_layers;
     const int64_t Ts = stream_rows(m), stream = Ts * a->C;
-    const int keep = m->opt.train && !m->opt.recompute; /* everything of every layer and slot, else the first one's */
     m->acts = ns_arena_alloc(&m->arena, (size_t)(L * m->opt.n_slots) * sizeof *m->acts, err);
     if (!m->acts) return NS_ERR_MEMORY;
     for (int slot = 0; slot < m->opt.n_slots; slot++) {
         ns_block_acts *b = &m->acts[slot * L];
         void *x0 = take(s, "acts", "x0", stream * es, NS_LIFE_STEP);
         for (int64_t l = 0; l < L; l++) {
-            int own_h0 = (m->opt.train && l > 0) || l == 1, own_rest = keep || (slot == 0 && l == 0);
-            take_acts(m, s, &b[l], own_h0, own_rest, l > 1 && !m->opt.train ? &b[1] : &m->acts[0]);
+            ns_recompute r = ns_block_recompute(&m->opt, (int)l);
+            int own_h0 = (m->opt.train && l > 0) || l == 1, first = slot == 0 && l == 0,
+                own_rest = first || (m->opt.train && r != NS_RECOMPUTE_FULL),
+                own_light = first || r == NS_RECOMPUTE_NONE;
+            take_acts(m, s, &b[l], own_h0, own_rest, own_light, l > 1 && !m->opt.train ? &b[1] : &m->acts[0]);
         }
         b[0].h0 = x0; /* the first layer reads the embedding itself */
     }
@@ -270,7 +276,7 @@ ns_status ns_model_layout(ns_model *m, const ns_arch *a, const ns_param_table *t
     NS_TRY(layout_acts(m, s, err), "model activations");
     layout_context(m, s);
     NS_TRY(layout_cache(m, s, err), "model cache");
-    ns_exec x = {.ops = ops, .pool = o->pool, .backend = o->backend};
+    ns_exec x = {.ops = ops, .pool = o->pool, .backend = o->backend, .any_order = o->any_order};
     m->work_bytes = ops->work_bytes(&x, o->T_cap, o->max_len, a->C, a->F, a->vocab_rows, a->n_heads, a->head_dim);
     m->work = take(s, "work", "scratch", m->work_bytes, NS_LIFE_RUN);
     return NS_OK;

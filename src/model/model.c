@@ -37,14 +37,38 @@ static void linear(ns_model *m, ns_exec *x, const ns_weight *w, const ns_weight 
         &(ns_linear_args){.M = m->T, .N = w->rows, .K = w->cols, .dt = m->opt.dt, .w = w, .b = b, .x = in, .y = out});
 }
 
-/* dx = dy W (assign), W.grad += dy^T x, b.grad += sum dy. */
-static void linear_bwd(ns_model *m, ns_exec *x, const ns_weight *w, const ns_weight *b, const void *in, const void *dy,
-                       void *dx)
+/* Gradients of y = x W^T + b: dx = dy W (assigned); W.grad += dy^T x, b.grad += sum dy. */
+static void linear_dx(ns_model *m, ns_exec *x, const ns_weight *w, const void *dy, void *dx)
 {
-    ns_linear_args a = {
-        .M = m->T, .N = w->rows, .K = w->cols, .dt = m->opt.dt, .w = w, .b = b, .x = in, .dy = dy, .dx = dx};
-    x->ops->linear_dgrad(x, &a);
-    if (w->grad || (b && b->grad)) x->ops->linear_wgrad(x, &a);
+    x->ops->linear_dgrad(
+        x, &(ns_linear_args){.M = m->T, .N = w->rows, .K = w->cols, .dt = m->opt.dt, .w = w, .dy = dy, .dx = dx});
+}
+
+static void clear_grad(ns_model *m, ns_exec *x, int param)
+{
+    x->ops->zero(x, &(ns_fill_args){m->w[param].grad, m->w[param].rows * m->w[param].cols * 4});
+}
+
+/* 1 once after ns_model_zero_grad, where the gradient was not cleared but is to be assigned. */
+static int take_fresh(ns_model *m, const ns_weight *w)
+{
+    int fresh = m->fresh[w - m->w];
+    m->fresh[w - m->w] = 0;
+    return fresh;
+}
+
+static void linear_dw(ns_model *m, ns_exec *x, const ns_weight *w, const ns_weight *b, const void *in, const void *dy)
+{
+    if (!w->grad && !(b && b->grad)) return;
+    x->ops->linear_wgrad(x, &(ns_linear_args){.M = m->T,
+                                              .N = w->rows,
+                                              .K = w->cols,
+                                              .dt = m->opt.dt,
+                                              .w = w,
+                                              .b = b,
+                                              .x = in,
+                                              .dy = dy,
+                                              .assign_dw = take_fresh(m, w)});
 }
 
 /* Of the stream: my rows. */
@@ -150,9 +174,9 @@ static void norm(ns_model *m, ns_exec *x, const ns_weight *w, const void *in, co
                                         .rstd = rstd});
 }
 
-/* dh = dres + d norm; both the stream below and the sub-layer that produced delta receive dh. */
+/* y: the norm's output again, where it was not kept. dh = dres + d norm; both the stream below and the sub-layer that produced delta receive dh. */
 static void norm_bwd(ns_model *m, ns_exec *x, const ns_weight *w, const void *h, const float *rstd, const void *dy,
-                     const void *dres, void *dh)
+                     const void *dres, void *dh, void *y)
 {
     x->ops->norm_bwd(x, &(ns_norm_bwd_args){.T = m->Ts,
                                             .C = m->arch.C,
@@ -163,7 +187,9 @@ static void norm_bwd(ns_model *m, ns_exec *x, const ns_weight *w, const void *h,
                                             .rstd = rstd,
                                             .dy = dy,
                                             .dres = dres,
-                                            .dh = dh});
+                                            .dh = dh,
+                                            .y = y,
+                                            .eps = m->arch.norm_eps});
 }
 
 static ns_attn_args attn_args(ns_model *m, void *qkv)
@@ -182,6 +208,9 @@ static ns_attn_args attn_args(ns_model *m, void *qkv)
                           .softcap = a->attn_softcap,
                           .window = a->window,
                           .causal = 1,
+                          .live_seg = m->batch.n_seg,
+                          .live_len = m->batch.max_len,
+                          .live_rows = m->batch.n_tok,
                           .cu_q = m->batch.cu_seqlens,
                           .q = qkv,
                           .k = at(qkv, a->n_heads * hd, m->opt.dt),
@@ -278,6 +307,7 @@ static ns_attn_args context_args(ns_model *m, void *qkv, int64_t first, int64_t 
 {
     ns_attn_args t = attn_args(m, qkv);
     t.n_seg = n;
+    t.live_seg = t.live_len = t.live_rows = 0;
     t.cu_q += first;
     t.kv_start = m->kv_start + first;
     t.kv_len = m->kv_len + first;
@@ -380,13 +410,17 @@ void ns_block_backward(ns_model *m, ns_exec *x, int l, int slot)
 {
     ns_block_acts *b = acts_of(m, l, slot);
     const ns_weight *qkv = weight(m, NS_P_QKV, l), *bias = weight(m, NS_P_QKV_BIAS, l);
-    if (m->opt.recompute) { /* the shared buffers hold another layer's values: run the block again from its input */
+    int whole = ns_block_recompute(&m->opt, l - m->first) == NS_RECOMPUTE_FULL,
+        light = ns_block_recompute(&m->opt, l - m->first) == NS_RECOMPUTE_SELECTIVE;
+    if (whole) { /* the shared buffers hold another layer's values: run the block again from its input */
         norm(m, x, weight(m, NS_P_ATTN_NORM, l), b->h0, NULL, NULL, b->n1, b->rstd1);
         block_from_h0(m, x, l, b);
     }
+    /* light: n1, n2, act are shared with the other layers; the op that needs their input anyway writes them again */
     const void *dropped = m->opt.hidden_dropout > 0 ? m->delta : m->dh;
     dropout(m, x, l, DROP_MLP_OUT, m->dh, m->delta);
-    linear_bwd(m, x, weight(m, NS_P_DOWN, l), NULL, b->act, all_rows(m, x, dropped), m->dact);
+    const void *dy = all_rows(m, x, dropped);
+    linear_dx(m, x, weight(m, NS_P_DOWN, l), dy, m->dact);
     dropout_ffn(m, x, l, m->dact);
     x->ops->act_bwd(x, &(ns_act_args){.T = m->T,
                                       .F = m->arch.F,
@@ -394,13 +428,19 @@ void ns_block_backward(ns_model *m, ns_exec *x, int l, int slot)
                                       .act = (ns_act)m->arch.act,
                                       .x = b->gu,
                                       .dy = m->dact,
-                                      .dx = m->dgu});
-    linear_bwd(m, x, weight(m, NS_P_GATE_UP, l), NULL, all_rows(m, x, b->n2), m->dgu, m->dtmp);
+                                      .dx = m->dgu,
+                                      .y = light ? b->act : NULL});
+    if (light) dropout_ffn(m, x, l, b->act);
+    linear_dw(m, x, weight(m, NS_P_DOWN, l), NULL, b->act, dy);
+    linear_dx(m, x, weight(m, NS_P_GATE_UP, l), m->dgu, m->dtmp);
     const void *dn = sum_parts(m, x, m->dtmp);
-    norm_bwd(m, x, weight(m, NS_P_MLP_NORM, l), b->h1, b->rstd2, dn, m->dh, m->dh);
+    norm_bwd(m, x, weight(m, NS_P_MLP_NORM, l), b->h1, b->rstd2, dn, m->dh, m->dh, light ? b->n2 : NULL);
+    linear_dw(m, x, weight(m, NS_P_GATE_UP, l), NULL, all_rows(m, x, b->n2), m->dgu);
 
     dropout(m, x, l, DROP_ATTN_OUT, m->dh, m->delta);
-    linear_bwd(m, x, weight(m, NS_P_O, l), NULL, b->att, all_rows(m, x, dropped), m->datt);
+    dy = all_rows(m, x, dropped);
+    linear_dx(m, x, weight(m, NS_P_O, l), dy, m->datt);
+    linear_dw(m, x, weight(m, NS_P_O, l), NULL, b->att, dy);
     if (m->opt.cp_size > 1) {
         attend_context_bwd(m, x, b);
     } else {
@@ -414,9 +454,10 @@ void ns_block_backward(ns_model *m, ns_exec *x, int l, int slot)
         x->ops->attn_bwd(x, &t);
     }
     rope(m, x, m->dqkv, 1);
-    linear_bwd(m, x, qkv, bias, all_rows(m, x, b->n1), m->dqkv, m->dtmp);
+    linear_dx(m, x, qkv, m->dqkv, m->dtmp);
     dn = sum_parts(m, x, m->dtmp);
-    norm_bwd(m, x, weight(m, NS_P_ATTN_NORM, l), b->h0, b->rstd1, dn, m->dh, m->dh);
+    norm_bwd(m, x, weight(m, NS_P_ATTN_NORM, l), b->h0, b->rstd1, dn, m->dh, m->dh, light ? b->n1 : NULL);
+    linear_dw(m, x, qkv, bias, all_rows(m, x, b->n1), m->dqkv);
 }
 
 int ns_model_is_first(const ns_model *m)
@@ -500,6 +541,7 @@ void ns_model_loss(ns_model *m, ns_exec *x, float *logp, int with_grad)
                       .weight = m->batch.weight,
                       .v0 = m->opt.vocab_first,
                       .stats = m->stats};
+    if (with_grad && a.w->grad) a.assign_dw = take_fresh(m, a.w);
     if (m->opt.tp_size > 1) {
         a.phase = NS_HEAD_STATS;
         x->ops->head(x, &a);
@@ -515,12 +557,14 @@ void ns_model_loss(ns_model *m, ns_exec *x, float *logp, int with_grad)
 void ns_model_backward(ns_model *m, ns_exec *x, int slot)
 {
     const void *dn = at(m->dtmp, m->T0 * m->arch.C, m->opt.dt);
-    if (ns_model_is_last(m)) norm_bwd(m, x, weight(m, NS_P_FINAL_NORM, -1), m->hL, m->rstdL, dn, NULL, m->dh);
+    if (ns_model_is_last(m)) norm_bwd(m, x, weight(m, NS_P_FINAL_NORM, -1), m->hL, m->rstdL, dn, NULL, m->dh, NULL);
     for (int l = m->first + m->n_layers - 1; l >= m->first; l--) ns_block_backward(m, x, l, slot);
     if (!ns_model_is_first(m)) return;
     ns_embed_args e = embed_args(m, slot);
     e.dx = all_rows(m, x, m->dh);
-    if (e.table->grad) x->ops->embed_bwd(x, &e);
+    if (!e.table->grad) return;
+    if (take_fresh(m, e.table)) clear_grad(m, x, (int)(e.table - m->w));
+    x->ops->embed_bwd(x, &e);
 }
 
 void ns_model_prepare(ns_model *m, ns_exec *x)
@@ -531,12 +575,19 @@ void ns_model_prepare(ns_model *m, ns_exec *x)
 
 void ns_model_zero_grad(ns_model *m, ns_exec *x)
 {
-    for (int i = 0; i < m->table->n_params; i++)
-        if (m->w[i].grad) x->ops->zero(x, &(ns_fill_args){m->w[i].grad, m->w[i].rows * m->w[i].cols * 4});
+    for (int i = 0; i < m->table->n_params; i++) {
+        if (!m->w[i].grad) continue;
+        if (x->ops->assigns_grads && m->w[i].cols > 1) /* the first product of the step assigns: no pass over memory */
+            m->fresh[i] = 1;
+        else
+            clear_grad(m, x, i);
+    }
 }
 
 void ns_model_grad_sumsq(ns_model *m, ns_exec *x)
 {
+    for (int i = 0; i < m->table->n_params; i++) /* what no micro-batch touched */
+        if (m->fresh[i]) clear_grad(m, x, i), m->fresh[i] = 0;
     x->ops->grad_sumsq(x, &(ns_opt_args){m->items, m->n_counted});
 }
 

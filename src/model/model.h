@@ -19,24 +19,32 @@
 
 enum { NS_MAX_DP = 4096 };
 
+/* What of a block is kept for the backward pass: all; only its input; what products and attention made (norms and the
+ * activation are computed again from it, at about a hundredth of a step). The results are the same, bit for bit. */
+typedef enum ns_recompute { NS_RECOMPUTE_NONE, NS_RECOMPUTE_FULL, NS_RECOMPUTE_SELECTIVE } ns_recompute;
+
 typedef struct ns_model_options {
-    ns_dtype dt;                       /* activation and weight type: BF16 or F32 */
-    int64_t T_cap, S_cap;              /* geometry of a micro-batch */
-    int64_t max_len;                   /* longest segment (rope table size) */
-    int n_slots;                       /* micro-batches in flight; 1 without pipeline (0 counts as 1) */
-    int train;                         /* 1: gradients, optimiser state, saved activations; 0: forward only */
-    int recompute;                     /* 0 none, 1 full: keep only each block's input */
+    ns_dtype dt;          /* activation and weight type: BF16 or F32 */
+    int64_t T_cap, S_cap; /* geometry of a micro-batch */
+    int64_t max_len;      /* longest segment (rope table size) */
+    int n_slots;          /* micro-batches in flight; 1 without pipeline (0 counts as 1) */
+    int train;            /* 1: gradients, optimiser state, saved activations; 0: forward only */
+    ns_recompute recompute;
+    int full_layers;                   /* selective: so many first layers are recomputed whole */
+    int64_t memory_limit;              /* selective: the engine raises full_layers until the plan fits; 0: no limit */
+    int any_order;                     /* ns_exec.any_order */
     float hidden_dropout, ffn_dropout; /* attention dropout: refused until the op has it */
     ns_threads *pool;                  /* decides the scratch of CPU back-ends; NULL: one thread */
     void *backend;                     /* ns_exec.backend of device back-ends; NULL on a CPU */
     const char *accelerator;           /* for the engine: cpu (NULL too), gpu, or auto: a GPU if one opens */
-    int64_t kv_rows;                   /* inference: rows of the key/value cache of each layer; 0 = no cache */
-    int tp_rank, tp_size;              /* tensor parallel: this model is a part (arch/part.h); size 0 or 1: all of it */
-    int stream_split;                  /* sequence parallel: each tensor-parallel rank has its rows of the stream */
-    int64_t vocab_first;               /* word of the first row of embedding and head */
-    int cp_rank, cp_size;              /* context parallel: batches are parts (ns_batch_part); size 0 or 1: whole */
-    int64_t T_whole;                   /* capacity of the whole micro-batch then; T_cap and S_cap are the part's */
-    int dp_rank, dp_size;              /* ranks that share the optimiser state (ZeRO-1); size 0 or 1: one has all */
+    const char *plan_gpu; /* for the engine: plan for this GPU, which is not here (gpu_known.h); NULL: run */
+    int64_t kv_rows;      /* inference: rows of the key/value cache of each layer; 0 = no cache */
+    int tp_rank, tp_size; /* tensor parallel: this model is a part (arch/part.h); size 0 or 1: all of it */
+    int stream_split;     /* sequence parallel: each tensor-parallel rank has its rows of the stream */
+    int64_t vocab_first;  /* word of the first row of embedding and head */
+    int cp_rank, cp_size; /* context parallel: batches are parts (ns_batch_part); size 0 or 1: whole */
+    int64_t T_whole;      /* capacity of the whole micro-batch then; T_cap and S_cap are the part's */
+    int dp_rank, dp_size; /* ranks that share the optimiser state (ZeRO-1); size 0 or 1: one has all */
     int pp_rank, pp_size; /* pipeline stage: this model is layers of ns_part_layers; size 0 or 1: all of them */
 } ns_model_options;
 
@@ -64,6 +72,7 @@ typedef struct ns_model {
     const ns_param_table *table;
     ns_model_options opt;
     ns_weight *w;             /* [n_params] by storage parameter index */
+    unsigned char *fresh;     /* [n_params] 1: the gradient holds nothing; the next product assigns it */
     ns_piece *own;            /* [n_params] what this rank updates: all of it on one rank */
     int16_t **rem;            /* [n_params] bf16 remainders of the own piece; entries NULL for f32 */
     float **adam_m, **adam_v; /* [n_params] of the own piece */
@@ -135,6 +144,10 @@ int ns_model_is_last(const ns_model *m);  /* has final norm and head: the loss i
 void *ns_model_in(ns_model *m, int slot); /* [T,C] where the stream of the stage before is put */
 void ns_block_forward(ns_model *m, ns_exec *x, int l, int slot);
 void ns_block_backward(ns_model *m, ns_exec *x, int l, int slot);
+static inline ns_recompute ns_block_recompute(const ns_model_options *o, int l) /* l: from the first of this rank */
+{
+    return o->recompute == NS_RECOMPUTE_SELECTIVE && l < o->full_layers ? NS_RECOMPUTE_FULL : o->recompute;
+}
 void ns_model_prepare(ns_model *m, ns_exec *x); /* after the weights changed (load, optimiser step) */
 void ns_model_zero_grad(ns_model *m, ns_exec *x);
 /* The update in three parts, so that ranks can talk in between: grad_sumsq of the own pieces into step; clip and AdamW on

@@ -56,7 +56,8 @@ typedef struct ns_exec {
     void *work;       /* scratch of one op call; nothing survives the call */
     int64_t work_bytes;
     ns_step *step;
-    ns_philox_key key;    /* dropout */
+    ns_philox_key key; /* dropout */
+    int any_order; /* 1: attention's gradient may sum in any order (faster on a GPU; bits may differ from run to run) */
     struct ns_plan *plan; /* plan back-end only */
     void *backend;        /* back-end's own state */
     ns_error err;         /* first failure */
@@ -96,6 +97,8 @@ typedef struct ns_norm_bwd_args {
     const void *dy;    /* [T,C] */
     const void *dres;  /* [T,C] gradient arriving over the residual path, or NULL; may alias dh */
     void *dh;          /* [T,C] */
+    void *y;           /* [T,C] the norm's output again, as the forward pass gave it; NULL: not wanted */
+    float eps;         /* of the forward pass, for y */
 } ns_norm_bwd_args;
 
 /* y[M,N] = x[M,K] W[N,K]^T + b.   dx[M,K] = dy[M,N] W.   W.grad += dy^T x, b.grad += sum_m dy. */
@@ -109,6 +112,7 @@ typedef struct ns_linear_args {
     const void *dy;     /* dgrad, wgrad in: [M,N] */
     void *dx;           /* dgrad out: [M,K] */
     int add_dx;         /* dgrad: add to dx instead of assigning */
+    int assign_dw;      /* wgrad: assign W.grad instead of adding; where ns_ops.assigns_grads */
 } ns_linear_args;
 
 /* Rotary embedding in place, rotate-half pairing (i, i+hd/2): heads [0,n_heads) of each row of qk. */
@@ -135,6 +139,9 @@ typedef struct ns_attn_args {
     float scale, softcap; /* softcap 0: none */
     int64_t window;       /* 0: none */
     int causal;
+    int64_t live_seg, live_len,
+        live_rows;           /* what the host knows of cu_q: segments in front that are not empty, the longest,
+                                            * rows in them. Equal lengths allow faster kernels. 0: not known */
     const int32_t *cu_q;     /* [n_seg+1] */
     const int32_t *kv_start; /* [n_seg], NULL: cu_q */
     const int32_t *kv_len;   /* [n_seg], NULL: q lengths */
@@ -154,7 +161,7 @@ typedef struct ns_act_args {
     ns_dtype dt;
     ns_act act;
     const void *x;
-    void *y;        /* fwd */
+    void *y;        /* fwd; bwd: the same again, NULL: not wanted */
     const void *dy; /* bwd in */
     void *dx;       /* bwd out, like x */
 } ns_act_args;
@@ -180,8 +187,9 @@ typedef struct ns_head_args {
     float *logp;          /* [T] out: -CE_t where weight != 0, else 0; may be NULL */
     void *dx;             /* [T,C] or NULL: loss only */
     ns_head_phase phase;
-    int64_t v0;   /* word of W's first row: labels are words. 0 in one pass. V may be 0 in two */
-    float *stats; /* [T,2]; STATS writes, GIVEN reads. Not with softcap */
+    int64_t v0;    /* word of W's first row: labels are words. 0 in one pass. V may be 0 in two */
+    float *stats;  /* [T,2]; STATS writes, GIVEN reads. Not with softcap */
+    int assign_dw; /* as in ns_linear_args */
 } ns_head_args;
 
 /* y = x * keep/(1-p), keep from Philox(key; step, layer, op, token, element): the same call is its own backward. Tokens and elements
@@ -239,6 +247,7 @@ typedef struct ns_fill_args {
 
 typedef struct ns_ops {
     const char *name;
+    int assigns_grads; /* 1: assign_dw is obeyed, and saves a pass over memory */
     void (*embed_fwd)(ns_exec *, const ns_embed_args *);
     void (*embed_bwd)(ns_exec *, const ns_embed_args *);
     void (*norm_fwd)(ns_exec *, const ns_norm_args *);

@@ -90,6 +90,7 @@ static void put(void *p, ns_dtype dt, int64_t i, float v)
 
 /* A device test sets these: its ns_exec.backend, and memory that host and device see under one address. */
 static void *case_backend;
+static int case_any_order; /* ns_exec.any_order */
 static void *(*case_alloc)(int64_t bytes);
 static void (*case_free)(void *p);
 
@@ -262,6 +263,7 @@ static void norm_setup(prob *p)
     }
     if (!(c->flag & 8)) in(p, "dres", c->dt, n, 1, NULL);
     out(p, "y", c->dt, n, FWD, (double)c->C, "dy");
+    out(p, "y again", c->dt, n, BWD, (double)c->C, NULL);
     out(p, "rstd", NS_DTYPE_F32, c->T, FWD, (double)c->C, NULL);
     out(p, "dh", c->dt, n, BWD, (double)c->C, NULL);
 }
@@ -292,6 +294,8 @@ static void norm_bwd(prob *p)
                                                   .dt = c->dt,
                                                   .w = &p->w,
                                                   .plus_one = (c->flag & 2) != 0,
+                                                  .eps = 1e-5f,
+                                                  .y = ptr(p, "y again"),
                                                   .h = ptr(p, c->flag & 1 ? "x" : "h"),
                                                   .rstd = ptr(p, "rstd"),
                                                   .dy = ptr(p, "dy"),
@@ -422,6 +426,9 @@ static ns_attn_args attn_args(prob *p)
     const cas *c = p->c;
     int64_t es = (int64_t)ns_dtype_size(c->dt), qw = c->nh * c->hd, w = c->nkv * c->hd, max_q = 0;
     char *qkv = ptr(p, "qkv"), *d = ptr(p, "dqkv"), *kv = ptr(p, "kv"), *dk = kv ? ptr(p, "dkv") : d + qw * es;
+    int64_t live = 0; /* empty segments in between: the host does not count them */
+    while (live < n_segments(c) && c->cu[live + 1] > c->cu[live]) live++;
+    for (int64_t s = live; s < n_segments(c); s++) live = c->cu[s + 1] > c->cu[s] ? 0 : live;
     for (int64_t s = 0; s < n_segments(c); s++)
         max_q = c->cu[s + 1] - c->cu[s] > max_q ? c->cu[s + 1] - c->cu[s] : max_q;
     int64_t ks = kv ? 2 * w : qw + 2 * w;
@@ -437,6 +444,9 @@ static ns_attn_args attn_args(prob *p)
                           .softcap = c->softcap,
                           .window = c->window,
                           .causal = !(c->flag & 1),
+                          .live_seg = live,
+                          .live_len = live ? max_q : 0,
+                          .live_rows = live ? c->cu[live] : 0,
                           .cu_q = ptr(p, "cu"),
                           .kv_start = ptr(p, "kv_start"),
                           .kv_len = ptr(p, "kv_len"),
@@ -473,12 +483,14 @@ static void act_setup(prob *p)
     put(x->p, c->dt, 0, -30), put(x->p, c->dt, 1, 30), put(x->p, c->dt, 2, -120), put(x->p, c->dt, 3, 120);
     in(p, "dy", c->dt, c->T * c->C, 1, NULL);
     out(p, "y", c->dt, c->T * c->C, FWD, 16, "dy");
+    out(p, "y again", c->dt, c->T * c->C, BWD, 16, NULL);
     out(p, "dx", c->dt, c->T * c->C * wide, BWD, 16, NULL);
 }
 static void act_run(prob *p, int backward)
 {
     const cas *c = p->c;
     ns_act_args a = {c->T, c->C, c->dt, (ns_act)c->flag, ptr(p, "x"), ptr(p, "y"), ptr(p, "dy"), ptr(p, "dx")};
+    if (backward) a.y = ptr(p, "y again");
     if (backward)
         p->x.ops->act_bwd(&p->x, &a);
     else
@@ -745,6 +757,7 @@ static void prob_new(prob *p, const cas *c, const ns_ops *ops, ns_threads *pool)
     memset(p->step, 0, sizeof *p->step);
     p->x.step = p->step;
     p->x.backend = case_backend;
+    p->x.any_order = case_any_order;
     c->setup(p);
     int64_t wide = c->C > c->N ? c->C : c->N;
     p->x.work_bytes = ops->work_bytes(&p->x, c->T, c->T + 29, wide, wide, c->V + c->pad, c->nh, c->hd);

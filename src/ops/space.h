@@ -38,6 +38,8 @@ typedef struct ns_plan_totals {
     int64_t n_ops, run_bytes, step_bytes, step_bytes_unshared, total_bytes;
 } ns_plan_totals;
 ns_plan_totals ns_plan_get_totals(const ns_plan *p);
+int ns_plan_get_op(const ns_plan *p, int i, const char **name, int64_t *count, double *flops,
+                   double *bytes); /* the i-th kind of op; 0: no more */
 /* Table "group  bytes  share" and per-op flops as text lines, or as JSON. */
 NS_MUST_USE ns_status ns_plan_table(const ns_plan *p, ns_buf *out, int json, ns_error *err);
 

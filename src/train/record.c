@@ -23,16 +23,19 @@ static ns_status write_run_json(ns_sft *t, const char *config_yaml, int argc, ch
     ns_status st;
     gethostname(host, sizeof host - 1);
     snprintf(path, sizeof path, "%s/run.json", t->train_dir);
-    NS_CHECK(st,
-             ns_buf_printf(
-                 &b, err,
-                 "{\"version\": \"%s\", \"host\": \"%s\", \"level\": \"%s\", \"gpu\": \"%s\", \"blas\": \"%s\", "
-                 "\"threads\": %d, \"seed\": %" PRId64
-                 ", \"deterministic\": true, \"data_hash\": \"%s\", \"param_hash\": \"%s\", \"resumed_at\": %" PRId64
-                 ", \"argv\": [\"ns\", \"sft\"",
-                 NS_VERSION, host, t->engine.ops.name, t->engine.gpu.name, t->engine.gpu.blas,
-                 ns_threads_count(t->engine.pool), t->o->seed, t->rows.hash, t->engine.table.hash, t->state.step),
-             "run.json");
+    NS_CHECK(
+        st,
+        ns_buf_printf(&b, err,
+                      "{\"version\": \"%s\", \"host\": \"%s\", \"level\": \"%s\", \"gpu\": \"%s\", \"blas\": \"%s\", "
+                      "\"threads\": %d, \"seed\": %" PRId64
+                      ", \"deterministic\": %s, \"recomputed_layers\": %d, \"data_hash\": \"%s\", \"param_hash\": "
+                      "\"%s\", \"resumed_at\": %" PRId64 ", \"argv\": [\"ns\", \"sft\"",
+                      NS_VERSION, host, t->engine.ops.name, t->engine.gpu.name, t->engine.gpu.blas,
+                      ns_threads_count(t->engine.pool), t->o->seed,
+                      t->engine.device && t->engine.opt.any_order ? "false" : "true",
+                      t->engine.opt.recompute == NS_RECOMPUTE_FULL ? (int)t->arch.L : t->engine.opt.full_layers,
+                      t->rows.hash, t->engine.table.hash, t->state.step),
+        "run.json");
     for (int i = 0; i < argc; i++) {
         NS_CHECK(st, ns_buf_adds(&b, ", ", err), "run.json");
         NS_CHECK(st, ns_json_write_str(&b, (ns_str){argv[i], strlen(argv[i])}, NS_JSON_UTF8, err), "run.json");

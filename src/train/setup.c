@@ -9,6 +9,7 @@
 #include "arch/part.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "model/gpu_known.h"
 #include "train/sft.h"
 
 /* int: that many; float: fraction (>= 1: all); null or negative: all. */
@@ -142,7 +143,12 @@ static ns_status plan_memory(ns_sft *t, ns_error *err)
                           .pp_size = ns_ranks_pp(&t->ranks),
                           .train = 1,
                           .accelerator = o->accelerator,
-                          .recompute = o->recompute && !strcmp(o->recompute, "full"),
+                          .plan_gpu = o->plan_gpu && strcmp(o->plan_gpu, "null") ? o->plan_gpu : NULL,
+                          .recompute = !o->recompute                   ? NS_RECOMPUTE_NONE
+                                       : !strcmp(o->recompute, "full") ? NS_RECOMPUTE_FULL
+                                       : !strcmp(o->recompute, "null") ? NS_RECOMPUTE_NONE
+                                                                       : NS_RECOMPUTE_SELECTIVE,
+                          .any_order = !o->deterministic,
                           .hidden_dropout = (float)o->hidden_dropout,
                           .ffn_dropout = (float)o->ffn_dropout,
                           .tp_rank = ns_ranks_tp_rank(&t->ranks),
@@ -293,6 +299,9 @@ ns_status ns_sft_report(const ns_sft *t, ns_buf *out, int json, ns_error *err)
     int64_t model = one - t->engine.table.n_elements * 12,
             disk = saves ? kept * model + (o->keep_optimizer + 1) * (one - model) + model : 0;
     uint64_t free_bytes = 0;
+    const int planned = t->engine.opt.plan_gpu != NULL, on_gpu = t->engine.device || planned;
+    const int64_t micro = (o->train.gbs + o->train.mbs - 1) / o->train.mbs;
+    const ns_gpu_guess guess = planned ? ns_gpu_predict(&t->engine, micro) : (ns_gpu_guess){0};
     NS_TRY(ns_disk_free(&free_bytes, t->train_dir, err), "disk");
     const ns_packed *packs = t->packs.packs.n ? &t->packs : NULL;
     double flops = t->engine.step_flops * (double)(packs ? packs->tokens : t->rows.n_ids) /
@@ -307,6 +316,10 @@ ns_status ns_sft_report(const ns_sft *t, ns_buf *out, int json, ns_error *err)
                              t->rows.n, t->rows.n_ids, t->rows.n_targets, t->max_steps, t->steps_per_epoch, saves, disk,
                              t->engine.table.n_elements, t->T_cap, flops),
                "report");
+        if (planned)
+            NS_TRY(ns_buf_printf(out, err, ", \"gpu_used_bytes\": %.0f, \"gpu_step_s\": %.4f", guess.used_bytes,
+                                 guess.step_s),
+                   "report");
         if (ns_ranks_pp(&t->ranks) > 1) NS_TRY(report_stages(t, out, 1, err), "report");
         NS_TRY(ns_buf_adds(out, ", \"memory\": ", err), "report");
         NS_TRY(ns_plan_table(ns_space_plan(t->engine.space), out, 1, err), "report");
@@ -318,8 +331,7 @@ ns_status ns_sft_report(const ns_sft *t, ns_buf *out, int json, ns_error *err)
                          ", %s, %s %s\n",
                          (double)t->engine.table.n_elements / 1e6, t->arch.L, t->arch.C, t->arch.vocab,
                          t->engine.opt.dt == NS_DTYPE_BF16 ? "bf16 (main weights fp32)" : "fp32",
-                         t->engine.device ? "GPU" : "CPU level",
-                         t->engine.device ? t->engine.gpu.name : t->engine.ops.name),
+                         on_gpu ? "GPU" : "CPU level", on_gpu ? t->engine.gpu.name : t->engine.ops.name),
            "report");
     NS_TRY(ns_buf_printf(out, err,
                          "rows       %" PRId64 " (%s%s%s), %" PRId64 " tokens, %" PRId64 " trained tokens (%.1f %%)\n",
@@ -358,6 +370,13 @@ ns_status ns_sft_report(const ns_sft *t, ns_buf *out, int json, ns_error *err)
                              bytes_sent(t, 0) / 1e6),
                "report");
     if (ns_ranks_pp(&t->ranks) > 1 && ns_ranks_first(&t->ranks)) NS_TRY(report_pipeline(t, out, err), "report");
+    if (planned)
+        NS_TRY(ns_buf_printf(out, err,
+                             "predicted  %.1f GB in use on the GPU, %.2f s a step of %" PRId64
+                             " full micro-batches (%.0f tokens/s) with deterministic=false and cuDNN\n",
+                             guess.used_bytes / 1e9, guess.step_s, micro,
+                             (double)t->engine.opt.T_cap * (double)micro / guess.step_s),
+               "report");
     NS_TRY(ns_buf_adds(out, ns_ranks_world(&t->ranks) > 1 ? "memory plan of rank 0\n" : "memory plan\n", err),
            "report");
     NS_TRY(ns_plan_table(ns_space_plan(t->engine.space), out, 0, err), "report");
@@ -379,12 +398,11 @@ ns_status ns_sft_report(const ns_sft *t, ns_buf *out, int json, ns_error *err)
                              "exp_manager.checkpoint_callback_params.save_top_k\n",
                              (double)disk / 1e9, (double)free_bytes / 1e9),
                "report");
-    int64_t available = t->engine.device ? t->engine.gpu.free_bytes : memory_available();
+    int64_t available = on_gpu ? t->engine.gpu.free_bytes : memory_available();
     NS_FAIL_IF(t->engine.total_bytes > available, NS_ERR_CONFIG,
                "the plan needs %.2f GB, %.2f GB are available%s: lower micro_batch_size (now %" PRId64
-               "), or set ++model.activations_checkpoint_granularity=full",
-               (double)t->engine.total_bytes / 1e9, (double)available / 1e9, t->engine.device ? " on the GPU" : "",
-               o->train.mbs);
+               "), or set ++model.activations_checkpoint_granularity=selective (or full)",
+               (double)t->engine.total_bytes / 1e9, (double)available / 1e9, on_gpu ? " on the GPU" : "", o->train.mbs);
     return NS_OK;
 }
 

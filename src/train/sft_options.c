@@ -109,6 +109,14 @@ const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS] = {
      .def = "auto",
      .choices = "auto|cpu|gpu",
      .help = "where to train; auto: a GPU if one opens (NS_ACCELERATOR too), gpu: only there"},
+    {.key = "gpu",
+     .flag = 1,
+     .type = NS_OPT_STRING,
+     .at = AT(plan_gpu),
+     .def = "null",
+     .choices = "null|h200",
+     .flags = NS_OPT_NULLABLE,
+     .help = "ns plan: memory and time on this GPU, which need not be here"},
     {.key = "trainer.precision",
      .type = NS_OPT_STRING,
      .at = AT(precision),
@@ -176,7 +184,9 @@ const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS] = {
      .def = "null",
      .choices = "null|full|selective",
      .flags = NS_OPT_NULLABLE,
-     .help = "full: keep only each layer's input and recompute the rest"},
+     .help =
+         "full: keep only each layer's input and recompute the rest; selective: recompute norms and activations, and "
+         "whole layers only as far as memory demands"},
     {.key = "model.peft.peft_scheme",
      .type = NS_OPT_STRING,
      .at = AT(peft),
@@ -274,7 +284,8 @@ const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS] = {
      .def = "token",
      .choices = "token|micro_batch",
      .help = "divide by the targets of the step, or mean of micro-batch means (original)"},
-    COMPAT("deterministic", "true", "", "reduction orders are always fixed on a CPU"),
+    BOOL("deterministic", deterministic, "true",
+         "the same run gives the same bits; false: attention's gradient on a GPU sums in any order, faster"),
     BOOL("allow_masked_rows", allow_masked, "false",
          "go on whatever the shares of truncated, dropped, target-less and repeated rows"),
     FLT("max_truncated_share", max_truncated_share, "0.1", 0, 1,
@@ -435,9 +446,6 @@ ns_status ns_sft_check(ns_sft_options *o, ns_error *err)
     NS_FAIL_IF(!o->train.drop_last, NS_ERR_CONFIG, "model.data.train_ds.drop_last=False is not possible for training");
     NS_FAIL_IF((o->train.add_sep && o->train.sep_id < 0) || (o->val.add_sep && o->val.sep_id < 0), NS_ERR_CONFIG,
                "add_sep=True: name the separator token's id with ++model.data.train_ds.sep_id=ID");
-    NS_FAIL_IF(
-        o->recompute && !strcmp(o->recompute, "selective"), NS_ERR_UNSUPPORTED,
-        "activations_checkpoint_granularity=selective: attention never stores its scores here; use null or full");
     NS_TRY(check_batches(&o->train, "train_ds", err), "%s", "batch sizes");
     NS_TRY(check_batches(&o->val, "validation_ds", err), "%s", "batch sizes");
     NS_TRY(check_packing(o, err), "%s", "packs");

@@ -33,6 +33,8 @@ typedef struct ns_sft_options {
     const char *restore_from, *resume_from;
     double hidden_dropout, attention_dropout, ffn_dropout;
     const char *recompute;
+    int deterministic;
+    const char *plan_gpu;
     const char *peft;
     ns_sft_data_options train, val;
     int64_t global_examples; /* 0: train.gbs counts */
@@ -67,7 +69,7 @@ typedef struct ns_sft_options {
     double beta1, beta2;
 } ns_sft_options;
 
-enum { NS_SFT_N_OPTIONS = 167 };
+enum { NS_SFT_N_OPTIONS = 168 };
 enum { NS_SFT_DEFAULT_GBS = 512 };
 extern const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS];
 

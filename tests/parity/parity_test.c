@@ -86,12 +86,14 @@ static void free_batch(ns_batch *b)
 
 static const char *accelerator = "cpu"; /* or "gpu" */
 
+/* recompute: ns_recompute; selective with a first layer recomputed whole */
 static void open_engine(ns_engine *e, fixture *f, ns_dtype dt, int train, int recompute, int32_t T_cap, int32_t S_cap)
 {
     ns_error err = NS_ERROR_INIT;
     ns_model_options o = {
         .dt = dt, .T_cap = T_cap, .S_cap = S_cap, .max_len = 96, .n_slots = 1, .train = train, .recompute = recompute};
     if (train) o.accelerator = accelerator;
+    if (recompute == NS_RECOMPUTE_SELECTIVE) o.full_layers = 1;
     assert_ns_ok(ns_engine_plan(e, &f->arch, &o, NULL, 2, &err), &err);
     assert_ns_ok(ns_engine_start(e, &err), &err);
     assert_ns_ok(ns_model_read(f->dir, &e->table, ns_engine_put, e, &err), &err);
@@ -239,7 +241,8 @@ static void run_case(const char *name)
     open_fixture(&f, name);
     logits_match(&f, NS_DTYPE_F32, 5e-6);
     gradients_match(&f, NS_DTYPE_F32, 0, 5e-6, 1e-6);
-    gradients_match(&f, NS_DTYPE_F32, 1, 5e-6, 1e-6);
+    gradients_match(&f, NS_DTYPE_F32, NS_RECOMPUTE_FULL, 5e-6, 1e-6);
+    gradients_match(&f, NS_DTYPE_F32, NS_RECOMPUTE_SELECTIVE, 5e-6, 1e-6);
     logits_match(&f, NS_DTYPE_BF16, 3e-2);
     gradients_match(&f, NS_DTYPE_BF16, 0, 6e-2, 1e-3);
     steps_match(&f);
@@ -277,7 +280,8 @@ static void gpu_matches_transformers(void **state)
         fixture f;
         open_fixture(&f, names[i]);
         gradients_match(&f, NS_DTYPE_F32, 0, 5e-6, 1e-6);
-        gradients_match(&f, NS_DTYPE_F32, 1, 5e-6, 1e-6);
+        gradients_match(&f, NS_DTYPE_F32, NS_RECOMPUTE_FULL, 5e-6, 1e-6);
+        gradients_match(&f, NS_DTYPE_F32, NS_RECOMPUTE_SELECTIVE, 5e-6, 1e-6);
         gradients_match(&f, NS_DTYPE_BF16, 0, 6e-2, 1e-3);
         steps_match(&f);
         close_fixture(&f);

@@ -111,6 +111,10 @@ for layout in 2_2_1_1 2_1_1_2; do
     curve "recompute-$layout" >"$dir/a"
     curve "bf16-$layout" >"$dir/b"
     cmp -s "$dir/a" "$dir/b" || fail "$layout: recomputed activations give another curve"
+    sft "select-$layout" qwen "$1" "$2" "$3" "$4" ++trainer.precision=bf16 ++model.activations_checkpoint_granularity=selective ||
+        fail "selective: $(tail -3 "$dir/select-$layout.log")"
+    curve "select-$layout" >"$dir/a"
+    cmp -s "$dir/a" "$dir/b" || fail "$layout: selectively recomputed activations give another curve"
 done
 echo "ok and in bf16, with recomputed activations too"
 

@@ -29,6 +29,15 @@ static int64_t tiles_work(const ns_exec *x, const ns_cpu_vec *v, int64_t T, int6
     static void level##_norm_bwd(ns_exec *x, const ns_norm_bwd_args *a)                                        \
     {                                                                                                          \
         ns_cpu_norm_bwd(x, a, rows##_norm_bwd);                                                                \
+        if (a->y)                                                                                              \
+            level##_norm_fwd(x, &(ns_norm_args){.T = a->T,                                                     \
+                                                .C = a->C,                                                     \
+                                                .dt = a->dt,                                                   \
+                                                .eps = a->eps,                                                 \
+                                                .plus_one = a->plus_one,                                       \
+                                                .w = a->w,                                                     \
+                                                .x = a->h,                                                     \
+                                                .y = a->y});                                                   \
     }                                                                                                          \
     static void level##_rope(ns_exec *x, const ns_rope_args *a)                                                \
     {                                                                                                          \
@@ -41,6 +50,7 @@ static int64_t tiles_work(const ns_exec *x, const ns_cpu_vec *v, int64_t T, int6
     static void level##_act_bwd(ns_exec *x, const ns_act_args *a)                                              \
     {                                                                                                          \
         ns_cpu_act(x, a, rows##_act_bwd);                                                                      \
+        if (a->y) level##_act_fwd(x, a);                                                                       \
     }                                                                                                          \
     static void level##_add(ns_exec *x, const ns_add_args *a)                                                  \
     {                                                                                                          \

@@ -16,6 +16,7 @@ typedef struct ns_cuda_info {
     char name[96];    /* "NVIDIA H100 80GB HBM3" */
     char plugin[512]; /* path that was opened */
     char blas[64];    /* "cuBLASLt 13.1.0" */
+    char dnn[300];    /* "cuDNN 9.19.0", or why there is none */
     int cc;           /* compute capability, 90 for 9.0 */
     int sms;
     int driver, runtime; /* CUDA versions, 13000 for 13.0 */
@@ -25,22 +26,28 @@ typedef struct ns_cuda_info {
 /* Fills *out with a complete table. Err: NS_ERR_DEVICE; the message names plug-in, driver, architecture or library and what to do. */
 NS_MUST_USE ns_status ns_cuda_open(ns_ops *out, void **device, ns_cuda_info *info, ns_error *err);
 void ns_cuda_close(void **device); /* frees what the device still holds; NULL is fine */
+/* The plug-in's table without a device, to plan with: prepare_bytes and work_bytes (backend NULL) alone may be called. */
+NS_MUST_USE ns_status ns_cuda_sizes(ns_ops *out, ns_error *err);
 int64_t
 ns_cuda_used(void *device); /* bytes in use on the card, as its driver says: ours, the context's, other processes' */
+/* Attention passes in bf16 that cuDNN and our own kernels served; the last reason for the latter. */
+void ns_cuda_served(void *device, int64_t *dnn, int64_t *own, const char **why);
 int ns_cuda_find(char *path, size_t size); /* 1: the plug-in file exists (its path); 0: none beside the program */
 
 /* ---- between the program and the plug-in ---- */
-enum { NS_CUDA_ABI = 1 };
+enum { NS_CUDA_ABI = 2 };
 typedef struct ns_cuda_host { /* what the plug-in may call */
     ns_status (*error_set)(ns_error *err, ns_status code, const char *file, int line, const char *fmt, ...)
         NS_PRINTF(5, 6);
 } ns_cuda_host;
 typedef struct ns_cuda_plugin {
     uint32_t abi, layout; /* NS_CUDA_ABI, ns_cuda_layout(): both must match */
+    const ns_ops *table;  /* for planning: sizes */
     const char *archs;    /* "sm_80 sm_86 ... + PTX 80" */
     ns_status (*open)(const ns_cuda_host *host, ns_ops *out, void **device, ns_cuda_info *info, ns_error *err);
     void (*close)(void *device);
-    int64_t (*used)(void *device);      /* bytes in use on the card, this process and others, as the driver says */
+    int64_t (*used)(void *device); /* bytes in use on the card, this process and others, as the driver says */
+    void (*served)(void *device, int64_t *dnn, int64_t *own, const char **why); /* bf16 attention passes so far */
     void *(*host_alloc)(int64_t bytes); /* memory that host and device see under one address: tests */
     void (*host_free)(void *p);
 } ns_cuda_plugin;

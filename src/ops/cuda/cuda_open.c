@@ -15,13 +15,9 @@ int ns_cuda_find(char *path, size_t size)
     return ns_plugin_find(path, size, "libns_cuda.so", "NS_CUDA_PLUGIN");
 }
 
-ns_status ns_cuda_open(ns_ops *out, void **device, ns_cuda_info *info, ns_error *err)
+static ns_status open_plugin(const ns_cuda_plugin **plugin, char *path, size_t size, ns_error *err)
 {
-    static const ns_cuda_host host = {ns_error_set};
-    char path[PATH_MAX];
-    *device = NULL;
-    memset(info, 0, sizeof *info);
-    int beside = ns_cuda_find(path, sizeof path);
+    int beside = ns_cuda_find(path, size);
     void *lib = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (!lib) {
         const char *why = dlerror();
@@ -40,6 +36,27 @@ ns_status ns_cuda_open(ns_ops *out, void **device, ns_cuda_info *info, ns_error 
         p->abi != NS_CUDA_ABI || p->layout != ns_cuda_layout(), NS_ERR_DEVICE,
         "%s belongs to another version of ns (interface %u/%08x, this program %u/%08x): build both from one source",
         path, (unsigned)p->abi, (unsigned)p->layout, (unsigned)NS_CUDA_ABI, (unsigned)ns_cuda_layout());
+    *plugin = p;
+    return NS_OK;
+}
+
+ns_status ns_cuda_sizes(ns_ops *out, ns_error *err)
+{
+    char path[PATH_MAX];
+    const ns_cuda_plugin *p = NULL;
+    NS_TRY(open_plugin(&p, path, sizeof path, err), "sizes of a GPU's buffers");
+    *out = *p->table;
+    return NS_OK;
+}
+
+ns_status ns_cuda_open(ns_ops *out, void **device, ns_cuda_info *info, ns_error *err)
+{
+    static const ns_cuda_host host = {ns_error_set};
+    char path[PATH_MAX];
+    const ns_cuda_plugin *p = NULL;
+    *device = NULL;
+    memset(info, 0, sizeof *info);
+    NS_TRY(open_plugin(&p, path, sizeof path, err), "GPU");
     snprintf(info->plugin, sizeof info->plugin, "%.*s", (int)sizeof info->plugin - 1, path);
     NS_TRY(p->open(&host, out, device, info, err), "GPU plug-in %s", path);
     opened = p;
@@ -55,6 +72,13 @@ void ns_cuda_close(void **device)
 int64_t ns_cuda_used(void *device)
 {
     return device && opened ? opened->used(device) : 0;
+}
+
+void ns_cuda_served(void *device, int64_t *dnn, int64_t *own, const char **why)
+{
+    *dnn = *own = 0;
+    *why = "";
+    if (device && opened) opened->served(device, dnn, own, why);
 }
 
 const ns_cuda_plugin *ns_cuda_opened(void)

@@ -43,6 +43,12 @@ static void all_cases(const char *prefix)
         print_error("%s on %s: %s\n", cases[i].name, info.name, msg);
         bad++;
     }
+    int64_t dnn, own;
+    const char *why;
+    ns_cuda_served(case_backend, &dnn, &own, &why);
+    if (dnn + own)
+        print_message("bf16 attention: %d passes by %s, %d by our kernels (last: %s)\n", (int)dnn, info.dnn, (int)own,
+                      why);
     leave_device();
     print_message("%d cases on %s, %d bad\n", done, info.name, bad);
     assert_int_equal(bad, 0);
@@ -69,6 +75,18 @@ static void gpu_small_tiles_agree(void **s)
 {
     (void)s;
     with_setting("NS_CUDA_SMALL_TILES", "1", "attn");
+}
+static void gpu_any_order_agrees(void **s)
+{
+    (void)s;
+    case_any_order = 1;
+    all_cases("attn");
+    case_any_order = 0;
+}
+static void gpu_own_attention_agrees(void **s)
+{
+    (void)s;
+    with_setting("NS_CUDA_CUDNN", "0", "attn");
 }
 static void gpu_short_head_chunks_agree(void **s)
 {
@@ -104,6 +122,34 @@ static void gpu_repeats_its_bits(void **state)
     }
     leave_device();
     assert_int_equal(bad, 0);
+}
+
+/* assign_dw: the same values as adding to zeros, whatever was there. */
+static void gpu_assigns_gradients(void **state)
+{
+    (void)state;
+    static prob one, two;
+    ns_ops ops;
+    ns_cuda_info info;
+    use_device(&ops, &info);
+    int i = 0;
+    while (i < N_CASES && strcmp(cases[i].name, "linear.tile.bf16") != 0) i++;
+    assert_true(i < N_CASES && ops.assigns_grads);
+    prob_new(&one, &cases[i], &ops, NULL);
+    prob_new(&two, &cases[i], &ops, NULL);
+    tbuf *a = find(&one, "dw"), *b = find(&two, "dw");
+    memset(a->p, 0, (size_t)a->bytes);
+    memset(b->p, 0x47, (size_t)b->bytes);
+    ns_linear_args x = linear_args(&one), y = linear_args(&two);
+    y.assign_dw = 1;
+    ops.linear_wgrad(&one.x, &x);
+    ops.linear_wgrad(&two.x, &y);
+    settle(&one);
+    settle(&two);
+    for (int64_t k = 0; k < a->n; k++) assert_true(((const float *)a->p)[k] == ((const float *)b->p)[k]);
+    prob_free(&one);
+    prob_free(&two);
+    leave_device();
 }
 
 static void gpu_failure_names_its_op(void **state)
@@ -150,8 +196,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_wrong_plugin_is_named),      cmocka_unit_test(gpu_agrees),
         cmocka_unit_test(gpu_generic_attention_agrees), cmocka_unit_test(gpu_small_tiles_agree),
+        cmocka_unit_test(gpu_any_order_agrees),         cmocka_unit_test(gpu_own_attention_agrees),
         cmocka_unit_test(gpu_short_head_chunks_agree),  cmocka_unit_test(gpu_repeats_its_bits),
-        cmocka_unit_test(gpu_failure_names_its_op),
+        cmocka_unit_test(gpu_assigns_gradients),        cmocka_unit_test(gpu_failure_names_its_op),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -75,7 +75,7 @@ static void norm_bwd(ns_exec *x, const ns_norm_bwd_args *a)
 {
     int64_t n = a->T * a->C, e = es(a->dt);
     RECORD(x, "norm_bwd", 10.0 * (double)n, arr(a->h, n, e), arr(a->rstd, a->T, 4), arr(a->dy, n, e),
-           arr(a->dres, n, e), arr(a->dh, n, e), data(a->w), grad(a->w));
+           arr(a->dres, n, e), arr(a->dh, n, e), arr(a->y, n, e), data(a->w), grad(a->w));
 }
 
 static double gemm_flops(const ns_linear_args *a)
@@ -157,7 +157,7 @@ static void act_fwd(ns_exec *x, const ns_act_args *a)
 static void act_bwd(ns_exec *x, const ns_act_args *a)
 {
     int64_t n = a->T * a->F, e = es(a->dt), wide = a->act == NS_ACT_RELU2 ? 1 : 2;
-    RECORD(x, "act_bwd", 14 * n, arr(a->x, n * wide, e), arr(a->dy, n, e), arr(a->dx, n * wide, e));
+    RECORD(x, "act_bwd", 14 * n, arr(a->x, n * wide, e), arr(a->dy, n, e), arr(a->dx, n * wide, e), arr(a->y, n, e));
 }
 
 static void head(ns_exec *x, const ns_head_args *a)

@@ -115,6 +115,16 @@ void ns_plan_op(ns_plan *p, const char *op, double flops, double bytes)
     p->sums[i].bytes += bytes;
 }
 
+int ns_plan_get_op(const ns_plan *p, int i, const char **name, int64_t *count, double *flops, double *bytes)
+{
+    if (i < 0 || i >= p->n_sums) return 0;
+    *name = p->sums[i].name;
+    *count = p->sums[i].count;
+    *flops = p->sums[i].flops;
+    *bytes = p->sums[i].bytes;
+    return 1;
+}
+
 void ns_plan_touch(ns_plan *p, const void *addr, int64_t bytes)
 {
     uintptr_t a = (uintptr_t)addr;

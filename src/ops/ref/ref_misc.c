@@ -80,7 +80,6 @@ void ns_ref_act_fwd(ns_exec *x, const ns_act_args *a)
 
 void ns_ref_act_bwd(ns_exec *x, const ns_act_args *a)
 {
-    (void)x;
     int64_t F = a->F, wide = a->act == NS_ACT_RELU2 ? F : 2 * F;
     for (int64_t t = 0; t < a->T; t++) {
         for (int64_t f = 0; f < F; f++) {
@@ -91,6 +90,7 @@ void ns_ref_act_bwd(ns_exec *x, const ns_act_args *a)
             if (wide != F) ns_ref_store(a->dx, a->dt, t * wide + F + f, (float)(dy * y));
         }
     }
+    if (a->y) ns_ref_act_fwd(x, a);
 }
 
 /* Counter: (element / 4, token, step, op << 24 | layer); word element % 4 of the answer. */

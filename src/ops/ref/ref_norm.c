@@ -35,7 +35,6 @@ void ns_ref_norm_fwd(ns_exec *x, const ns_norm_args *a)
 /* With n = h*rstd and g = dy*w:  dh = rstd * (g - n * mean(g*n)) + dres,  dw += sum_t dy*n. */
 void ns_ref_norm_bwd(ns_exec *x, const ns_norm_bwd_args *a)
 {
-    (void)x;
     for (int64_t t = 0; t < a->T; t++) {
         int64_t row = t * a->C;
         double dot = 0, rstd = (double)a->rstd[t];
@@ -53,4 +52,13 @@ void ns_ref_norm_bwd(ns_exec *x, const ns_norm_bwd_args *a)
             ns_ref_store(a->dh, a->dt, row + c, (float)d);
         }
     }
+    if (a->y)
+        ns_ref_norm_fwd(x, &(ns_norm_args){.T = a->T,
+                                           .C = a->C,
+                                           .dt = a->dt,
+                                           .eps = a->eps,
+                                           .plus_one = a->plus_one,
+                                           .w = a->w,
+                                           .x = a->h,
+                                           .y = a->y});
 }

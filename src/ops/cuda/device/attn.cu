@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "attn_mma.cuh"
+#include "kernels.h"
 
 void nsk_attn_fwd_32(cudaStream_t, const attn_p &, int), nsk_attn_bwd_32(cudaStream_t, const attn_p &, int);
 void nsk_attn_fwd_64(cudaStream_t, const attn_p &, int), nsk_attn_bwd_64(cudaStream_t, const attn_p &, int);
@@ -218,7 +219,7 @@ static int rows_ok(const void *p, int64_t stride)
 }
 extern "C" int nsk_attn_fast(const nsk_attn *a)
 {
-    return a->bf16 && !a->kv_start && !a->kv_len && a->head_dim % 8 == 0 && a->head_dim <= 256 && a->T < 1 << 30 &&
+    return a->bf16 && !a->kv_start && !a->kv_len && a->head_dim % 8 == 0 && a->head_dim <= 256 && a->T < 1 << 22 &&
            rows_ok(a->q, a->q_stride) && rows_ok(a->k, a->k_stride) && rows_ok(a->v, a->v_stride) && rows_ok(a->out, 0) &&
            rows_ok(a->dout, 0) && rows_ok(a->dq, 0) && rows_ok(a->dk, 0) && rows_ok(a->dv, 0);
 }
@@ -303,4 +304,46 @@ extern "C" void nsk_attn_bwd(nsk_stream s, const nsk_attn *a, int force_generic)
         generic_dq<float><<<g, 128, 0, cs(s)>>>(*a);
         if (k) generic_dkv<float><<<k, 128, 0, cs(s)>>>(*a);
     }
+}
+
+/* ---- beside cuDNN ---- */
+__global__ void cudnn_offsets(int b, int n_seg, const int32_t *cu, int row, int wide, int nh, int32_t *out, int64_t each)
+{
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i > b) return;
+    int at = cu[min(i, n_seg)], next = cu[min(i + 1, n_seg)];
+    if (i < b) out[i] = next - at;
+    out[each + i] = at * row;
+    out[2 * each + i] = at * wide;
+    out[3 * each + i] = at * nh;
+}
+extern "C" void nsk_cudnn_offsets(nsk_stream s, int64_t b, int64_t n_seg, const int32_t *cu, int64_t row, int64_t wide, int64_t nh,
+                                  int32_t *out, int64_t each)
+{
+    cudnn_offsets<<<cdiv(b + 1, 128), 128, 0, cs(s)>>>((int)b, (int)n_seg, cu, (int)row, (int)wide, (int)nh, out, each);
+}
+__global__ void cudnn_lse(int T, int nh, int len, int rows, float *lse, float *theirs, int to)
+{
+    int t = blockIdx.x * 32 + threadIdx.x, h = blockIdx.y * 8 + threadIdx.y;
+    if (t >= T || h >= nh) return;
+    int64_t at = len ? ((int64_t)(t / len) * nh + h) * len + t % len : (int64_t)t * nh + h;
+    if (to && t < rows)
+        theirs[at] = lse[(int64_t)h * T + t];
+    else if (!to)
+        lse[(int64_t)h * T + t] = t < rows ? theirs[at] : 0.0f;
+}
+extern "C" void nsk_cudnn_lse(nsk_stream s, int64_t T, int64_t nh, int64_t len, int64_t rows, float *lse, float *theirs, int to)
+{
+    cudnn_lse<<<dim3(cdiv(T, 32), cdiv(nh, 8)), dim3(32, 8), 0, cs(s)>>>((int)T, (int)nh, (int)len, (int)rows, lse, theirs, to);
+}
+extern "C" void nsk_cudnn_tail(nsk_stream s, const nsk_attn *a, int backward)
+{
+    size_t n = (size_t)(a->T - a->live_rows), hd = (size_t)a->head_dim * 2;
+    struct { void *p; int64_t stride, heads; } all[] = {{a->out, a->n_heads * a->head_dim, a->n_heads},
+                                                        {a->dq, a->q_stride, a->n_heads},
+                                                        {a->dk, a->k_stride, a->n_kv},
+                                                        {a->dv, a->v_stride, a->n_kv}};
+    for (int i = backward ? 1 : 0; i < (backward ? 4 : 1); i++)
+        (void)cudaMemset2DAsync((char *)all[i].p + a->live_rows * all[i].stride * 2, (size_t)all[i].stride * 2, 0,
+                                (size_t)all[i].heads * hd, n, cs(s));
 }

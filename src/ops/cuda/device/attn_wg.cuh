@@ -40,6 +40,29 @@ __device__ __forceinline__ void wg_proxy() /* what cp.async wrote, seen by wgmma
 template <int N> struct wg_ss; /* acc[64,N] (+)= A B^T, both in shared memory, K-major */
 template <int N> struct wg_rs; /* acc[64,N] += A B, A in registers, B in shared memory, MN-major */
 
+template <int N> struct wg_ss0; /* the same, the old acc is not read: products in flight may follow each other */
+template <> struct wg_ss0<64> {
+    static __device__ __forceinline__ void go(float (&d)[8][4], uint64_t a, uint64_t b)
+    {
+#ifdef NS_WGMMA
+        asm volatile("{.reg .pred p;\nsetp.ne.b32 p, 0, 0;\n"
+                     "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, %32, %33, p, 1, 1, 0, 0;}\n"
+                     : "=f"(d[0][0]), "=f"(d[0][1]), "=f"(d[0][2]), "=f"(d[0][3]), "=f"(d[1][0]), "=f"(d[1][1]), "=f"(d[1][2]), "=f"(d[1][3]), "=f"(d[2][0]), "=f"(d[2][1]), "=f"(d[2][2]), "=f"(d[2][3]), "=f"(d[3][0]), "=f"(d[3][1]), "=f"(d[3][2]), "=f"(d[3][3]), "=f"(d[4][0]), "=f"(d[4][1]), "=f"(d[4][2]), "=f"(d[4][3]), "=f"(d[5][0]), "=f"(d[5][1]), "=f"(d[5][2]), "=f"(d[5][3]), "=f"(d[6][0]), "=f"(d[6][1]), "=f"(d[6][2]), "=f"(d[6][3]), "=f"(d[7][0]), "=f"(d[7][1]), "=f"(d[7][2]), "=f"(d[7][3])
+                     : "l"(a), "l"(b));
+#endif
+    }
+};
+template <> struct wg_ss0<128> {
+    static __device__ __forceinline__ void go(float (&d)[16][4], uint64_t a, uint64_t b)
+    {
+#ifdef NS_WGMMA
+        asm volatile("{.reg .pred p;\nsetp.ne.b32 p, 0, 0;\n"
+                     "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, %64, %65, p, 1, 1, 0, 0;}\n"
+                     : "=f"(d[0][0]), "=f"(d[0][1]), "=f"(d[0][2]), "=f"(d[0][3]), "=f"(d[1][0]), "=f"(d[1][1]), "=f"(d[1][2]), "=f"(d[1][3]), "=f"(d[2][0]), "=f"(d[2][1]), "=f"(d[2][2]), "=f"(d[2][3]), "=f"(d[3][0]), "=f"(d[3][1]), "=f"(d[3][2]), "=f"(d[3][3]), "=f"(d[4][0]), "=f"(d[4][1]), "=f"(d[4][2]), "=f"(d[4][3]), "=f"(d[5][0]), "=f"(d[5][1]), "=f"(d[5][2]), "=f"(d[5][3]), "=f"(d[6][0]), "=f"(d[6][1]), "=f"(d[6][2]), "=f"(d[6][3]), "=f"(d[7][0]), "=f"(d[7][1]), "=f"(d[7][2]), "=f"(d[7][3]), "=f"(d[8][0]), "=f"(d[8][1]), "=f"(d[8][2]), "=f"(d[8][3]), "=f"(d[9][0]), "=f"(d[9][1]), "=f"(d[9][2]), "=f"(d[9][3]), "=f"(d[10][0]), "=f"(d[10][1]), "=f"(d[10][2]), "=f"(d[10][3]), "=f"(d[11][0]), "=f"(d[11][1]), "=f"(d[11][2]), "=f"(d[11][3]), "=f"(d[12][0]), "=f"(d[12][1]), "=f"(d[12][2]), "=f"(d[12][3]), "=f"(d[13][0]), "=f"(d[13][1]), "=f"(d[13][2]), "=f"(d[13][3]), "=f"(d[14][0]), "=f"(d[14][1]), "=f"(d[14][2]), "=f"(d[14][3]), "=f"(d[15][0]), "=f"(d[15][1]), "=f"(d[15][2]), "=f"(d[15][3])
+                     : "l"(a), "l"(b));
+#endif
+    }
+};
 template <> struct wg_ss<64> {
     static __device__ __forceinline__ void go(float (&d)[8][4], uint64_t a, uint64_t b, int add)
     {
@@ -89,12 +112,16 @@ template <> struct wg_rs<128> {
 template <int ROWS, int HD, int NT>
 __device__ __forceinline__ void wg_load(char *s, const bf16 *g, int64_t stride, int row0, int T, int hd)
 {
-    enum { CH = HD / 8 };
+    enum { CH = HD / 8, STEP = NT / CH }; /* rows between two chunks of a thread: a multiple of 8, so its swizzle stays */
+    static_assert(STEP % 8 == 0 && ROWS % STEP == 0, "whole swizzle groups");
+    int r = (int)threadIdx.x / CH, c = (int)threadIdx.x % CH, rows = c * 8 < hd ? T - row0 - r : 0;
+    const bf16 *from = g + (int64_t)(row0 + r) * stride + c * 8;
+    char *to = s + (c >> 3) * (ROWS * 128) + r * 128 + (((c & 7) ^ (r & 7)) << 4);
 #pragma unroll
-    for (int i = 0; i < ROWS * CH / NT; i++) {
-        int at = i * NT + (int)threadIdx.x, r = at / CH, c = at % CH;
-        int ok = row0 + r < T && c * 8 < hd;
-        cp16(s + (c >> 3) * (ROWS * 128) + r * 128 + (((c & 7) ^ (r & 7)) << 4), ok ? g + (int64_t)(row0 + r) * stride + c * 8 : g, ok);
+    for (int i = 0; i < ROWS / STEP; i++) {
+        int ok = i * STEP < rows;
+        cp16(to + i * STEP * 128, ok ? from : g, ok);
+        from += STEP * stride;
     }
 }
 
@@ -106,7 +133,7 @@ __device__ __forceinline__ void wg_abt(float (&acc)[N / 8][4], uint32_t a, int a
     for (int k = 0; k < HD; k += 16) {
         uint64_t da = wg_desc(a + (k / 64) * (AROWS * 128) + a_row * 128 + (k % 64) * 2, 16, 1024);
         uint64_t db = wg_desc(b + (k / 64) * (N * 128) + (k % 64) * 2, 16, 1024);
-        wg_ss<N>::go(acc, da, db, k > 0);
+        k ? wg_ss<N>::go(acc, da, db, 1) : wg_ss0<N>::go(acc, da, db);
     }
 }
 

@@ -1,5 +1,5 @@
-/* Hopper attention kernels for head sizes from 65 to 128 (attn_wg.cuh). */
-#include "attn_wg.cuh"
+/* Hopper attention kernels for head sizes from 65 to 128 (attn_wg.cuh, attn_wg_bwd.cuh). */
+#include "attn_wg_bwd.cuh"
 
 /* warpgroups, tile, cap, blocks a multiprocessor */
 void nsk_attn_fwd_wg128(cudaStream_t s, const attn_p &p)
@@ -8,6 +8,6 @@ void nsk_attn_fwd_wg128(cudaStream_t s, const attn_p &p)
 }
 void nsk_attn_bwd_wg128(cudaStream_t s, const attn_p &p)
 {
-    p.softcap > 0 ? wg_dkv<128, 1, 64, 1, 2>(s, p) : wg_dkv<128, 1, 64, 0, 2>(s, p);
-    p.softcap > 0 ? wg_dq<128, 1, 64, 1, 2>(s, p) : wg_dq<128, 1, 64, 0, 2>(s, p);
+    p.softcap > 0 ? wg_dkv<128, 1, 64, 1, 2>(s, p) : wgp_dkv<128, 2>(s, p);
+    p.softcap > 0 ? wg_dq<128, 1, 64, 1, 2>(s, p) : wgp_dq<128, 2>(s, p);
 }

@@ -6,8 +6,6 @@
 #include <cuda_runtime.h>
 #include <stdint.h>
 
-#include "kernels.h"
-
 typedef __nv_bfloat16 bf16;
 
 __device__ __forceinline__ float ld(const float *p, int64_t i) { return p[i]; }
@@ -85,7 +83,7 @@ template <class T> __device__ __forceinline__ T block_sum(T v)
 }
 
 static inline int aligned16(const void *p) { return ((uintptr_t)p & 15) == 0; }
-static inline cudaStream_t cs(nsk_stream s) { return (cudaStream_t)s; }
+static inline cudaStream_t cs(void *s) { return (cudaStream_t)s; }
 static inline unsigned cdiv(int64_t a, int64_t b) { return (unsigned)((a + b - 1) / b); }
 
 #endif

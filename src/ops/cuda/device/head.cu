@@ -4,6 +4,7 @@
  * In place with bf16: element v is read at byte 4v and written at byte 2v of the same row. Trip i reads [i*S, (i+1)*S) into
  * registers, meets the block, then writes; what it overwrites was read at trip i/2, before the meeting. */
 #include "common.cuh"
+#include "kernels.h"
 
 struct run { float top, sum; };
 __device__ __forceinline__ run join(run a, run b)
@@ -99,12 +100,116 @@ __global__ void head_chunk(int64_t V, int64_t ldl, float cap, float *logits, con
     }
 }
 
+/* The same for bf16 runs with rows of whole float4s: four logits a thread and trip, exponentials by ex2 (its error is far below
+ * the rounding of what is written). */
+__device__ __forceinline__ float fast_exp(float x) /* x <= 0 or so */
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x * 1.4426950408889634f));
+    return y;
+}
+__device__ __forceinline__ void capped4(float (&x)[4], float4 q, float cap)
+{
+    x[0] = q.x, x[1] = q.y, x[2] = q.z, x[3] = q.w;
+    if (cap > 0)
+#pragma unroll
+        for (int i = 0; i < 4; i++) x[i] = cap * tanhf(x[i] / cap);
+}
+__global__ void __launch_bounds__(1024) head_chunk4(int64_t V, int64_t ldl, float cap, float *logits, const int32_t *label, const float *weight,
+                                                    const double *weight_sum, float *logp, double *loss, int with_grad)
+{
+    __shared__ run part[32];
+    __shared__ float shared_lse;
+    int64_t t = blockIdx.x;
+    float *z = logits + t * ldl, wt = weight[t];
+    int n = (int)(V / 4), tid = threadIdx.x, step = blockDim.x; /* the last V % 4 are done by one thread each */
+    const float4 *z4 = (const float4 *)z;
+    if (wt == 0) {
+        if (tid == 0) {
+            if (logp) logp[t] = 0;
+            loss[t] = 0;
+        }
+        if (!with_grad) return;
+        for (int k = tid; k < n; k += step) ((uint2 *)z)[k] = make_uint2(0, 0);
+        if (tid < (int)(V % 4)) ((bf16 *)z)[4 * n + tid] = __float2bfloat16_rn(0.0f);
+        return;
+    }
+    run r = {-INFINITY, 0};
+    auto take = [&](const float (&x)[4], int m) {
+        float top = r.top;
+        for (int i = 0; i < m; i++) top = fmaxf(top, x[i]);
+        if (top > r.top) r.sum *= fast_exp(r.top - top), r.top = top; /* r.top -inf: sum is 0 */
+        for (int i = 0; i < m; i++) r.sum += fast_exp(x[i] - top);
+    };
+#pragma unroll 4
+    for (int k = tid; k < n; k += step) {
+        float x[4];
+        capped4(x, z4[k], cap);
+        take(x, 4);
+    }
+    if (tid < (int)(V % 4)) {
+        float v = z[4 * n + tid], x[4];
+        capped4(x, make_float4(v, 0, 0, 0), cap);
+        take(x, 1);
+    }
+    for (int o = 16; o; o >>= 1) {
+        run b = {__shfl_xor_sync(0xffffffffu, r.top, o), __shfl_xor_sync(0xffffffffu, r.sum, o)};
+        r = (tid & 31 & o) ? join(b, r) : join(r, b);
+    }
+    if ((tid & 31) == 0) part[tid >> 5] = r;
+    __syncthreads();
+    if (tid == 0) {
+        r = part[0];
+        for (int i = 1; i < (int)(blockDim.x >> 5); i++) r = join(r, part[i]);
+        double lse = (double)r.top + log((double)r.sum);
+        float x = z[label[t]];
+        if (cap > 0) x = cap * tanhf(x / cap);
+        double ce = lse - (double)x;
+        shared_lse = (float)lse;
+        loss[t] = (double)wt * ce;
+        if (logp) logp[t] = (float)-ce;
+    }
+    __syncthreads();
+    if (!with_grad) return;
+    float lse = shared_lse, scale = (float)((double)wt / *weight_sum);
+    int lab = label[t];
+    float last = tid < (int)(V % 4) ? z[4 * n + tid] : 0; /* before anything is written over it */
+    float4 q = tid < n ? z4[tid] : make_float4(0, 0, 0, 0);
+    for (int k0 = 0; k0 < n; k0 += step) {
+        int k = k0 + tid;
+        float raw[4] = {q.x, q.y, q.z, q.w}, x[4], d[4];
+        if (k + step < n) q = z4[k + step]; /* behind all that this trip writes */
+        capped4(x, make_float4(raw[0], raw[1], raw[2], raw[3]), cap);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            float slope = 1;
+            if (cap > 0) slope = 1 - (x[i] / cap) * (x[i] / cap);
+            d[i] = scale * (fast_exp(x[i] - lse) - (4 * k + i == lab ? 1.0f : 0.0f)) * slope;
+        }
+        __syncthreads();
+        if (k < n) {
+            __nv_bfloat162 a = __floats2bfloat162_rn(d[0], d[1]), b = __floats2bfloat162_rn(d[2], d[3]);
+            ((uint2 *)z)[k] = make_uint2(*(uint32_t *)&a, *(uint32_t *)&b);
+        }
+    }
+    if (tid < (int)(V % 4)) {
+        float x = last, slope = 1;
+        if (cap > 0) {
+            float th = tanhf(x / cap);
+            x = cap * th, slope = 1 - th * th;
+        }
+        ((bf16 *)z)[4 * n + tid] = __float2bfloat16_rn(scale * (fast_exp(x - lse) - (4 * n + tid == lab ? 1.0f : 0.0f)) * slope);
+    }
+}
+
 extern "C" void nsk_head_chunk(nsk_stream s, int b, int64_t n, int64_t V, int64_t ldl, float cap, float *logits,
                                const int32_t *label, const float *weight, const double *weight_sum, float *logp,
                                double *loss, int with_grad)
 {
     if (n <= 0) return;
-    if (b)
+    if (b && ldl % 4 == 0 && aligned16(logits) && V >= 16 && V < 1 << 30)
+        head_chunk4<<<(unsigned)n, 1024, 0, cs(s)>>>(V, ldl, cap, logits, label, weight, weight_sum, logp, loss, with_grad);
+    else if (b)
         head_chunk<1><<<(unsigned)n, 1024, 0, cs(s)>>>(V, ldl, cap, logits, label, weight, weight_sum, logp, loss, with_grad);
     else
         head_chunk<0><<<(unsigned)n, 512, 0, cs(s)>>>(V, ldl, cap, logits, label, weight, weight_sum, logp, loss, with_grad);

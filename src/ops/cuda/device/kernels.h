@@ -1,6 +1,7 @@
 /* Launchers of the CUDA kernels: plain C, device pointers, a stream; no state, no synchronisation. plugin.c calls them.
  * `bf16`: element type of activations, 1 BF16, 0 F32. Weights have their own flag (`wbf16`). Each launcher only enqueues;
- * plugin.c asks cudaGetLastError after every op. Everything is deterministic: no atomics, fixed reduction orders. */
+ * plugin.c asks cudaGetLastError after every op. Everything is deterministic (no atomics, fixed reduction orders) but cuDNN's
+ * attention backward. */
 #ifndef NS_CUDA_KERNELS_H
 #define NS_CUDA_KERNELS_H
 
@@ -20,13 +21,14 @@ void nsk_norm_fwd(nsk_stream s, int bf16, int wbf16, int64_t T, int64_t C, float
                   const void *x, const void *delta, void *h, void *y, float *rstd);
 int64_t nsk_norm_bwd_work(int64_t T, int64_t C);
 void nsk_norm_bwd(nsk_stream s, int bf16, int wbf16, int64_t T, int64_t C, int plus_one, const void *w, float *dw,
-                  const void *h, const float *rstd, const void *dy, const void *dres, void *dh, float *work);
+                  const void *h, const float *rstd, const void *dy, const void *dres, void *dh, void *y, float *work);
 int64_t nsk_bias_grad_work(int64_t N);
 void nsk_bias_grad(nsk_stream s, int bf16, int64_t M, int64_t N, const void *dy, float *grad, float *work);
 void nsk_rope(nsk_stream s, int bf16, int64_t T, int64_t n_heads, int64_t head_dim, int64_t row_stride, int64_t rot_dim,
               const int32_t *position, const float *cos_sin, void *qk, int inverse);
 void nsk_act_fwd(nsk_stream s, int bf16, int act, int64_t T, int64_t F, const void *x, void *y);
-void nsk_act_bwd(nsk_stream s, int bf16, int act, int64_t T, int64_t F, const void *x, const void *dy, void *dx);
+void nsk_act_bwd(nsk_stream s, int bf16, int act, int64_t T, int64_t F, const void *x, const void *dy, void *dx,
+                 void *y);
 void nsk_dropout(nsk_stream s, int bf16, int64_t T, int64_t C, float p, uint32_t op_layer, int64_t token0, uint32_t k0,
                  uint32_t k1, const uint32_t *dropout_step, const void *x, void *y, const uint32_t *token, int64_t c0);
 void nsk_add(nsk_stream s, int bf16, int64_t n, const void *x, const void *delta, void *y);
@@ -40,8 +42,18 @@ void nsk_head_chunk(nsk_stream s, int bf16, int64_t n, int64_t V, int64_t ld, fl
 void nsk_head_loss(nsk_stream s, int64_t T, const double *loss, double *loss_sum);
 
 /* optim.cu; pointers into ns_step are passed one by one, so that this header needs no ns type */
-int64_t nsk_sumsq_work(void);
-void nsk_sumsq(nsk_stream s, int64_t n, const float *g, double *sum, int first, double *work);
+typedef struct
+    nsk_opt { /* one item of the optimiser; the table lies in device memory, nsk_opt_work bytes with what follows it */
+    int64_t n, first_chunk; /* chunks of the items before it */
+    void *w;
+    int16_t *rem;
+    const float *grad;
+    float *m, *v;
+    int32_t bf16, decay, aligned, pad; /* aligned: all to 16 bytes */
+} nsk_opt;
+int64_t nsk_opt_chunks(int64_t n);
+int64_t nsk_opt_work(int64_t n_items);
+void nsk_sumsq(nsk_stream s, const nsk_opt *items, int n_items, int64_t n_chunks, double *sum);
 void nsk_sumsq_end(nsk_stream s, const double *sum, int32_t *nonfinite);
 void nsk_clip(nsk_stream s, const double *sumsq, const float *clip, float *coef);
 typedef struct nsk_adamw_scalars { /* addresses of the fields in device memory */
@@ -49,8 +61,7 @@ typedef struct nsk_adamw_scalars { /* addresses of the fields in device memory *
     const int64_t *t;
     const int32_t *nonfinite;
 } nsk_adamw_scalars;
-void nsk_adamw(nsk_stream s, const nsk_adamw_scalars *sc, int64_t n, int bf16, void *w, int16_t *rem, const float *g,
-               float *m, float *v, int decay);
+void nsk_adamw(nsk_stream s, const nsk_adamw_scalars *sc, const nsk_opt *items, int n_items, int64_t n_chunks);
 
 int nsk_probe(void); /* 0, or the cudaError_t that using a kernel gives */
 
@@ -67,12 +78,28 @@ typedef struct nsk_attn {
     float *lse;
     const void *dout;
     void *dq, *dk, *dv;
-    void *work; /* nsk_attn_work bytes */
+    void *work;
+    int64_t work_bytes;                    /* nsk_attn_work, or more for cuDNN */
+    int64_t live_seg, live_len, live_rows; /* of ns_attn_args */
 } nsk_attn;
 int64_t nsk_attn_work(int64_t T, int64_t n_heads);
 int nsk_attn_fast(const nsk_attn *a); /* 1: the tensor-core kernels serve this call */
 void nsk_attn_fwd(nsk_stream s, const nsk_attn *a, int force_generic);
 void nsk_attn_bwd(nsk_stream s, const nsk_attn *a, int force_generic);
+
+/* attn_cudnn.cpp. run: 1 enqueued, 0 not served (*why; the own kernels do it), -1 failed. */
+typedef struct nsk_cudnn nsk_cudnn;
+nsk_cudnn *nsk_cudnn_open(const char **why);
+void nsk_cudnn_close(nsk_cudnn *c);
+int nsk_cudnn_version(const nsk_cudnn *c); /* 91900; 0: none */
+int64_t nsk_cudnn_work(int64_t T, int64_t n_heads, int64_t head_dim);
+int nsk_cudnn_run(nsk_cudnn *c, nsk_stream s, const nsk_attn *a, int backward, const char **why);
+/* attn.cu, for it: lengths and offsets of b segments (beyond n_seg: empty) in four arrays of `each` ints; lse between [nh,T]
+ * and cuDNN's [b,nh,len] (len 0: [T,nh]); zeros for the rows behind the live ones */
+void nsk_cudnn_offsets(nsk_stream s, int64_t b, int64_t n_seg, const int32_t *cu, int64_t row, int64_t wide, int64_t nh,
+                       int32_t *out, int64_t each);
+void nsk_cudnn_lse(nsk_stream s, int64_t T, int64_t nh, int64_t len, int64_t rows, float *lse, float *theirs, int to);
+void nsk_cudnn_tail(nsk_stream s, const nsk_attn *a, int backward);
 
 #ifdef __cplusplus
 }

@@ -3,7 +3,8 @@
  * failure names its op). Memory of ops is the caller's; this file owns a workspace for cuBLASLt and pinned copy buffers.
  *
  * Determinism: the algorithm of a product follows from its shape and alignment by cuBLASLt's heuristic (first answer, no
- * timing, no in-place split-K), is kept for the run, and is the same in every run on the same GPU and library. */
+ * timing, no in-place split-K), is kept for the run, and is the same in every run on the same GPU and library. Where bits may
+ * differ from run to run (ns_exec.any_order), the fastest of the heuristic's answers is found at a product's first use. */
 #include <cublasLt.h>
 #include <cuda_runtime.h>
 #include <dlfcn.h>
@@ -15,7 +16,7 @@
 #include "ops/cuda/device/kernels.h"
 
 #define BLAS_WORK ((int64_t)64 << 20) /* what cuBLASLt's best Hopper algorithms ask for at most: 32 MiB; a margin */
-enum { N_SLOTS = 16, SLOT_BYTES = 2 << 20, N_PRODUCTS = 8192 };
+enum { N_SLOTS = 16, SLOT_BYTES = 2 << 20, N_PRODUCTS = 8192, N_TRIED = 8 };
 
 /* ---- cuBLASLt, by name ---- */
 #define BLAS_NAMES(X)                       \
@@ -49,7 +50,11 @@ typedef struct product {
     cublasLtMatrixLayout_t a, b, c;
     cublasLtMatmulAlgo_t algo;
     size_t work;
+    int tuned;
 } product;
+/* The heuristic's answers to the last product made. */
+static cublasLtMatmulHeuristicResult_t found[N_TRIED];
+static int n_found;
 
 typedef struct device {
     const ns_cuda_host *host;
@@ -59,7 +64,10 @@ typedef struct device {
     char *slot[N_SLOTS];
     cudaEvent_t done[N_SLOTS];
     int next_slot, sync, generic_attention, n_products;
-    int64_t head_rows; /* forced rows of a head chunk; 0: by memory */
+    int64_t head_rows;            /* forced rows of a head chunk; 0: by memory */
+    nsk_cudnn *dnn;               /* NULL: not there, or not wanted */
+    int64_t dnn_calls, own_calls; /* attention passes of bf16 served by each */
+    char dnn_why[256];            /* the last reason for not using cuDNN */
     product *products;
 } device;
 
@@ -110,8 +118,6 @@ static const char *make_product(device *d, product *e)
     const product_key *k = &e->key;
     cublasOperation_t ta = k->ta ? CUBLAS_OP_T : CUBLAS_OP_N, tb = k->tb ? CUBLAS_OP_T : CUBLAS_OP_N;
     cublasLtMatmulPreference_t pref = NULL;
-    cublasLtMatmulHeuristicResult_t found;
-    int n = 0;
     uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE; /* split sums stay f32, and in order */
     uint32_t align[3] = {(uint32_t)k->align_a, (uint32_t)k->align_b, (uint32_t)k->align_c};
     uint64_t work = (uint64_t)BLAS_WORK;
@@ -142,11 +148,11 @@ static const char *make_product(device *d, product *e)
 #undef PREF
     if (!ok) return "cuBLASLt: a setting was refused";
     cublasStatus_t st =
-        blas.cublasLtMatmulAlgoGetHeuristic(d->lt, e->desc, e->a, e->b, e->c, e->c, pref, 1, &found, &n);
+        blas.cublasLtMatmulAlgoGetHeuristic(d->lt, e->desc, e->a, e->b, e->c, e->c, pref, N_TRIED, found, &n_found);
     blas.cublasLtMatmulPreferenceDestroy(pref);
-    if (st != CUBLAS_STATUS_SUCCESS || n < 1) return "cuBLASLt has no algorithm for this product";
-    e->algo = found.algo;
-    e->work = found.workspaceSize;
+    if (st != CUBLAS_STATUS_SUCCESS || n_found < 1) return "cuBLASLt has no algorithm for this product";
+    e->algo = found[0].algo;
+    e->work = found[0].workspaceSize;
     return NULL;
 }
 
@@ -183,6 +189,40 @@ static product *find_product(device *d, const product_key *key, const char **why
     e->used = 1;
     d->n_products++;
     return e;
+}
+
+/* Keeps the fastest of the answers: best of three rounds over all, against drifting clocks. The product is repeated on its own
+ * operands; where it adds, next to nothing is added (1e-38 of it). Waits for the device: once for a shape. */
+static void tune(device *d, product *e, const void *A, const void *B, void *C)
+{
+    float alpha = e->key.add ? 1e-38f : 1, beta = e->key.add ? 1 : 0, best[N_TRIED], ms;
+    cudaEvent_t begin, end;
+    int n = n_found, pick = 0;
+    e->tuned = 1;
+    if (2.0 * (double)e->key.m * (double)e->key.n * (double)e->key.k < 2e10 || n < 2) return;
+    if (cudaEventCreate(&begin) != cudaSuccess || cudaEventCreate(&end) != cudaSuccess) return;
+    for (int i = 0; i < n; i++) best[i] = 1e30f;
+    for (int round = 0; round < 4; round++)
+        for (int i = 0; i < n; i++) {
+            cublasStatus_t st = CUBLAS_STATUS_SUCCESS;
+            (void)cudaEventRecord(begin, d->stream);
+            for (int k = 0; k < (round ? 3 : 1) && st == CUBLAS_STATUS_SUCCESS; k++)
+                st = blas.cublasLtMatmul(d->lt, e->desc, &alpha, A, e->a, B, e->b, &beta, C, e->c, C, e->c,
+                                         &found[i].algo, d->blas_work, found[i].workspaceSize, d->stream);
+            (void)cudaEventRecord(end, d->stream);
+            if (cudaEventSynchronize(end) != cudaSuccess || st != CUBLAS_STATUS_SUCCESS) continue;
+            if (round && cudaEventElapsedTime(&ms, begin, end) == cudaSuccess && ms < best[i]) best[i] = ms;
+        }
+    for (int i = 1; i < n; i++)
+        if (best[i] < best[pick] && best[i] < 0.99f * best[0]) pick = i;
+    if (getenv("NS_CUDA_SHOW_TUNING"))
+        fprintf(stderr, "product m %lld n %lld k %lld ta %d tb %d add %d: answer %d of %d, %.4f ms instead of %.4f\n",
+                (long long)e->key.m, (long long)e->key.n, (long long)e->key.k, e->key.ta, e->key.tb, e->key.add, pick,
+                n, (double)best[pick] / 3, (double)best[0] / 3);
+    e->algo = found[pick].algo;
+    e->work = found[pick].workspaceSize;
+    (void)cudaEventDestroy(begin);
+    (void)cudaEventDestroy(end);
 }
 
 static cudaDataType_t cuda_type(ns_dtype t)
@@ -222,6 +262,8 @@ static void gemm(ns_exec *x, const char *op, int ta, int tb, int64_t m, int64_t 
     }
     float alpha = 1, beta = add ? 1 : 0;
     if (bias) set_desc(e, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias);
+    if (x->any_order && !e->tuned && n_found > 0) tune(d, e, A, B, C);
+    n_found = 0; /* belongs to the product just made */
     cublasStatus_t st = blas.cublasLtMatmul(d->lt, e->desc, &alpha, A, e->a, B, e->b, &beta, C, e->c, C, e->c, &e->algo,
                                             d->blas_work, e->work, d->stream);
     if (st != CUBLAS_STATUS_SUCCESS) {
@@ -255,7 +297,7 @@ static void linear_wgrad(ns_exec *x, const ns_linear_args *a)
 {
     if (a->w->grad)
         gemm(x, "linear_wgrad", 0, 1, a->K, a->N, a->M, a->dt, a->x, a->K, a->dy, a->N, NS_DTYPE_F32, a->w->grad, a->K,
-             1, NULL);
+             !a->assign_dw, NULL);
     if (!a->b || !a->b->grad || !need_work(x, nsk_bias_grad_work(a->N), "linear_wgrad")) return;
     nsk_bias_grad(stream(x), a->dt == NS_DTYPE_BF16, a->M, a->N, a->dy, a->b->grad, x->work);
     check(x, "bias gradient", a->M, a->N, 0);
@@ -288,6 +330,8 @@ static void head(ns_exec *x, const ns_head_args *a)
     int64_t per = head_rows(d, a->T, a->w->rows), stride = logit_stride(a->V), es = a->dt == NS_DTYPE_BF16 ? 2 : 4;
     double *loss = x->work;
     float *z = (float *)((char *)x->work + (a->T * 8 + 63) / 64 * 64);
+    if (a->dx && a->assign_dw && a->w->grad && a->w->rows > a->V) /* padding rows have no gradient */
+        (void)cudaMemsetAsync(a->w->grad + a->V * a->C, 0, (size_t)((a->w->rows - a->V) * a->C) * 4, d->stream);
     for (int64_t t = 0; t < a->T; t += per) {
         int64_t n = a->T - t < per ? a->T - t : per, ld = a->dt == NS_DTYPE_BF16 ? 2 * stride : stride;
         const char *in = (const char *)a->x + t * a->C * es;
@@ -299,7 +343,8 @@ static void head(ns_exec *x, const ns_head_args *a)
         gemm(x, "head dx", 0, 0, a->C, n, a->V, a->dt, a->w->data, a->C, z, ld, a->dt, (char *)a->dx + t * a->C * es,
              a->C, 0, NULL);
         if (a->w->grad)
-            gemm(x, "head dw", 0, 1, a->C, a->V, n, a->dt, in, a->C, z, ld, NS_DTYPE_F32, a->w->grad, a->C, 1, NULL);
+            gemm(x, "head dw", 0, 1, a->C, a->V, n, a->dt, in, a->C, z, ld, NS_DTYPE_F32, a->w->grad, a->C,
+                 t > 0 || !a->assign_dw, NULL);
     }
     nsk_head_loss(d->stream, a->T, loss, &x->step->loss_sum);
     check(x, "head loss", a->T, a->V, a->C);
@@ -330,7 +375,7 @@ static void norm_bwd(ns_exec *x, const ns_norm_bwd_args *a)
 {
     if (a->w->grad && !need_work(x, nsk_norm_bwd_work(a->T, a->C), "norm_bwd")) return;
     nsk_norm_bwd(stream(x), is_bf16(a->dt), is_bf16(a->w->dt), a->T, a->C, a->plus_one, a->w->data, a->w->grad, a->h,
-                 a->rstd, a->dy, a->dres, a->dh, x->work);
+                 a->rstd, a->dy, a->dres, a->dh, a->y, x->work);
     check(x, "norm_bwd", a->T, a->C, 0);
 }
 static void rope(ns_exec *x, const ns_rope_args *a)
@@ -346,7 +391,7 @@ static void act_fwd(ns_exec *x, const ns_act_args *a)
 }
 static void act_bwd(ns_exec *x, const ns_act_args *a)
 {
-    nsk_act_bwd(stream(x), is_bf16(a->dt), (int)a->act, a->T, a->F, a->x, a->dy, a->dx);
+    nsk_act_bwd(stream(x), is_bf16(a->dt), (int)a->act, a->T, a->F, a->x, a->dy, a->dx, a->y);
     check(x, "act_bwd", a->T, a->F, 0);
 }
 static void dropout(ns_exec *x, const ns_dropout_args *a)
@@ -374,10 +419,26 @@ static void zero(ns_exec *x, const ns_fill_args *a)
 /* ---- attention ---- */
 static nsk_attn attn_of(ns_exec *x, const ns_attn_args *a)
 {
-    return (nsk_attn){a->T,           a->n_seg,  a->max_q, a->max_kv,  a->n_heads,  a->n_kv,     a->head_dim,
-                      is_bf16(a->dt), a->causal, a->scale, a->softcap, a->window,   a->cu_q,     a->kv_start,
-                      a->kv_len,      a->q,      a->k,     a->v,       a->q_stride, a->k_stride, a->v_stride,
-                      a->out,         a->lse,    a->dout,  a->dq,      a->dk,       a->dv,       x->work};
+    return (nsk_attn){a->T,           a->n_seg,    a->max_q,    a->max_kv,   a->n_heads,  a->n_kv,     a->head_dim,
+                      is_bf16(a->dt), a->causal,   a->scale,    a->softcap,  a->window,   a->cu_q,     a->kv_start,
+                      a->kv_len,      a->q,        a->k,        a->v,        a->q_stride, a->k_stride, a->v_stride,
+                      a->out,         a->lse,      a->dout,     a->dq,       a->dk,       a->dv,       x->work,
+                      x->work_bytes,  a->live_seg, a->live_len, a->live_rows};
+}
+/* cuDNN where it serves the call and the order of its sums may be used: its forward has none that vary. */
+static int by_cudnn(ns_exec *x, const nsk_attn *p, int backward, const char *op)
+{
+    device *d = dev_of(x);
+    const char *why = "no cuDNN";
+    if (!p->bf16 || d->generic_attention) return 0;
+    int done = d->dnn && (!backward || x->any_order) ? nsk_cudnn_run(d->dnn, d->stream, p, backward, &why) : 0;
+    if (done < 0) fail(x, op, why, p->T, p->n_heads, p->head_dim);
+    if (done == 0) snprintf(d->dnn_why, sizeof d->dnn_why, "%s", why);
+    if (done)
+        d->dnn_calls++;
+    else
+        d->own_calls++;
+    return done != 0;
 }
 static int attn_ok(ns_exec *x, const ns_attn_args *a, const char *op)
 {
@@ -389,23 +450,42 @@ static void attn_fwd(ns_exec *x, const ns_attn_args *a)
 {
     if (!attn_ok(x, a, "attn_fwd")) return;
     nsk_attn p = attn_of(x, a);
-    nsk_attn_fwd(stream(x), &p, dev_of(x)->generic_attention);
+    if (!by_cudnn(x, &p, 0, "attn_fwd")) nsk_attn_fwd(stream(x), &p, dev_of(x)->generic_attention);
     check(x, "attn_fwd", a->T, a->n_heads, a->head_dim);
 }
 static void attn_bwd(ns_exec *x, const ns_attn_args *a)
 {
     if (!attn_ok(x, a, "attn_bwd")) return;
     nsk_attn p = attn_of(x, a);
-    nsk_attn_bwd(stream(x), &p, dev_of(x)->generic_attention);
+    if (!by_cudnn(x, &p, 1, "attn_bwd")) nsk_attn_bwd(stream(x), &p, dev_of(x)->generic_attention);
     check(x, "attn_bwd", a->T, a->n_heads, a->head_dim);
 }
 
 /* ---- optimiser ---- */
+static void upload(ns_exec *x, void *dst, const void *src, int64_t bytes);
+enum { MAX_ITEMS = 16384 };
+/* The table of items, in front of the work buffer; -1: it does not fit. */
+static int64_t put_items(ns_exec *x, const ns_opt_args *a, const char *op)
+{
+    nsk_opt part[64];
+    int64_t chunks = 0;
+    if (!need_work(x, nsk_opt_work(a->n_items), op)) return -1;
+    for (int64_t i = 0; i < a->n_items; i++) {
+        const ns_opt_item *o = &a->items[i];
+        int aligned =
+            ((uintptr_t)o->w | (uintptr_t)o->rem | (uintptr_t)o->grad | (uintptr_t)o->m | (uintptr_t)o->v) % 16 == 0;
+        part[i % 64] = (nsk_opt){o->n, chunks, o->w, o->rem, o->grad, o->m, o->v, is_bf16(o->dt), o->decay, aligned, 0};
+        chunks += nsk_opt_chunks(o->n);
+        if (i % 64 == 63 || i + 1 == a->n_items)
+            upload(x, (nsk_opt *)x->work + i / 64 * 64, part, (i % 64 + 1) * (int64_t)sizeof *part);
+    }
+    return chunks;
+}
 static void grad_sumsq(ns_exec *x, const ns_opt_args *a)
 {
-    if (!need_work(x, nsk_sumsq_work(), "grad_sumsq")) return;
-    for (int64_t i = 0; i < a->n_items; i++)
-        nsk_sumsq(stream(x), a->items[i].n, a->items[i].grad, &x->step->grad_sumsq, i == 0, x->work);
+    int64_t chunks = put_items(x, a, "grad_sumsq");
+    if (chunks < 0) return;
+    nsk_sumsq(stream(x), x->work, (int)a->n_items, chunks, &x->step->grad_sumsq);
     nsk_sumsq_end(stream(x), &x->step->grad_sumsq, &x->step->nonfinite);
     check(x, "grad_sumsq", a->n_items, 0, 0);
 }
@@ -420,10 +500,9 @@ static void adamw(ns_exec *x, const ns_opt_args *a)
     ns_step *s = x->step;
     nsk_adamw_scalars sc = {&s->lr,           &s->beta1,     &s->beta2, &s->eps,
                             &s->weight_decay, &s->clip_coef, &s->t,     &s->nonfinite};
-    for (int64_t i = 0; i < a->n_items; i++) {
-        const ns_opt_item *o = &a->items[i];
-        nsk_adamw(stream(x), &sc, o->n, is_bf16(o->dt), o->w, o->rem, o->grad, o->m, o->v, o->decay);
-    }
+    int64_t chunks = put_items(x, a, "adamw");
+    if (chunks < 0) return;
+    nsk_adamw(stream(x), &sc, x->work, (int)a->n_items, chunks);
     check(x, "adamw", a->n_items, 0, 0);
 }
 
@@ -445,11 +524,13 @@ static int64_t work_bytes(const ns_exec *x, int64_t T, int64_t max_len, int64_t 
                           int64_t n_heads, int64_t head_dim)
 {
     (void)max_len;
+    const device *d = x->backend;
     int64_t wide = most(most(C, 2 * F), 3 * n_heads * head_dim), w = head_work(x->backend, T, V);
     w = most(w, nsk_norm_bwd_work(T, C));
     w = most(w, nsk_bias_grad_work(wide));
     w = most(w, nsk_attn_work(T, n_heads));
-    return (most(w, nsk_sumsq_work()) + 255) / 256 * 256;
+    if (!d || d->dnn) w = most(w, nsk_cudnn_work(T, n_heads, x->any_order ? head_dim : 0));
+    return (most(w, nsk_opt_work(MAX_ITEMS)) + 255) / 256 * 256;
 }
 
 /* ---- memory ---- */
@@ -551,6 +632,7 @@ static void close_device(void *p)
         if (d->done[i]) (void)cudaEventDestroy(d->done[i]);
         if (d->slot[i]) (void)cudaFreeHost(d->slot[i]);
     }
+    nsk_cudnn_close(d->dnn);
     if (d->blas_work) (void)cudaFree(d->blas_work);
     if (d->lt) blas.cublasLtDestroy(d->lt);
     if (d->stream) (void)cudaStreamDestroy(d->stream);
@@ -559,6 +641,7 @@ static void close_device(void *p)
 
 static const ns_ops table = {
     .name = "cuda",
+    .assigns_grads = 1,
     .embed_fwd = embed_fwd,
     .embed_bwd = embed_bwd,
     .norm_fwd = norm_fwd,
@@ -642,7 +725,7 @@ static ns_status open_device(const ns_cuda_host *h, ns_ops *out, void **result, 
         free(d);
         return h->error_set(err, NS_ERR_MEMORY, __FILE__, __LINE__, "out of memory opening the GPU");
     }
-    const char *v;
+    const char *v, *why = "";
     d->host = h;
     d->sync = (v = getenv("NS_CUDA_SYNC")) && *v == '1';
     d->generic_attention = (v = getenv("NS_CUDA_GENERIC_ATTENTION")) && *v == '1';
@@ -659,6 +742,12 @@ static ns_status open_device(const ns_cuda_host *h, ns_ops *out, void **result, 
         return h->error_set(err, NS_ERR_DEVICE, __FILE__, __LINE__, "%s: %s (cuBLASLt status %d)", info->name,
                             cudaGetErrorString(e), (int)bs);
     }
+    if (!(v = getenv("NS_CUDA_CUDNN")) || *v != '0') d->dnn = nsk_cudnn_open(&why);
+    int dv = nsk_cudnn_version(d->dnn);
+    if (d->dnn)
+        snprintf(info->dnn, sizeof info->dnn, "cuDNN %d.%d.%d", dv / 10000, dv / 100 % 100, dv % 100);
+    else
+        snprintf(info->dnn, sizeof info->dnn, "no cuDNN: %s", v && *v == '0' ? "NS_CUDA_CUDNN=0" : why);
     *out = table;
     *result = d;
     return NS_OK;
@@ -669,6 +758,15 @@ static int64_t used(void *p)
     size_t free_b = 0, total = 0;
     (void)p;
     return cudaMemGetInfo(&free_b, &total) == cudaSuccess ? (int64_t)(total - free_b) : 0;
+}
+
+/* What served attention, for bench and doctor. */
+static void served(void *p, int64_t *dnn, int64_t *own, const char **why)
+{
+    const device *d = p;
+    *dnn = d->dnn_calls;
+    *own = d->own_calls;
+    *why = d->dnn_why;
 }
 
 static void *host_alloc(int64_t bytes)
@@ -689,7 +787,8 @@ static void host_free(void *p)
 
 __attribute__((visibility("default"))) const ns_cuda_plugin *ns_cuda_plugin_get(void)
 {
-    static ns_cuda_plugin p = {NS_CUDA_ABI, 0, NS_CUDA_ARCHS, open_device, close_device, used, host_alloc, host_free};
+    static ns_cuda_plugin p = {NS_CUDA_ABI,  0,    &table, NS_CUDA_ARCHS, open_device,
+                               close_device, used, served, host_alloc,    host_free};
     p.layout = ns_cuda_layout();
     return &p;
 }

@@ -1,6 +1,7 @@
 /* Memory-bound row kernels: embedding, RMSNorm, bias gradient, rotary embedding, activations, dropout, add, scatter.
  * Each has a vector form (8 elements a thread, when rows are aligned) and a scalar form: same arithmetic, same rounding. */
 #include "common.cuh"
+#include "kernels.h"
 
 /* ---- embedding ---- */
 template <class E, class W> __global__ void embed_fwd(int64_t C, const int32_t *ids, const W *table, E *x)
@@ -74,13 +75,14 @@ template <class E> struct acc_of { typedef double type; };
 template <> struct acc_of<bf16> { typedef float type; };
 
 template <class E, class W, int V>
-__global__ void norm_fwd(int64_t C, float eps, int plus_one, const W *w, const E *x, const E *delta, E *h, E *y, float *rstd)
+__global__ void norm_fwd(int64_t C, float eps, int plus_one, const W *w, const E *x, const E *delta, E *h, E *y, float *rstd,
+                         int given)
 {
     typedef typename acc_of<E>::type A;
     int64_t row = (int64_t)blockIdx.x * C;
     const E *in = delta ? h : x;
     A ss = 0;
-    for (int64_t c = (int64_t)threadIdx.x * V; c < C; c += (int64_t)blockDim.x * V) {
+    for (int64_t c = (int64_t)threadIdx.x * V; c < C && !given; c += (int64_t)blockDim.x * V) {
         float a[V];
         load<V>(a, x + row + c);
         if (delta) {
@@ -94,9 +96,14 @@ __global__ void norm_fwd(int64_t C, float eps, int plus_one, const W *w, const E
 #pragma unroll
         for (int i = 0; i < V; i++) ss += (A)a[i] * (A)a[i];
     }
-    ss = block_sum(ss);
-    float r = (float)(1.0 / sqrt((double)ss / (double)C + (double)eps));
-    if (rstd && threadIdx.x == 0) rstd[blockIdx.x] = r;
+    float r = 0;
+    if (given) { /* the norm again, for the backward pass */
+        r = rstd[blockIdx.x];
+    } else {
+        ss = block_sum(ss);
+        r = (float)(1.0 / sqrt((double)ss / (double)C + (double)eps));
+        if (rstd && threadIdx.x == 0) rstd[blockIdx.x] = r;
+    }
     for (int64_t c = (int64_t)threadIdx.x * V; c < C; c += (int64_t)blockDim.x * V) {
         float a[V], g[V];
         load<V>(a, in + row + c);
@@ -113,14 +120,14 @@ __global__ void norm_fwd(int64_t C, float eps, int plus_one, const W *w, const E
 
 template <class E, class W>
 static void norm_fwd_go(nsk_stream s, int64_t T, int64_t C, float eps, int p1, const void *w, const void *x, const void *d,
-                        void *h, void *y, float *rstd)
+                        void *h, void *y, float *rstd, int given = 0)
 {
     int vec = C % 8 == 0 && aligned16(w) && aligned16(x) && aligned16(d) && aligned16(h) && aligned16(y);
     unsigned th = C / (vec ? 8 : 1) >= 512 ? 512 : C / (vec ? 8 : 1) > 128 ? 256 : 128;
     if (vec)
-        norm_fwd<E, W, 8><<<(unsigned)T, th, 0, cs(s)>>>(C, eps, p1, (const W *)w, (const E *)x, (const E *)d, (E *)h, (E *)y, rstd);
+        norm_fwd<E, W, 8><<<(unsigned)T, th, 0, cs(s)>>>(C, eps, p1, (const W *)w, (const E *)x, (const E *)d, (E *)h, (E *)y, rstd, given);
     else
-        norm_fwd<E, W, 1><<<(unsigned)T, th, 0, cs(s)>>>(C, eps, p1, (const W *)w, (const E *)x, (const E *)d, (E *)h, (E *)y, rstd);
+        norm_fwd<E, W, 1><<<(unsigned)T, th, 0, cs(s)>>>(C, eps, p1, (const W *)w, (const E *)x, (const E *)d, (E *)h, (E *)y, rstd, given);
 }
 
 extern "C" void nsk_norm_fwd(nsk_stream s, int b, int wb, int64_t T, int64_t C, float eps, int p1, const void *w,
@@ -187,6 +194,77 @@ __global__ void norm_bwd(int64_t T, int64_t C, int plus_one, const W *w, int wan
             for (int i = 0; i < V; i++) part[blockIdx.x * C + c + i] = dw[c + i];
 }
 
+/* The same for bf16 rows of at most 8192: a thread owns 8 columns and holds their weights and sums; the next row is on its way
+ * while the block adds up this one. y: the norm's output again, rounded as norm_fwd rounds it, or NULL. */
+__device__ __forceinline__ void unpack8(float (&d)[8], uint4 u)
+{
+    uint32_t w[4] = {u.x, u.y, u.z, u.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++) d[2 * i] = __uint_as_float(w[i] << 16), d[2 * i + 1] = __uint_as_float(w[i] & 0xffff0000u);
+}
+template <class W>
+__global__ void __launch_bounds__(1024) norm_bwd_rows(int T, int C, int plus_one, const W *w, int want_dw, const bf16 *h, const float *rstd,
+                                                      const bf16 *dy, const bf16 *dres, bf16 *dh, bf16 *y, float *part)
+{
+    __shared__ float sums[2][32];
+    int c = (int)threadIdx.x * 8, mine = c < C, lane = threadIdx.x & 31, warp = threadIdx.x >> 5, n_warps = blockDim.x >> 5;
+    float k[8] = {0}, dw[8] = {0};
+    if (mine) load<8>(k, w + c);
+#pragma unroll
+    for (int i = 0; i < 8; i++) k[i] = plus_one ? k[i] + 1.0f : k[i];
+    uint4 a4 = {0, 0, 0, 0}, g4 = a4, d4 = a4;
+    float r = 0;
+    auto fetch = [&](int t) {
+        if (t >= T) return;
+        int64_t at = (int64_t)t * C + c;
+        r = rstd[t];
+        if (!mine) return;
+        a4 = *(const uint4 *)(h + at);
+        g4 = *(const uint4 *)(dy + at);
+        if (dres) d4 = *(const uint4 *)(dres + at);
+    };
+    fetch(blockIdx.x);
+    for (int t = blockIdx.x, odd = 0; t < T; t += gridDim.x, odd ^= 1) {
+        float a[8], g[8], d[8], rr = r, dot = 0;
+        unpack8(a, a4);
+        unpack8(g, g4);
+        unpack8(d, d4);
+        fetch(t + (int)gridDim.x);
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            a[i] *= rr;
+            dw[i] += g[i] * a[i];
+            g[i] *= k[i];
+            dot += g[i] * a[i];
+        }
+        dot = warp_sum(dot);
+        if (lane == 0) sums[odd][warp] = dot;
+        __syncthreads();
+        dot = warp_sum(lane < n_warps ? sums[odd][lane] : 0.0f) / (float)C;
+        if (!mine) continue;
+        int64_t at = (int64_t)t * C + c;
+        if (y) {
+            float o[8];
+#pragma unroll
+            for (int i = 0; i < 8; i++) o[i] = (plus_one ? a[i] : __bfloat162float(__float2bfloat16_rn(a[i]))) * k[i];
+            store<8>(y + at, o);
+        }
+#pragma unroll
+        for (int i = 0; i < 8; i++) g[i] = rr * (g[i] - a[i] * dot) + d[i];
+        store<8>(dh + at, g);
+    }
+    if (want_dw && mine)
+#pragma unroll
+        for (int i = 0; i < 8; i++) part[(int64_t)blockIdx.x * C + c + i] = dw[i];
+}
+/* Blocks that fit the chip at once, about; a fixed number, so that sums keep their order. */
+static unsigned norm_rows_blocks(int64_t T, int64_t C)
+{
+    unsigned th = C < 8 ? 32 : (unsigned)((C / 8 + 31) / 32 * 32), n = 132 * (th > 512 ? 1 : 1024 / th < 8 ? 1024 / th : 8);
+    return T < n ? (unsigned)T : n;
+}
+static int norm_rows_fit(int bf, int64_t T, int64_t C) { return bf && C % 8 == 0 && C <= 8192 && T < 1 << 30; }
+
 /* out[c] += sum over parts of part[p][c], in order of p within 8 strands, strands in order. Block: 32 columns x 8 strands. */
 __global__ void add_parts(int64_t C, int n, const float *part, float *out)
 {
@@ -204,16 +282,25 @@ __global__ void add_parts(int64_t C, int n, const float *part, float *out)
 
 extern "C" int64_t nsk_norm_bwd_work(int64_t T, int64_t C)
 {
-    return (T < NORM_BLOCKS ? T : NORM_BLOCKS) * C * 4;
+    int64_t n = T < NORM_BLOCKS ? T : NORM_BLOCKS, rows = C % 8 == 0 && C <= 8192 ? norm_rows_blocks(T, C) : 0;
+    return (n > rows ? n : rows) * C * 4;
 }
 
 template <class E, class W>
 static void norm_bwd_go(nsk_stream s, int64_t T, int64_t C, int p1, const void *w, float *dw, const void *h,
-                        const float *rstd, const void *dy, const void *dres, void *dh, float *work)
+                        const float *rstd, const void *dy, const void *dres, void *dh, void *y, float *work)
 {
     int vec = C % 8 == 0 && aligned16(w) && aligned16(h) && aligned16(dy) && aligned16(dres) && aligned16(dh);
     unsigned th = C / (vec ? 8 : 1) >= 512 ? 512 : C / (vec ? 8 : 1) > 128 ? 256 : 128;
     unsigned blocks = (unsigned)(T < NORM_BLOCKS ? T : NORM_BLOCKS);
+    if (vec && aligned16(y) && norm_rows_fit(sizeof(E) == 2, T, C)) {
+        blocks = norm_rows_blocks(T, C);
+        norm_bwd_rows<W><<<blocks, (unsigned)((C / 8 + 31) / 32 * 32), 0, cs(s)>>>(
+            (int)T, (int)C, p1, (const W *)w, dw != 0, (const bf16 *)h, rstd, (const bf16 *)dy, (const bf16 *)dres, (bf16 *)dh, (bf16 *)y, work);
+        if (dw) add_parts<<<cdiv(C, 32), dim3(32, 8), 0, cs(s)>>>(C, (int)blocks, work, dw);
+        return;
+    }
+    if (y) norm_fwd_go<E, W>(s, T, C, 0, p1, w, h, 0, 0, y, (float *)rstd, 1);
     size_t sh = dw ? (size_t)C * 4 : 0;
     if (vec) {
         if (sh > 40000) cudaFuncSetAttribute(norm_bwd<E, W, 8>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)sh);
@@ -228,17 +315,18 @@ static void norm_bwd_go(nsk_stream s, int64_t T, int64_t C, int p1, const void *
 }
 
 extern "C" void nsk_norm_bwd(nsk_stream s, int b, int wb, int64_t T, int64_t C, int p1, const void *w, float *dw,
-                             const void *h, const float *rstd, const void *dy, const void *dres, void *dh, float *work)
+                             const void *h, const float *rstd, const void *dy, const void *dres, void *dh, void *y,
+                             float *work)
 {
     if (T <= 0) return;
     if (b && wb)
-        norm_bwd_go<bf16, bf16>(s, T, C, p1, w, dw, h, rstd, dy, dres, dh, work);
+        norm_bwd_go<bf16, bf16>(s, T, C, p1, w, dw, h, rstd, dy, dres, dh, y, work);
     else if (b)
-        norm_bwd_go<bf16, float>(s, T, C, p1, w, dw, h, rstd, dy, dres, dh, work);
+        norm_bwd_go<bf16, float>(s, T, C, p1, w, dw, h, rstd, dy, dres, dh, y, work);
     else if (wb)
-        norm_bwd_go<float, bf16>(s, T, C, p1, w, dw, h, rstd, dy, dres, dh, work);
+        norm_bwd_go<float, bf16>(s, T, C, p1, w, dw, h, rstd, dy, dres, dh, y, work);
     else
-        norm_bwd_go<float, float>(s, T, C, p1, w, dw, h, rstd, dy, dres, dh, work);
+        norm_bwd_go<float, float>(s, T, C, p1, w, dw, h, rstd, dy, dres, dh, y, work);
 }
 
 /* ---- bias gradient: column sums of dy ---- */
@@ -329,11 +417,17 @@ __device__ __forceinline__ float nonlinear(int act, float g, float *slope)
     return r * r;
 }
 
+/* Row of element i; 32-bit division where it is enough. */
+__device__ __forceinline__ int64_t row_of(int64_t i, int64_t n, int64_t F)
+{
+    return n <= INT32_MAX ? (int64_t)((uint32_t)i / (uint32_t)F) : i / F;
+}
+
 template <class E, int V> __global__ void act_fwd(int act, int64_t n, int64_t F, const E *x, E *y)
 {
     int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * V;
     if (i >= n) return;
-    int64_t t = i / F, f = i % F, at = act == 2 ? i : t * 2 * F + f;
+    int64_t t = row_of(i, n, F), f = i - t * F, at = act == 2 ? i : t * 2 * F + f;
     float g[V], u[V], slope;
     load<V>(g, x + at);
     if (act != 2) load<V>(u, x + at + F);
@@ -345,21 +439,23 @@ template <class E, int V> __global__ void act_fwd(int act, int64_t n, int64_t F,
     store<V>(y + i, g);
 }
 
-template <class E, int V> __global__ void act_bwd(int act, int64_t n, int64_t F, const E *x, const E *dy, E *dx)
+template <class E, int V> __global__ void act_bwd(int act, int64_t n, int64_t F, const E *x, const E *dy, E *dx, E *y)
 {
     int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * V;
     if (i >= n) return;
-    int64_t t = i / F, f = i % F, at = act == 2 ? i : t * 2 * F + f;
-    float g[V], u[V], d[V], slope;
+    int64_t t = row_of(i, n, F), f = i - t * F, at = act == 2 ? i : t * 2 * F + f;
+    float g[V], u[V], d[V], o[V], slope;
     load<V>(g, x + at);
     load<V>(d, dy + i);
     if (act != 2) load<V>(u, x + at + F);
 #pragma unroll
     for (int k = 0; k < V; k++) {
-        float y = nonlinear(act, g[k], &slope);
+        float v = nonlinear(act, g[k], &slope);
         g[k] = d[k] * slope * (act != 2 ? u[k] : 1.0f);
-        if (act != 2) u[k] = d[k] * y;
+        o[k] = act != 2 ? v * u[k] : v;
+        if (act != 2) u[k] = d[k] * v;
     }
+    if (y) store<V>(y + i, o);
     store<V>(dx + at, g);
     if (act != 2) store<V>(dx + at + F, u);
 }
@@ -375,9 +471,9 @@ template <class E> static void act_go(nsk_stream s, int act, int64_t T, int64_t 
     else if (!dx)
         act_fwd<E, 1><<<g, 256, 0, cs(s)>>>(act, n, F, (const E *)x, (E *)y);
     else if (vec)
-        act_bwd<E, 8><<<g, 256, 0, cs(s)>>>(act, n, F, (const E *)x, (const E *)dy, (E *)dx);
+        act_bwd<E, 8><<<g, 256, 0, cs(s)>>>(act, n, F, (const E *)x, (const E *)dy, (E *)dx, (E *)y);
     else
-        act_bwd<E, 1><<<g, 256, 0, cs(s)>>>(act, n, F, (const E *)x, (const E *)dy, (E *)dx);
+        act_bwd<E, 1><<<g, 256, 0, cs(s)>>>(act, n, F, (const E *)x, (const E *)dy, (E *)dx, (E *)y);
 }
 extern "C" void nsk_act_fwd(nsk_stream s, int b, int act, int64_t T, int64_t F, const void *x, void *y)
 {
@@ -386,12 +482,12 @@ extern "C" void nsk_act_fwd(nsk_stream s, int b, int act, int64_t T, int64_t F, 
     else
         act_go<float>(s, act, T, F, x, y, 0, 0);
 }
-extern "C" void nsk_act_bwd(nsk_stream s, int b, int act, int64_t T, int64_t F, const void *x, const void *dy, void *dx)
+extern "C" void nsk_act_bwd(nsk_stream s, int b, int act, int64_t T, int64_t F, const void *x, const void *dy, void *dx, void *y)
 {
     if (b)
-        act_go<bf16>(s, act, T, F, x, 0, dy, dx);
+        act_go<bf16>(s, act, T, F, x, y, dy, dx);
     else
-        act_go<float>(s, act, T, F, x, 0, dy, dx);
+        act_go<float>(s, act, T, F, x, y, dy, dx);
 }
 
 /* ---- dropout: Philox4x32-10, counter (element / 4, token, step, op << 24 | layer), as the reference; column 0 is element c0 ---- */
