@@ -219,7 +219,45 @@ done:
     return st;
 }
 
-static ns_status read_few_shot(ns_prompt *p, const ns_node *few, const char *path, ns_error *err)
+/* A whole number at `key` of map: def when absent; least: the smallest allowed. */
+static ns_status read_count(const ns_node *map, const char *key, int64_t least, int64_t *at, const char *path,
+                            ns_error *err)
+{
+    const ns_node *v = ns_node_get(map, key);
+    if (!v || v->type == NS_NODE_NULL) return NS_OK;
+    NS_FAIL_IF(v->type != NS_NODE_INT || v->i < least, NS_ERR_CONFIG, "%s: '%s' must be a whole number from %lld",
+               v->origin ? v->origin : path, key, (long long)least);
+    *at = v->i;
+    return NS_OK;
+}
+
+static ns_status open_retriever(ns_prompt *p, const ns_node *few, const char *file, const char *field_name,
+                                const char *path, ns_error *err)
+{
+    const ns_node *shuffle = ns_node_get(few, "randomize_retrieved_entries");
+    const ns_node *by = ns_node_get(few, "max_retrieved_chars_field");
+    ns_retriever_options o = {.file = file,
+                              .field = field_name,
+                              .entries = 10,
+                              .keep = 5,
+                              .max_chars = -1,
+                              .length_field = by && by->s && *by->s ? by->s : "reference_solution"};
+    NS_FAIL_IF(!*file || !*field_name, NS_ERR_CONFIG,
+               "%s: retrieval_file and retrieval_field need each other: %s is missing", path,
+               *file ? "retrieval_field" : "retrieval_file");
+    NS_FAIL_IF(p->few_shot.type, NS_ERR_CONFIG, "%s: examples come by examples_type or from retrieval_file, not both",
+               path);
+    NS_FAIL_IF(shuffle && shuffle->type != NS_NODE_BOOL && shuffle->type != NS_NODE_NULL, NS_ERR_CONFIG,
+               "%s: 'randomize_retrieved_entries' must be true or false", shuffle->origin ? shuffle->origin : path);
+    o.shuffle = shuffle && shuffle->type == NS_NODE_BOOL && shuffle->i;
+    NS_TRY(read_count(few, "retrieved_entries", 0, &o.entries, path, err), "few_shot_examples");
+    NS_TRY(read_count(few, "retrieved_few_shots", 0, &o.keep, path, err), "few_shot_examples");
+    NS_TRY(read_count(few, "max_retrieved_chars", 0, &o.max_chars, path, err), "few_shot_examples");
+    return ns_retriever_open(&p->retriever, &o, err);
+}
+
+static ns_status read_few_shot(ns_prompt *p, const ns_node *few, const char *examples_type, const char *path,
+                               ns_error *err)
 {
     const char *field_name = NULL, *file = NULL, *retriever = NULL;
     const field fields[] = {
@@ -231,13 +269,15 @@ static ns_status read_few_shot(ns_prompt *p, const ns_node *few, const char *pat
     const char *const more[] = {"retrieved_entries",   "retrieved_few_shots",       "randomize_retrieved_entries",
                                 "max_retrieved_chars", "max_retrieved_chars_field", NULL};
     NS_TRY(read_fields(few, fields, sizeof fields / sizeof *fields, more, &p->arena, path, err), "few_shot_examples");
-    NS_FAIL_IF(*field_name || *file || *retriever, NS_ERR_UNSUPPORTED,
-               "%s: retrieval of few-shot examples is not supported: use examples_type", path);
+    NS_FAIL_IF(*retriever, NS_ERR_UNSUPPORTED,
+               "%s: 'retriever' is an object of Python: use retrieval_file and retrieval_field", path);
+    if (examples_type) p->few_shot.type = examples_type;
     if (!*p->few_shot.type) p->few_shot.type = NULL;
+    if (*field_name || *file) NS_TRY(open_retriever(p, few, file, field_name, path, err), "few_shot_examples");
     return NS_OK;
 }
 
-static ns_status read_config(ns_prompt *p, const char *name, ns_error *err)
+static ns_status read_config(ns_prompt *p, const char *name, const char *examples_type, ns_error *err)
 {
     char path[4200];
     ns_config *c = NULL;
@@ -250,7 +290,9 @@ static ns_status read_config(ns_prompt *p, const char *name, ns_error *err)
     NS_CHECK(st, ns_config_load_yaml(c, path, err), "prompt_config %s", name);
     const ns_node *root = ns_config_root(c), *few = ns_node_get(root, "few_shot_examples");
     NS_CHECK(st, read_fields(root, fields, 2, more, &p->arena, path, err), "prompt_config %s", name);
-    if (few && few->type != NS_NODE_NULL) NS_CHECK(st, read_few_shot(p, few, path, err), "prompt_config %s", name);
+    p->few_shot.type = examples_type;
+    if (few && few->type != NS_NODE_NULL)
+        NS_CHECK(st, read_few_shot(p, few, examples_type, path, err), "prompt_config %s", name);
 done:
     ns_config_free(&c);
     return st;
@@ -265,17 +307,18 @@ ns_status ns_prompt_load(ns_prompt **out, const ns_prompt_options *o, ns_error *
     p->arena.label = "prompt";
     p->name = ns_arena_printf(&p->arena, err, "prompt_config %s", o->config);
     NS_BAIL_IF(st, !p->name, NS_ERR_MEMORY, "prompt");
-    NS_CHECK(st, read_config(p, o->config, err), "prompt");
+    const char *type = NULL;
+    if (o->examples_type) {
+        type = ns_arena_strdup(&p->arena, o->examples_type, err);
+        NS_BAIL_IF(st, !type, NS_ERR_MEMORY, "prompt");
+    }
+    NS_CHECK(st, read_config(p, o->config, type, err), "prompt");
     if (o->tmpl) NS_CHECK(st, ns_prompt_template_load(&p->t, &p->arena, o->tmpl, err), "prompt");
     p->has_template = o->tmpl != NULL;
     if (!p->has_template) { /* few-shot solutions with code still need tags */
         p->t.code_begin = "<llm-code>", p->t.code_end = "</llm-code>";
         p->t.code_output_begin = "<llm-code-output>", p->t.code_output_end = "</llm-code-output>";
         p->t.code_output_format = "qwen";
-    }
-    if (o->examples_type) {
-        p->few_shot.type = ns_arena_strdup(&p->arena, o->examples_type, err);
-        NS_BAIL_IF(st, !p->few_shot.type, NS_ERR_MEMORY, "prompt");
     }
     if (p->few_shot.type && !strchr(p->few_shot.type, '{'))
         NS_CHECK(st, load_examples(&p->examples, &p->arena, p->few_shot.type, err), "prompt");
@@ -288,6 +331,7 @@ done:
 void ns_prompt_free(ns_prompt **p)
 {
     if (!p || !*p) return;
+    ns_retriever_free(&(*p)->retriever);
     ns_arena_free(&(*p)->arena);
     ns_free(*p);
     *p = NULL;
@@ -415,6 +459,8 @@ ns_status ns_prompt_user(const ns_prompt *p, ns_buf *out, const ns_json *row, co
         NS_CHECK(st, ns_format(&type, p->few_shot.type, &args, err), "examples_type");
         NS_CHECK(st, load_examples(&list, &a, type.data ? type.data : "", err), "%s", where);
     }
+    if (with_examples && p->retriever)
+        NS_CHECK(st, ns_retriever_examples(p->retriever, &list, &a, row, where, err), "few-shot examples");
     if (with_examples && list && list->n) NS_CHECK(st, fill_examples(p, &examples, &a, list, where, err), "%s", where);
     ns_json text = {.type = NS_JSON_STRING, .s = {examples.data ? examples.data : "", examples.len}};
     ns_str key = {"examples", 8};

@@ -11,6 +11,7 @@
 
 #include "base/json.h"
 #include "base/mem.h"
+#include "data/retrieve.h"
 
 typedef struct ns_prompt_template {
     const char *name;
@@ -31,6 +32,7 @@ typedef struct ns_prompt {
     ns_prompt_template t;
     /* the example set last used, when its name has no placeholders: loaded once */
     const ns_json *examples;
+    ns_retriever *retriever; /* NULL: examples are not retrieved */
 } ns_prompt;
 
 typedef struct ns_prompt_options {

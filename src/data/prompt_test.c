@@ -203,8 +203,15 @@ static void own_files(void **state)
     LOAD_FAILS("system: x\n", NS_ERR_CONFIG, "key 'user' is missing");
     LOAD_FAILS("user: [1]\n", NS_ERR_CONFIG, "'user' is a list, expected text");
     LOAD_FAILS("- user\n", NS_ERR_CONFIG, "found a list");
-    LOAD_FAILS("user: x\nfew_shot_examples: {retrieval_file: f, retrieval_field: g}\n", NS_ERR_UNSUPPORTED,
-               "retrieval");
+    LOAD_FAILS("user: x\nfew_shot_examples: {retriever: f}\n", NS_ERR_UNSUPPORTED, "use retrieval_file");
+    LOAD_FAILS("user: x\nfew_shot_examples: {retrieval_field: g}\n", NS_ERR_CONFIG, "retrieval_file is missing");
+    LOAD_FAILS("user: x\nfew_shot_examples: {retrieval_file: f}\n", NS_ERR_CONFIG, "retrieval_field is missing");
+    LOAD_FAILS("user: x\nfew_shot_examples: {retrieval_file: f, retrieval_field: g, examples_type: h}\n", NS_ERR_CONFIG,
+               "not both");
+    LOAD_FAILS("user: x\nfew_shot_examples: {retrieval_file: f, retrieval_field: g, retrieved_entries: -1}\n",
+               NS_ERR_CONFIG, "'retrieved_entries' must be a whole number from 0");
+    LOAD_FAILS("user: x\nfew_shot_examples: {retrieval_file: /no/such.jsonl, retrieval_field: g}\n", NS_ERR_IO,
+               "/no/such.jsonl");
     assert_ns_fails(ns_prompt_load(&p, &(ns_prompt_options){"generic/mathh", NULL, NULL}, &err), NS_ERR_CONFIG,
                     "no prompt config 'generic/mathh': did you mean 'generic/math'?", &err);
     assert_ns_fails(ns_prompt_load(&p, &(ns_prompt_options){"generic/math", "llama3-instuct", NULL}, &err),
