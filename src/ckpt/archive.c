@@ -260,7 +260,9 @@ ns_status ns_archive_rows_as(ns_arc_tensor *t, int64_t lead, int64_t row0, int64
             if (q) pages(q, bytes, 0);
             continue;
         }
+        const unsigned char *q = p->data ? p->data + byte_at(t, base) : NULL;
         for (int64_t r = r0; r < r1; r++, base += rs, o += (size_t)cols * to) copy_row(p, t, base, nc, cs, dt, o);
+        if (q) pages(q, byte_at(t, (r1 - r0 - 1) * rs + (nc - 1) * cs + 1), 0); /* up to the last element read */
     }
     return NS_OK;
 }

@@ -9,7 +9,7 @@
 #include "export/export.h"
 
 typedef struct export_options {
-    const char *input, *output, *model_type, *from, *to, *hf, *dtype, *gguf_type, *nemo_format, *max_shard;
+    const char *input, *output, *model_type, *from, *to, *hf, *dtype, *gguf_type, *parity, *nemo_format, *max_shard;
     int64_t num_gpus, num_nodes;
     int force;
 } export_options;
@@ -34,6 +34,8 @@ static const ns_option opts[] = {
     TEXT("gguf-type", gguf_type, NULL, "f32|f16|bf16|q8_0|q6_k|q4_k_m",
          "gguf: type of the matrices; default: as --dtype or the input"),
     TEXT("nemo-format", nemo_format, "torch_dist", "torch_dist|zarr", "layout of the weights in a NeMo folder"),
+    TEXT("parity", parity, "auto", "auto|on|off",
+         "run both models on 24 tokens and compare their logits; auto: up to a billion parameters"),
     TEXT("max-shard-size", max_shard, "10GB", NULL, "hf: largest .safetensors file (5GB, 500MB, 2GiB)"),
     {.key = "num_gpus",
      .flag = 1,
@@ -111,6 +113,7 @@ static int run(void *options, ns_parsed *p)
     a.hf_model_name = o->hf;
     a.nemo_format = o->nemo_format;
     a.gguf_type = o->gguf_type;
+    a.parity = o->parity;
     a.has_dtype = o->dtype != NULL;
     if (o->dtype) a.dt = o->dtype[0] == 'b' ? NS_DTYPE_BF16 : o->dtype[2] == '1' ? NS_DTYPE_F16 : NS_DTYPE_F32;
     a.tp = (int)o->num_gpus;
@@ -118,12 +121,13 @@ static int run(void *options, ns_parsed *p)
     a.force = o->force;
     if (st == NS_OK) st = ns_export(&a, r, &err);
     if (st == NS_OK && p->json) {
-        printf("{\"from\": \"%s\", \"to\": \"%s\", \"dtype\": \"%s\", \"tensors\": %lld, \"compared\": %lld}\n",
-               r->from, a.to, ns_dtype_name(r->dt), (long long)r->n_tensors, (long long)r->n_compared);
+        printf("{\"from\": \"%s\", \"to\": \"%s\", \"dtype\": \"%s\", \"tensors\": %lld, \"compared\": %lld, "
+               "\"parity\": \"%s\"}\n",
+               r->from, a.to, r->type, (long long)r->n_tensors, (long long)r->n_compared, r->parity);
     } else if (st == NS_OK && !p->quiet) {
-        printf("%s: %s -> %s, %s, %lld tensors%s; report: %s/conversion.json\n", a.output, r->from, a.to,
-               ns_dtype_name(r->dt), (long long)r->n_tensors, r->n_compared ? ", each read back and equal" : "",
-               a.output);
+        printf("%s: %s -> %s, %s, %lld tensors%s%s%s; report: %s/conversion.json\n", a.output, r->from, a.to, r->type,
+               (long long)r->n_tensors, r->n_compared ? ", each read back and equal" : "", r->parity[0] ? "; " : "",
+               r->parity, a.output);
         if (!strcmp(a.to, "trtllm")) print_trt(o, p, a.input, a.output);
     }
     ns_free(r);

@@ -19,6 +19,7 @@
 #include "ckpt/path.h"
 #include "ckpt/trt_write.h"
 #include "export/gguf_tok.h"
+#include "export/parity.h"
 
 typedef struct job {
     const ns_export_args *a;
@@ -184,6 +185,7 @@ static ns_status open_input(job *j, ns_error *err)
         j->dt = NS_DTYPE_F32;
     }
     j->r->dt = j->dt;
+    j->r->type = j->quant ? j->quant : ns_dtype_name(j->dt);
     j->r->n_elements = j->table.n_elements;
     return NS_OK;
 }
@@ -296,6 +298,49 @@ done:
     return st;
 }
 
+/* How far logits may differ: not at all if every value is kept, else by what the stored type costs on models of random weights. A
+ * wrong constant or a swapped tensor gives 0.5 and more. */
+static double parity_limit(const job *j)
+{
+    static const struct {
+        const char *type;
+        double limit;
+    } by_type[] = {{"q8_0", 0.15}, {"q6_k", 0.35}, {"q4_k_m", 0.8}};
+    int exact = 1;
+    for (int v = 0; v < j->table.n_views; v++) exact &= j->src.tensor[v]->dt == j->dt;
+    for (size_t i = 0; j->quant && i < 3; i++)
+        if (!strcmp(j->quant, by_type[i].type)) return by_type[i].limit;
+    if (j->quant) exact = j->stats[0].err2 == 0 && j->dt == NS_DTYPE_F32;
+    if (j->dt == NS_DTYPE_F32 && !j->quant) exact = 1;
+    return exact ? 0 : 0.1;
+}
+
+static ns_status parity(job *j, const char *path, ns_buf *b, ns_error *err)
+{
+    ns_parity p;
+    ns_arch arch;
+    const char *mode = j->a->parity ? j->a->parity : "auto";
+    double limit = parity_limit(j);
+    if (!strcmp(mode, "off")) return ns_buf_adds(b, ",\n  \"parity\": {\"skipped\": \"--parity off\"}", err);
+    NS_TRY(ns_model_arch(&arch, path, err), "%s", "");
+    NS_TRY(ns_parity_check(&p, j->a->input, &j->arch, path, &arch, !strcmp(mode, "on"), err), "%s", "");
+    if (p.skipped[0]) {
+        snprintf(j->r->parity, sizeof j->r->parity, "logits not compared: %.200s", p.skipped);
+        NS_TRY(ns_buf_adds(b, ",\n  \"parity\": {\"skipped\": ", err), "%s", "");
+        NS_TRY(ns_json_write_str(b, (ns_str){p.skipped, strlen(p.skipped)}, NS_JSON_UTF8, err), "%s", "");
+        return ns_buf_addc(b, '}', err);
+    }
+    NS_FAIL_IF(!(p.relative <= limit), NS_ERR_NUMERIC,
+               "logits of input and output differ by %.3g of their size on %d tokens (at most %.3g expected)",
+               p.relative, p.n_tokens, limit);
+    snprintf(j->r->parity, sizeof j->r->parity, "logits of %d tokens differ by %.3g of their size", p.n_tokens,
+             p.relative);
+    return ns_buf_printf(b, err,
+                         ",\n  \"parity\": {\"tokens\": %d, \"same_top\": %d, \"relative_difference\": %.3g, "
+                         "\"largest_difference\": %.3g}",
+                         p.n_tokens, p.n_same_top, p.relative, p.largest);
+}
+
 static ns_status prove(job *j, const char *tmp, ns_error *err)
 {
     ns_buf b = {0};
@@ -308,10 +353,11 @@ static ns_status prove(job *j, const char *tmp, ns_error *err)
     NS_CHECK(st, ns_buf_adds(&b, "{\n  \"input\": ", err), "%s", "");
     NS_CHECK(st, ns_json_write_str(&b, (ns_str){j->a->input, strlen(j->a->input)}, NS_JSON_UTF8, err), "%s", "");
     NS_CHECK(st,
-             ns_buf_printf(&b, err,
-                           ",\n  \"from\": \"%s\",\n  \"to\": \"%s\",\n  \"read_back\": true,\n  \"tensors\": [",
-                           j->r->from, j->a->to),
+             ns_buf_printf(&b, err, ",\n  \"from\": \"%s\",\n  \"to\": \"%s\",\n  \"read_back\": true", j->r->from,
+                           j->a->to),
              "%s", "");
+    NS_CHECK(st, parity(j, file, &b, err), "parity");
+    NS_CHECK(st, ns_buf_adds(&b, ",\n  \"tensors\": [", err), "%s", "");
     for (int v = 0; v < j->table.n_views; v++) NS_CHECK(st, report_view(j, v, &b, err), "report");
     NS_CHECK(st, ns_buf_adds(&b, "\n  ]\n}\n", err), "%s", "");
     NS_CHECK(st, ns_path(path, sizeof path, err, "%s/conversion.json", tmp), "%s", "");

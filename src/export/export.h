@@ -15,6 +15,7 @@ typedef struct ns_export_args {
     const char *model_type;    /* llama, qwen: compared with what the input is; NULL: not compared */
     const char *hf_model_name; /* folder or cached name that gives config and tokenizer; NULL: the input's own */
     const char *gguf_type;     /* f32, f16, bf16, q8_0, q6_k, q4_k_m; NULL: bf16, f16 or f32 as the input */
+    const char *parity;        /* auto, on, off: both models run and their logits are compared; NULL: auto */
     const char *nemo_format;   /* torch_dist, zarr */
     int has_dtype;
     ns_dtype dt;
@@ -33,6 +34,8 @@ typedef struct ns_export_report {
     char tokenizer_dir[4096];
     int64_t n_tensors, n_compared, n_elements;
     ns_dtype dt;
+    const char *type; /* of the weights as stored: "BF16", "q4_k_m" */
+    char parity[256]; /* what the comparison of logits gave; "" : off */
 } ns_export_report;
 
 NS_MUST_USE ns_status ns_export(const ns_export_args *a, ns_export_report *report, ns_error *err);

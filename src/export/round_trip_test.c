@@ -7,7 +7,9 @@
 #include "base/testing.h"
 #include "ckpt/model_io.h"
 #include "ckpt/model_source.h"
+#include "ckpt/sink.h"
 #include "export/export.h"
+#include "export/parity.h"
 
 #define SIZES "\"num_hidden_layers\":2,\"vocab_size\":300,\"max_position_embeddings\":4096,\"hidden_act\":\"silu\","
 #define LLAMA3(factor)                                                                      \
@@ -194,9 +196,44 @@ static void gguf(void **s)
     }
 }
 
+/* The proofs can fail: other weights answer differently; a checksum that is not that of the file is noticed and named. */
+static void proofs_fail(void **s)
+{
+    (void)s;
+    ns_error err = NS_ERROR_INIT;
+    char a[400], b[400], config[400];
+    int64_t n;
+    ns_parity p;
+    opened o;
+    ns_view_stats stats[64];
+    snprintf(a, sizeof a, "%s/llama31", dir);
+    snprintf(b, sizeof b, "%s/other", dir);
+    snprintf(config, sizeof config, "%s/llama31.json", dir);
+    ns_model_init_args init = {.config_path = config, .out = b, .dt = NS_DTYPE_BF16, .seed = 6};
+    assert_ns_ok(ns_model_init(&init, &n, &err), &err);
+    open_model(&o, a);
+    assert_ns_ok(ns_parity_check(&p, a, &o.arch, a, &o.arch, 0, &err), &err);
+    assert_true(!p.skipped[0] && p.relative == 0 && p.n_same_top == p.n_tokens);
+    assert_ns_ok(ns_parity_check(&p, a, &o.arch, b, &o.arch, 0, &err), &err);
+    assert_true(p.relative > 0.5);
+    ns_arch scaled = o.arch; /* one constant */
+    scaled.rope_theta = 10000;
+    assert_ns_ok(ns_parity_check(&p, a, &o.arch, a, &scaled, 0, &err), &err);
+    assert_true(p.relative > 0);
+    assert_true(o.table.n_views <= 64);
+    ns_convert c = {.table = &o.table, .rows = ns_model_source_rows_as, .user = &o.src, .dt = NS_DTYPE_BF16};
+    assert_ns_ok(ns_model_convert(&c, stats, &err), &err);
+    c.expect = stats;
+    assert_ns_ok(ns_model_convert(&c, NULL, &err), &err);
+    stats[7].crc ^= 1;
+    assert_ns_fails(ns_model_convert(&c, NULL, &err), NS_ERR_INTERNAL, o.table.views[7].name, &err);
+    close_model(&o);
+}
+
 int main(void)
 {
     ns_log_set_level(NS_LOG_ERROR); /* models without a tokenizer: said in every conversion */
-    const struct CMUnitTest tests[] = {cmocka_unit_test(nemo), cmocka_unit_test(tensorrt_llm), cmocka_unit_test(gguf)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(nemo), cmocka_unit_test(tensorrt_llm), cmocka_unit_test(gguf),
+                                       cmocka_unit_test(proofs_fail)};
     return cmocka_run_group_tests(tests, make_models, remove_models);
 }
