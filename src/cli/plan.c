@@ -11,6 +11,7 @@ static int run(void *options, ns_parsed *p)
     ns_sft t;
     ns_buf text = {0};
     ns_status st = ns_sft_open(&t, options, &err);
+    t.advise = 1;
     if (st == NS_OK && o->plan_layouts && !p->json) { /* of another machine: also when this one is too small */
         st = ns_layouts_report(&text, &t, o->plan_layouts, &err);
         if (st == NS_OK) fputs(text.data, stdout);

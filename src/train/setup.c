@@ -321,6 +321,7 @@ ns_status ns_sft_report(const ns_sft *t, ns_buf *out, int json, ns_error *err)
                                  guess.step_s),
                    "report");
         if (ns_ranks_pp(&t->ranks) > 1) NS_TRY(report_stages(t, out, 1, err), "report");
+        NS_TRY(ns_sft_report_packs(t, out, 1, err), "report");
         NS_TRY(ns_buf_adds(out, ", \"memory\": ", err), "report");
         NS_TRY(ns_plan_table(ns_space_plan(t->engine.space), out, 1, err), "report");
         out->data[out->len - 1] = '}'; /* replaces the table's newline */
@@ -338,16 +339,7 @@ ns_status ns_sft_report(const ns_sft *t, ns_buf *out, int json, ns_error *err)
                          t->rows.n, t->rows.format, t->rows.layout[0] ? ", layout " : "", t->rows.layout, t->rows.n_ids,
                          t->rows.n_targets, 100.0 * (double)t->rows.n_targets / (double)t->rows.n_ids),
            "report");
-    if (packs)
-        NS_TRY(ns_buf_printf(out, err,
-                             "packs      %" PRId64 " of %" PRId64 " tokens, %.2f %% full, n = %.3f sequences each (at "
-                             "most %" PRId64 "); a step is about %.1f examples, %.0f tokens\n",
-                             packs->packs.n, packs->size,
-                             100.0 * (double)packs->stored / ((double)packs->packs.n * (double)packs->size),
-                             (double)packs->samples / (double)packs->packs.n, packs->most,
-                             (double)o->train.gbs * (double)packs->samples / (double)packs->packs.n,
-                             (double)o->train.gbs * (double)packs->tokens / (double)packs->packs.n),
-               "report");
+    NS_TRY(ns_sft_report_packs(t, out, 0, err), "report");
     NS_TRY(ns_buf_printf(out, err,
                          "steps      %" PRId64 " of %" PRId64 " %s, %.2f epochs (%" PRId64
                          " steps each), micro-batches of up to %d tokens\n",
@@ -400,9 +392,10 @@ ns_status ns_sft_report(const ns_sft *t, ns_buf *out, int json, ns_error *err)
                "report");
     int64_t available = on_gpu ? t->engine.gpu.free_bytes : memory_available();
     NS_FAIL_IF(t->engine.total_bytes > available, NS_ERR_CONFIG,
-               "the plan needs %.2f GB, %.2f GB are available%s: lower micro_batch_size (now %" PRId64
+               "the plan needs %.2f GB, %.2f GB are available%s: lower %s (now %" PRId64
                "), or set ++model.activations_checkpoint_granularity=selective (or full)",
-               (double)t->engine.total_bytes / 1e9, (double)available / 1e9, on_gpu ? " on the GPU" : "", o->train.mbs);
+               (double)t->engine.total_bytes / 1e9, (double)available / 1e9, on_gpu ? " on the GPU" : "",
+               packs ? "the pack size" : "micro_batch_size", packs ? packs->size : o->train.mbs);
     return NS_OK;
 }
 

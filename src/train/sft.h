@@ -59,6 +59,7 @@ typedef struct ns_sft {
     void *metrics; /* FILE * of metrics.jsonl */
     double started, flops_done;
     int64_t n_saved, tokens_done, targets_done;
+    int advise;                          /* set before ns_sft_report: also what packing the rows would give */
     int64_t step_examples, step_targets; /* of the last step, all ranks */
     char last_saved[4096];
 } ns_sft;
@@ -73,6 +74,8 @@ void ns_sft_close(ns_sft *t);
 /* Chat settings of the options; tokenizer_dir is set. (sft_chat.c) */
 ns_status ns_sft_open_data(ns_sft *t, ns_threads *pool, ns_error *err); /* rows and packs (sft_rows.c) */
 int64_t ns_sft_units(const ns_sft *t, int validation);                  /* what the sampler draws: rows, or packs */
+int64_t ns_sft_packs_for(const ns_sft *t, double n, int64_t examples);  /* a multiple of the data-parallel ranks */
+ns_status ns_sft_report_packs(const ns_sft *t, ns_buf *out, int json, ns_error *err); /* plan_packs.c */
 int64_t ns_sft_pack_size(const ns_sft *t); /* of rows packed step by step (global_batch_examples); 0: not so */
 ns_status ns_sft_open_chat(ns_sft *t, ns_error *err);
 ns_status ns_sft_lock(ns_sft *t, ns_error *err);

@@ -88,8 +88,7 @@ static ns_status batch_of_packs(ns_sft *t, ns_error *err)
     int64_t dp = ns_ranks_dp(&t->ranks), old = o->train.gbs;
     if (o->global_examples && t->packs.packs.n) {
         double n = (double)t->packs.samples / (double)t->packs.packs.n;
-        int64_t packs = (int64_t)llround((double)o->global_examples / n / (double)dp) * dp;
-        o->train.gbs = packs < dp ? dp : packs;
+        o->train.gbs = ns_sft_packs_for(t, n, o->global_examples);
         NS_INFO("global_batch_examples=%" PRId64 ", n = %.3f sequences a pack: global_batch_size=%" PRId64
                 " packs, about %.1f examples a step",
                 o->global_examples, n, o->train.gbs, (double)o->train.gbs * n);

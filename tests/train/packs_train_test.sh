@@ -38,6 +38,7 @@ pack() { # OUT [settings]
         ++output_dir="$dir/$out" "++pack_sizes=[256]" ++model.data.train_ds.hf_dataset=True "$@" >"$dir/pack.log" 2>&1 || fail "ns pack: $(tail -3 "$dir/pack.log")"
 }
 pack p
+n_each=$(sed -n 's/.*sequences per pack is n = \([0-9.]*\).*/\1/p' "$dir/pack.log" | tail -1)
 pack exact ++loss_mask=exact
 pack cp2 ++model.context_parallel_size=2
 n=$(sed -n 's/.*"packs": \([0-9]*\).*/\1/p' "$dir/p/packed_256_seed0.meta.json")
@@ -92,6 +93,21 @@ refuses 'global_batch_examples=64 and global_batch_size=8: set one' bad "$packed
 refuses 'micro_batch_size=4 with packed_sequence=True: a pack is a micro-batch, use 1' bad "$packed" ++model.data.train_ds.micro_batch_size=4
 refuses 'expected an? .*integ|138.5' bad "$packed" ++model.data.train_ds.global_batch_size=138.5
 refuses "data set smaller than one global batch: .* has $n packs" bad "$packed"
+
+# ---- what the plan says of packs ----
+plan() {
+    "$ns" plan ++model.restore_from_path="$dir/llama" ++exp_manager.explicit_log_dir="$dir/none" ++model.data.train_ds.max_seq_length=256 \
+        ++trainer.sft.save_interval=-1 "$@" 2>&1
+}
+plan ++model.data.train_ds.file_path="$packed" ++model.data.train_ds.packed_sequence=True ++model.data.train_ds.global_batch_size=8 >"$dir/plan" || fail "plan: $(cat "$dir/plan")"
+want=$(awk -v n="$n_each" 'BEGIN { printf "batches    128 examples: %.0f, 256 examples: %.0f,", 128 / n, 256 / n }')
+grep -qF "$want" "$dir/plan" || fail "plan of packs, wanted '$want': $(cat "$dir/plan")"
+plan --json ++model.data.train_ds.file_path="$packed" ++model.data.train_ds.packed_sequence=True ++model.data.train_ds.global_batch_size=8 ++trainer.devices=4 >"$dir/plan" || fail "plan: $(cat "$dir/plan")"
+grep -qE '"packs": \{"packs": [0-9]+, "size": 256, "full": 0\.9[0-9]+, "n": 8\.[0-9]+, .*"global_batch_size_for_examples": \{"128": 16, "256": 32,' "$dir/plan" || fail "plan --json of packs: $(cat "$dir/plan")"
+plan ++model.data.train_ds.file_path="$dir/rows.jsonl" ++model.data.train_ds.global_batch_size=64 >"$dir/plan" || fail "plan: $(cat "$dir/plan")"
+grep -qE 'as packs   [0-9]+ of 256 tokens, 9[0-9.]+ % full, n = 8\.[0-9]+ rows each: .*packed_sequence=True .*global_batch_size=[78] keeps a step at 64 examples; [0-9.]+ MB instead of' "$dir/plan" ||
+    fail "plan of rows: $(cat "$dir/plan")"
+echo "ok ns plan says what a batch of packs is, and what packing would give"
 
 # ---- files that are not what they should be ----
 cp -r "$dir/p" "$dir/two"
