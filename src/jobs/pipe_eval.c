@@ -99,9 +99,41 @@ ns_status ns_check_server(ns_submission *s, const ns_server_options *o, const ch
         s, err, "--server_type=%s is not available: ns answers with its own engine (--server_type=native)", o->type);
 }
 
+/* What a benchmark is asked with and how it is graded (pipelines.md §5.1); a name that is not here is a math set. */
+typedef struct benchmark {
+    const char *name, *prompt, *eval_type, *split;
+} benchmark;
+static const benchmark benchmarks[] = {
+    {"mmlu", "generic/general-boxed", "multichoice", NULL},
+    {"mmlu-pro", "generic/general-boxed", "multichoice", NULL},
+    {"mmlu-redux", "generic/general-boxed", "multichoice", NULL},
+    {"gpqa", "generic/general-boxed", "multichoice", "diamond"},
+    {"human-eval", NULL, "code", NULL},
+    {"mbpp", NULL, "code", NULL},
+    {"ifeval", NULL, "if", NULL},
+    {"arena-hard", NULL, "arena", NULL},
+    {"mt-bench", NULL, "mt-bench", NULL},
+    {"answer-judge", NULL, "answer_judgement", NULL},
+    {"minif2f", NULL, "lean4-proof", NULL},
+    {"proofnet", NULL, "lean4-proof", NULL},
+};
+
+static ns_status find_benchmark(benchmark *out, const char *name, ns_error *err)
+{
+    *out = (benchmark){name, "generic/math", "math", NULL};
+    for (size_t i = 0; i < sizeof benchmarks / sizeof benchmarks[0]; i++)
+        if (strcmp(benchmarks[i].name, name) == 0) *out = benchmarks[i];
+    NS_FAIL_IF(
+        !out->prompt, NS_ERR_UNSUPPORTED,
+        "--benchmarks=%s: grading of the type %s is not available yet: math and multichoice are (its answers alone: "
+        "ns generate)",
+        name, out->eval_type);
+    return NS_OK;
+}
+
 /* Where <name>/<split>.jsonl is; all places tried are in the message. */
-static ns_status find_dataset(ns_submission *s, const ns_eval_options *o, const char *name, const char **out,
-                              ns_error *err)
+static ns_status find_dataset(ns_submission *s, const ns_eval_options *o, const char *name, const char *split,
+                              const char **out, ns_error *err)
 {
     ns_arena *a = &s->graph.arena;
     const char *extra = o->extra_datasets ? o->extra_datasets : getenv("NEMO_SKILLS_EXTRA_DATASETS"),
@@ -111,12 +143,12 @@ static ns_status find_dataset(ns_submission *s, const ns_eval_options *o, const 
     dirs[n++] = ns_arena_printf(a, err, "%s/nemo_skills/dataset", s->graph.workdir);
     if (home) dirs[n++] = ns_arena_printf(a, err, "%s/.ns/datasets", home);
     for (size_t i = 0; i < n; i++) {
-        *out = dirs[i] ? ns_arena_printf(a, err, "%s/%s/%s.jsonl", dirs[i], name, o->split) : NULL;
+        *out = dirs[i] ? ns_arena_printf(a, err, "%s/%s/%s.jsonl", dirs[i], name, split) : NULL;
         JOBS_NEED(*out);
         if (s->graph.ssh.n || ns_path_exists(*out)) return NS_OK;
     }
     NS_FAIL(NS_ERR_INPUT, "benchmark %s: there is no %s/%s.jsonl in %s%s%s%s%s: name its folder with --extra_datasets",
-            name, name, o->split, dirs[0], n > 1 ? ", " : "", n > 1 ? dirs[1] : "", n > 2 ? ", " : "",
+            name, name, split, dirs[0], n > 1 ? ", " : "", n > 1 ? dirs[1] : "", n > 2 ? ", " : "",
             n > 2 ? dirs[2] : "");
 }
 
@@ -127,7 +159,9 @@ static ns_status add_eval(ns_submission *s, const ns_eval_options *o, int t, con
     const char *rows, *file = ns_arena_printf(a, err, "%s/eval-results/%s/output.jsonl", output, name);
     ns_job_step *step;
     JOBS_NEED(file);
-    JOBS_TRY(find_dataset(s, o, name, &rows, err));
+    benchmark kind;
+    JOBS_TRY(find_benchmark(&kind, name, err));
+    JOBS_TRY(find_dataset(s, o, name, kind.split && strcmp(o->split, "test") == 0 ? kind.split : o->split, &rows, err));
     JOBS_TRY(ns_graph_step(&s->graph, &s->graph.tasks[t].groups[0], &step, err));
     JOBS_TRY(ns_words_add(&step->argv, a, "mkdir", err));
     JOBS_TRY(ns_words_add(&step->argv, a, "-p", err));
@@ -137,10 +171,11 @@ static ns_status add_eval(ns_submission *s, const ns_eval_options *o, int t, con
     JOBS_TRY(ns_words_add(&step->argv, a, ns_setting(a, "++input_file", rows, err), err));
     JOBS_TRY(ns_words_add(&step->argv, a, ns_setting(a, "++output_file", file, err), err));
     if (!ns_words_setting(&s->words, "input_key"))
-        JOBS_TRY(ns_words_add(&step->argv, a, "++prompt_config=generic/math", err));
+        JOBS_TRY(ns_words_add(&step->argv, a, ns_setting(a, "++prompt_config", kind.prompt, err), err));
     JOBS_TRY(ns_words_add_all(&step->argv, a, s->words.v, s->words.n, err));
     JOBS_TRY(ns_submission_command(s, t, "grade", &step, err));
     JOBS_TRY(ns_words_add(&step->argv, a, ns_setting(a, "++input_files", file, err), err));
+    JOBS_TRY(ns_words_addf(&step->argv, a, err, "++eval_type=%s", kind.eval_type));
     if (o->extra_eval_args) NS_TRY(ns_words_split(&step->argv, a, o->extra_eval_args, err), "--extra_eval_args");
     return ns_submission_carry_mark(s, t, model, ns_arena_printf(a, err, "%s/eval-results/%s", output, name), err);
 }

@@ -240,18 +240,19 @@ static const char wait_first_text[] =
     "wait \"$ended\"; rc=$?\n";
 /* The other groups are asked to stop, then made to. srun passes USR1 on to its programs, and takes TERM as an order to kill; here the
  * programs are our own descendants. */
-static const char stop_others_text[] = "tree() { for c in $(pgrep -P \"$1\"); do tree \"$c\"; echo \"$c\"; done; }\n"
-                                       "if [ $ns_srun = 1 ]; then kill -USR1 $pids 2>/dev/null; else for p "
-                                       "in $pids; do kill $(tree \"$p\") 2>/dev/null; done; fi\n"
-                                       "for i in $(seq 100); do\n"
-                                       "    alive=''\n"
-                                       "    for p in $pids; do kill -0 \"$p\" 2>/dev/null && alive=1; done\n"
-                                       "    [ -n \"$alive\" ] || break\n"
-                                       "    sleep 0.2\n"
-                                       "done\n"
-                                       "if [ $ns_srun = 1 ]; then kill $pids 2>/dev/null; else for p in "
-                                       "$pids; do kill -9 $(tree \"$p\") \"$p\" 2>/dev/null; done; fi\n"
-                                       "wait\n";
+static const char stop_others_text[] =
+    "tree() { local c; for c in $(pgrep -P \"$1\"); do tree \"$c\"; echo \"$c\"; done; }\n"
+    "if [ $ns_srun = 1 ]; then kill -USR1 $pids 2>/dev/null; else for p "
+    "in $pids; do kill $(tree \"$p\") 2>/dev/null; done; fi\n"
+    "for i in $(seq 100); do\n"
+    "    alive=''\n"
+    "    for p in $pids; do kill -0 \"$p\" 2>/dev/null && alive=1; done\n"
+    "    [ -n \"$alive\" ] || break\n"
+    "    sleep 0.2\n"
+    "done\n"
+    "if [ $ns_srun = 1 ]; then kill $pids 2>/dev/null; else for p in "
+    "$pids; do kill -9 $(tree \"$p\") \"$p\" 2>/dev/null; done; fi\n"
+    "wait\n";
 
 ns_status ns_script_task(ns_buf *out, const ns_submission *s, int task, ns_error *err)
 {

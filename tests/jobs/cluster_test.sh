@@ -124,7 +124,8 @@ if [ "$DBD" = 1 ]; then
     seen=""
     for _ in $(seq 150); do # the database is written behind
         seen=$(sacct -n -X -P -j "$(id good),$(id next),$(id killed)" -o State,ExitCode | tr '\n' ' ')
-        case $seen in *RUNNING* | *PENDING*) sleep 0.2 ;; *) break ;; esac
+        case $seen in *RUNNING* | *PENDING*) ;; *"|"*"|"*"|"*) break ;; esac
+        sleep 0.2
     done
     case $seen in "COMPLETED|0:0 FAILED|3:0 "*) ok "sacct: $seen" ;; *) not_ok "sacct: $seen" ;; esac
     printf '#!/bin/sh\nexit 0\n' >"$dir/bin/squeue" # it has forgotten everything

@@ -83,9 +83,10 @@ static void submit(const char *title, const char *executor, const char *client, 
     task->groups[0].role = "server";
     if (strcmp(executor, "slurm") == 0) task->groups[0].gpus = 2;
     snprintf(line, sizeof line,
-             "hostname > %s/work/%s.server; echo $CUDA_VISIBLE_DEVICES >> %s/work/%s.server; trap 'echo told >> "
-             "%s/work/%s.server; exit 9' TERM USR1; while :; do sleep 0.1; done",
-             dir, title, dir, title, dir, title);
+             "trap 'echo told >> %s/work/%s.server; exit 9' TERM USR1; (hostname; echo $CUDA_VISIBLE_DEVICES) > "
+             "%s/work/%s.new; mv "
+             "%s/work/%s.new %s/work/%s.server; while :; do sleep 0.1; done",
+             dir, title, dir, title, dir, title, dir, title);
     step(&s, &task->groups[0], line);
     assert_int_equal(ns_graph_group(&s.graph, t, "main", &g, &err), NS_OK);
     step(&s, g, client);

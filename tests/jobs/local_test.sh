@@ -177,6 +177,10 @@ is "documented: prepare_data in run_cmd" 0 "$ ns prepare" "$ns" run_cmd --cluste
     ++output_path=sft-data.jsonl \
     ++prompt_config=generic/math \
     ++prompt_template=llama3-instruct
+cp -r "$work/sets/math" "$work/sets/mmlu"
+is "a multiple-choice set has its own prompt and grading" 0 "++eval_type=multichoice" "$ns" eval $here --model=/workspace/base --output_dir=/workspace/r --benchmarks mmlu:0 --extra_datasets=/workspace/sets --dry_run
+grep -q "generic/general-boxed" "$dir/out" && ok "the documented one" || not_ok "mmlu: $(cat "$dir/out")"
+is "a set whose grading is not there is refused by name" 1 "grading of the type code is not available yet" "$ns" eval $here --model=/workspace/base --output_dir=/workspace/r --benchmarks human-eval:0 --extra_datasets=/workspace/sets
 is "samples are refused by name" 1 "samples need the serving engine" "$ns" eval $here --model=/workspace/base --output_dir=/workspace/r --benchmarks gsm8k:4 --extra_datasets=/workspace/sets
 is "generate" 0 "" "$ns" generate $here --model=/workspace/base --output_dir=/workspace/gen ++input_file=/workspace/sets/math/test.jsonl ++input_key=problem ++inference.tokens_to_generate=4 --wait
 [ -f "$work/gen/output.jsonl.done" ] && ok "marks its result done"
