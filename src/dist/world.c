@@ -320,7 +320,7 @@ void ns_world_trace(ns_world *w, ns_trace *t)
 
 double ns_world_waited(const ns_world *w)
 {
-    return w->waited;
+    return (double)atomic_load(&w->waited_ns) * 1e-9;
 }
 
 void ns_world_note(ns_world *w, int64_t step, const char *op)
@@ -478,7 +478,7 @@ ns_status ns_world_exchange(ns_world *w, const char *op, ns_xfer *x, int n, ns_e
     atomic_fetch_add(&w->seq, 1);
     const double began = ns_time_now();
     ns_status st = w->mpi ? run_mpi(w, op, x, n, err) : run_exchange(w, op, x, n, err);
-    w->waited += ns_time_now() - began;
+    atomic_fetch_add(&w->waited_ns, (int64_t)((ns_time_now() - began) * 1e9));
     if (w->trace) {
         int64_t bytes = 0;
         for (int i = 0; i < n; i++) bytes += x[i].bytes;

@@ -47,7 +47,7 @@ struct ns_world {
     _Atomic int64_t step;
     _Atomic(const char *) op;
     ns_trace *trace;
-    double waited; /* seconds in exchanges; of the thread that exchanges */
+    _Atomic int64_t waited_ns; /* in exchanges */
     _Atomic int waiting, aborted, closing;
     pthread_mutex_t lock; /* of `why` and `local_failure` */
     char why[700];

@@ -558,7 +558,10 @@ void ns_model_backward(ns_model *m, ns_exec *x, int slot)
 {
     const void *dn = at(m->dtmp, m->T0 * m->arch.C, m->opt.dt);
     if (ns_model_is_last(m)) norm_bwd(m, x, weight(m, NS_P_FINAL_NORM, -1), m->hL, m->rstdL, dn, NULL, m->dh, NULL);
-    for (int l = m->first + m->n_layers - 1; l >= m->first; l--) ns_block_backward(m, x, l, slot);
+    for (int l = m->first + m->n_layers - 1; l >= m->first; l--) {
+        ns_block_backward(m, x, l, slot);
+        if (m->grad_ready) m->grad_ready(m->grad_user, l);
+    }
     if (!ns_model_is_first(m)) return;
     ns_embed_args e = embed_args(m, slot);
     e.dx = all_rows(m, x, m->dh);

@@ -101,6 +101,9 @@ typedef struct ns_model {
     void *dkv[2];              /* [T_whole, 2 kv] gradients from the first and second pieces of all segments */
     int32_t *cp_row, *own_row; /* ns_batch_part.kv_row, .own_row */
     int64_t cp_rows, n_whole;
+    void (*grad_ready)(void *user,
+                       int layer); /* NULL, or called in a backward: gradients of layers >= this one are complete */
+    void *grad_user;
     void *work; /* scratch for ns_exec.work */
     int64_t work_bytes;
     char *stage; /* host memory for conversions on the way in and out, NS_MODEL_STAGE bytes */

@@ -95,11 +95,10 @@ static ns_status stage_bytes(const search *s, const choice *c, int stage, double
                           .pp_rank = stage,
                           .pp_size = c->pp,
                           .train = 1,
-                          .recompute = s->t->engine.opt.recompute,
+                          .recompute = c->full ? NS_RECOMPUTE_FULL : NS_RECOMPUTE_NONE,
                           .tp_size = c->tp,
                           .stream_split = c->tp > 1,
                           .dp_size = c->cp * c->dp};
-    o.recompute = c->full;
     NS_TRY(ns_engine_plan(&e, &s->t->arch, &o, "ref", 1, err), "%s", "plan");
     *out = (double)e.total_bytes + extra_bytes;
     ns_engine_free(&e);

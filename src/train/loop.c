@@ -66,6 +66,20 @@ static ns_status join_ranks(ns_sft *t, const char *config_yaml, ns_error *err)
     return ns_ranks_join(&t->ranks, identity, t->on_abort, err);
 }
 
+/* With tensor, context or pipeline parallel the ranks meet within the backward: gradients wait for its end. */
+static ns_status start_overlap(ns_sft *t, ns_error *err)
+{
+    if (!t->o->overlap_grads || ns_ranks_grads(&t->ranks) == 1) return NS_OK;
+    if (ns_ranks_world(&t->ranks) > ns_ranks_dp(&t->ranks)) {
+        NS_INFO(
+            "%s",
+            "overlap_grad_sync: gradients are reduced after the backward where tensor, context or pipeline parallel "
+            "ranks meet within it");
+        return NS_OK;
+    }
+    return ns_overlap_new(&t->overlap, &t->ranks, &t->engine, err);
+}
+
 enum { SPANS_A_STEP = 1 << 16 };
 
 static ns_status open_trace(ns_sft *t, ns_error *err)
@@ -138,6 +152,7 @@ static ns_status train(ns_sft *t, const char *config_yaml, int argc, char *const
     t->started = ns_time_now();
     ns_progress *p = ns_ranks_first(&t->ranks) ? ns_progress_begin("train", (double)t->max_steps, "steps") : NULL;
     st = open_trace(t, err);
+    if (st == NS_OK) st = start_overlap(t, err);
     if (st == NS_OK) st = run_steps(t, p, stopped, err);
     ns_progress_end(&p, NULL);
     NS_TRY(st, "%s", "sft");

@@ -142,22 +142,26 @@ void ns_ranks_sent(const ns_ranks *r, uint64_t *out)
     }
 }
 
+ns_status ns_ranks_reduce_one(ns_ranks *r, ns_engine *e, int i, ns_error *err)
+{
+    const char *name = e->table.params[i].name;
+    const ns_piece own = e->model.own[i];
+    float *grad = e->model.w[i].grad;
+    ns_model_cut(&e->part, i, r->grads.size, r->cut);
+    NS_TRY(ns_comm_reduce_scatter(&r->grads, grad, NS_DTYPE_F32, r->cut, err), "gradient of %s", name);
+    if (e->model.opt.stream_split && e->part.params[i].tp == NS_SPLIT_NONE) /* each had its rows of the stream */
+        NS_TRY(ns_comm_all_reduce(&r->tp, grad + own.off, NS_DTYPE_F32, own.len, err),
+               "gradient of %s on all tensor-parallel ranks", name);
+    if (r->ends.size == 2 && e->arch.tied && e->table.params[i].kind == NS_P_EMBED)
+        NS_TRY(ns_comm_all_reduce(&r->ends, grad + own.off, NS_DTYPE_F32, own.len, err),
+               "gradient of %s on the first and last stage", name);
+    return NS_OK;
+}
+
 ns_status ns_ranks_reduce(ns_ranks *r, ns_engine *e, ns_error *err)
 {
-    const int two = r->ends.size == 2 && e->arch.tied, rows = e->model.opt.stream_split;
-    for (int i = 0; (r->grads.size > 1 || two || rows) && i < e->table.n_params; i++) {
-        if (!e->model.w[i].grad) continue;
-        ns_model_cut(&e->part, i, r->grads.size, r->cut);
-        NS_TRY(ns_comm_reduce_scatter(&r->grads, e->model.w[i].grad, NS_DTYPE_F32, r->cut, err), "gradient of %s",
-               e->table.params[i].name);
-        const ns_piece own = e->model.own[i];
-        if (rows && e->part.params[i].tp == NS_SPLIT_NONE) /* each had its rows of the stream */
-            NS_TRY(ns_comm_all_reduce(&r->tp, e->model.w[i].grad + own.off, NS_DTYPE_F32, own.len, err),
-                   "gradient of %s on all tensor-parallel ranks", e->table.params[i].name);
-        if (two && e->table.params[i].kind == NS_P_EMBED)
-            NS_TRY(ns_comm_all_reduce(&r->ends, e->model.w[i].grad + own.off, NS_DTYPE_F32, own.len, err), "%s",
-                   "gradient of the embedding on the first and last stage");
-    }
+    for (int i = 0; r->all.size > 1 && i < e->table.n_params; i++)
+        if (e->model.w[i].grad) NS_TRY(ns_ranks_reduce_one(r, e, i, err), "%s", "reduce");
     return NS_OK;
 }
 

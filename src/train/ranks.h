@@ -59,6 +59,7 @@ int ns_ranks_grads_rank(const ns_ranks *r);
 /* Payload bytes this rank has sent to others so far, by kind: out[NS_COMM_N_KINDS]. */
 void ns_ranks_sent(const ns_ranks *r, uint64_t *out);
 NS_MUST_USE ns_status ns_ranks_reduce(ns_ranks *r, ns_engine *e, ns_error *err); /* gradients -> own pieces */
+NS_MUST_USE ns_status ns_ranks_reduce_one(ns_ranks *r, ns_engine *e, int param, ns_error *err);
 NS_MUST_USE ns_status ns_ranks_gather(ns_ranks *r, ns_engine *e, ns_error *err); /* updated weights -> all */
 /* NS_OK if all ranks say NS_OK (shape of ns_ckpt_vote_fn; r is an ns_ranks). */
 ns_status ns_ranks_vote(void *r, ns_status mine, ns_error *err);

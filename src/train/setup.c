@@ -404,6 +404,7 @@ void ns_sft_close(ns_sft *t)
     ns_sft_record_close(t);
     ns_error ignored = NS_ERROR_INIT; /* a run that ended badly: what it traced stays, rank by rank */
     (void)!ns_trace_close(&t->trace, &ignored);
+    ns_overlap_free(&t->overlap);
     ns_ranks_close(&t->ranks);
     ns_engine_free(&t->engine);
     ns_tok_free(&t->tok);

@@ -349,8 +349,9 @@ const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS] = {
     COMPAT("model.data.num_workers", "0", "", "rows are tokenised once at start"),
     COMPAT("model.data.dataloader_type", "single", "", "the only kind"),
     COMPAT("model.optim.bucket_cap_mb", "200", "", "no effect on one rank"),
-    COMPAT("model.optim.overlap_grad_sync", "false", "", "no effect on one rank"),
-    COMPAT("model.optim.overlap_param_sync", "false", "", "no effect on one rank"),
+    BOOL("model.optim.overlap_grad_sync", overlap_grads, "false",
+         "with data parallel alone: gradients are reduced during the backward (the same bits)"),
+    COMPAT("model.optim.overlap_param_sync", "false", "", "weights are gathered after the update"),
     COMPAT("model.optim.contiguous_grad_buffer", "true", "", "no effect"),
 };
 

@@ -26,7 +26,7 @@ typedef struct ns_sft_options {
     int save_forced_named;
     int64_t seed;
     int64_t tp, pp, cp;
-    int sequence_parallel;
+    int sequence_parallel, overlap_grads;
     const ns_node *vpp;
     double dead_s, hang_s; /* of dist/world.h */
     const char *trace, *plan_layouts;

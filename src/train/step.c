@@ -137,9 +137,10 @@ static ns_status backward(void *user, int64_t i, int slot, ns_error *err)
     pass *p = user;
     ns_model *m = &p->t->engine.model;
     ns_exec *x = &p->t->engine.exec;
-    (void)i;
     ns_world_note(p->t->ranks.world, p->t->state.step + 1, "backward");
     const double began = ns_time_now();
+    m->grad_ready = p->t->overlap && i == p->t->n_mine - 1 ? ns_overlap_ready : NULL; /* the gradients' last addend */
+    m->grad_user = p->t->overlap;
     ns_model_backward(m, x, slot);
     ns_trace_span(p->t->trace, NS_TRACE_COMPUTE, "backward", began, 0);
     ns_traffic_micro(&p->t->traffic, m->T, m->cp_rows, m->n_whole, p->t->computed);
@@ -206,7 +207,8 @@ static ns_status update(ns_sft *t, double *mean, ns_error *err)
     ns_model *m = &t->engine.model;
     ns_exec *x = &t->engine.exec;
     ns_world_note(t->ranks.world, t->state.step + 1, "update");
-    NS_TRY(ns_ranks_reduce(&t->ranks, &t->engine, err), "%s", "gradients");
+    NS_TRY(t->overlap ? ns_overlap_finish(t->overlap, err) : ns_ranks_reduce(&t->ranks, &t->engine, err), "%s",
+           "gradients");
     ns_model_grad_sumsq(m, x);
     NS_TRY(sum_over_ranks(t, mean, err), "%s", "sums");
     ns_model_update(m, x);
@@ -246,7 +248,9 @@ ns_status ns_sft_step(ns_sft *t, double *loss, double *grad_norm, int64_t *token
     deal(t, &t->rows, tokens);
     ns_stages pipe = pipe_of(t, &p);
     NS_TRY(ns_stages_run(&pipe, t->n_mine, err), "step %" PRId64, t->state.step + 1);
-    const double own_seconds = ns_time_now() - began - (ns_world_waited(t->ranks.world) - waited);
+    /* with overlap it is not this thread that waits */
+    const double others = t->overlap ? 0 : ns_world_waited(t->ranks.world) - waited,
+                 own_seconds = ns_time_now() - began - others;
     const double updating = ns_time_now();
     NS_TRY(update(t, &p.mean, err), "step %" PRId64, t->state.step + 1);
     ns_trace_span(t->trace, NS_TRACE_COMPUTE, "update", updating, 0);

@@ -4,9 +4,10 @@
 
 ns_traffic ns_traffic_of(const ns_engine *e, const ns_ranks *r)
 {
-    int first = 0, layers = 0;
+    int first = 0, layers = 0, repeated = 0;
     ns_error never = NS_ERROR_INIT; /* the engine was planned: there are enough layers */
     (void)!ns_part_layers(&e->arch, ns_ranks_pp_rank(r), ns_ranks_pp(r), &first, &layers, &never);
+    for (int l = 0; l < layers; l++) repeated += ns_block_recompute(&e->opt, l) == NS_RECOMPUTE_FULL;
     return (ns_traffic){.world = ns_ranks_world(r),
                         .tp = ns_ranks_tp(r),
                         .tp_rank = ns_ranks_tp_rank(r),
@@ -19,7 +20,7 @@ ns_traffic ns_traffic_of(const ns_engine *e, const ns_ranks *r)
                         .last = first + layers == e->arch.L,
                         .stream_split = e->opt.stream_split && ns_ranks_tp(r) > 1,
                         .layers = layers,
-                        .repeated = e->opt.recompute ? layers : 0,
+                        .repeated = repeated,
                         .C = e->arch.C,
                         .kv = 2 * e->part_arch.n_kv * e->arch.head_dim,
                         .es = (int64_t)ns_dtype_size(e->opt.dt)};

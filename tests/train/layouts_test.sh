@@ -202,6 +202,18 @@ exact="2_1_1_2 1_2_2_1"
 for layout in $exact; do bitwise "$layout"; done
 echo "ok $exact repeat themselves bit for bit, also through kill -9 and resume"
 
+# gradients reduced during the backward: the same checkpoints, bit for bit; where that cannot be it is said
+for dp in 2 3; do
+    sft "after-$dp" qwen 1 1 "$dp" 1 ++trainer.precision=bf16 ++model.data.train_ds.global_batch_size=12 || fail "dp $dp: $(tail -3 "$dir/after-$dp.log")"
+    sft "during-$dp" qwen 1 1 "$dp" 1 ++trainer.precision=bf16 ++model.data.train_ds.global_batch_size=12 ++model.optim.overlap_grad_sync=True ||
+        fail "overlap, dp $dp: $(tail -3 "$dir/during-$dp.log")"
+    same "after-$dp" "during-$dp" || fail "dp $dp: gradients reduced during the backward give other checkpoints"
+    grep -q "on all ranks the bytes are those of the formula" "$dir/during-$dp.log" || fail "overlap: bytes sent"
+done
+sft during-tp qwen 2 1 2 1 ++trainer.precision=32 ++model.optim.overlap_grad_sync=True || fail "overlap, tp 2 x dp 2: $(tail -3 "$dir/during-tp.log")"
+grep -q "overlap_grad_sync: gradients are reduced after the backward where" "$dir/during-tp.log" || fail "no overlap, and not said"
+echo "ok gradients reduced during the backward of data-parallel ranks: the same bits"
+
 # a frozen stage is named after trainer.rank_dead_seconds, SIGTERM to one stage saves the same step on all
 (
     prefix="exec"
