@@ -154,6 +154,8 @@ s="++trainer.sft.max_steps=12 ++trainer.sft.save_interval=4 $g"
         fail "rows: $(tail -3 "$dir/unpacked.log")"
     sft packed32 "$dir/rows.jsonl" ++model.data.train_ds.global_batch_examples=64 ++trainer.sft.max_steps=12 ++trainer.sft.save_interval=4 ++trainer.precision=32 ||
         fail "examples, f32: $(tail -3 "$dir/packed32.log")"
+    sft packed32x4 "$dir/rows.jsonl" ++model.data.train_ds.global_batch_examples=64 ++trainer.sft.max_steps=12 ++trainer.sft.save_interval=-1 ++trainer.precision=32 \
+        ++trainer.devices=4 ++model.context_parallel_size=2 ++model.data.train_ds.packing_algorithm=first_fit_decreasing || fail "examples, four ranks: $(tail -3 "$dir/packed32x4.log")"
 }
 close() { # A B LIMIT STEPS
     curve "$1" >"$dir/a"
@@ -163,6 +165,7 @@ close() { # A B LIMIT STEPS
         { d = gap($1, $3); e = gap($2, $4); if (d > worst) worst = d; if (e > norm) norm = e; n++ }
         END { printf "# %s: %d steps, loss within %.2g, gradient norm within %.2g\n", what, n, worst, norm; exit !(n == steps && worst <= limit && norm <= 4 * limit) }'
 }
+close packed32x4 unpacked 3e-7 12 || fail "a batch of 64 examples packed on context 2 x data 2 has another curve"
 close packed32 unpacked 3e-7 12 || fail "a batch of 64 examples, packed and not, has another curve"
 echo "ok packs in memory are those of files; batches of so many examples train as rows do"
 
