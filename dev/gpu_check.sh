@@ -122,22 +122,20 @@ same() { # A B WHAT
         return 1
     fi
 }
-# racecheck stops inside the bf16 kernels of cuBLASLt and cuDNN for Hopper (it reports them and dies): they are left out, and a
-# step in f32 is looked at as well.
+# racecheck stops at cuBLASLt's bf16 kernels for Hopper (a hardware exception that it does not handle, also with these kernels left
+# out), and reports cuDNN's: it sees a step in f32, and our bf16 kernels by their op cases without cuDNN.
 step_sanitize() {
-    local rc=0 tool cases precision only
+    local rc=0 tool cases precision
     base || return 1
-    for tool in memcheck initcheck racecheck racecheck32; do
+    for tool in memcheck initcheck racecheck; do
         precision=bf16
-        only=
-        [ $tool = racecheck ] && only="--kernel-name-exclude kns=nvjet --kernel-name-exclude kns=cudnn --kernel-name-exclude kns=cutlass"
-        [ $tool = racecheck32 ] && precision=32
-        timeout 100 compute-sanitizer --tool ${tool%32} $only --error-exitcode 9 --print-limit 5 "$ns" sft ++model.restore_from_path="$work/base" \
+        [ $tool = racecheck ] && precision=32
+        timeout 100 compute-sanitizer --tool $tool --error-exitcode 9 --print-limit 5 "$ns" sft ++model.restore_from_path="$work/base" \
             ++model.data.train_ds.file_path="$work/rows.jsonl" ++exp_manager.explicit_log_dir="$work/$tool" ++trainer.accelerator=gpu \
             ++model.data.train_ds.global_batch_size=8 ++model.data.train_ds.micro_batch_size=4 ++trainer.sft.max_steps=2 \
             ++trainer.precision=$precision ++trainer.sft.save_interval=2 ++model.hidden_dropout=0.1 \
             ++trainer.sft.gradient_clip_val=1.0 >"$OUT/sanitize-$tool.log" 2>&1 || rc=1
-        grep -h 'ERROR SUMMARY\|RACECHECK SUMMARY' "$OUT/sanitize-$tool.log" | sed "s/^/${tool%32}, a step in $precision: /"
+        grep -h 'ERROR SUMMARY\|RACECHECK SUMMARY' "$OUT/sanitize-$tool.log" | sed "s/^/$tool, a step in $precision: /"
     done
     for cases in attn.hd norm swiglu embed adamw; do
         (cd "$BUILD" && NS_CUDA_CUDNN=0 NS_CUDA_CASES=$cases timeout 60 compute-sanitizer --tool racecheck --error-exitcode 9 tests/cuda_ops_test) >"$OUT/race-$cases.log" 2>&1 || rc=1

@@ -62,9 +62,15 @@ static void gpu_agrees(void **s)
 
 static void with_setting(const char *name, const char *value, const char *prefix)
 {
+    const char *given = getenv(name); /* of whoever runs the test */
+    char before[64];
+    snprintf(before, sizeof before, "%s", given ? given : "");
     setenv(name, value, 1);
     all_cases(prefix);
-    unsetenv(name);
+    if (given)
+        setenv(name, before, 1);
+    else
+        unsetenv(name);
 }
 static void gpu_generic_attention_agrees(void **s)
 {
