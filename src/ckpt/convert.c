@@ -3,6 +3,9 @@
 #include <math.h>
 #include <pthread.h>
 #include <string.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 #include "base/crc32.h"
 #include "ckpt/sink.h"
@@ -79,6 +82,19 @@ static ns_status make_scratch(job *j, ns_error *err)
     return NS_OK;
 }
 
+static void close_lanes(ns_view_stats *s, const float lo[16], const float hi[16], const double sum[16], int64_t n)
+{
+    s->n = n;
+    s->min = (double)lo[0];
+    s->max = (double)hi[0];
+    s->sum = 0;
+    for (int k = 0; k < 16; k++) {
+        if ((double)lo[k] < s->min) s->min = (double)lo[k];
+        if ((double)hi[k] > s->max) s->max = (double)hi[k];
+        s->sum += sum[k];
+    }
+}
+
 /* Extremes and sum. Sixteen lanes, so that the order of additions is fixed and the loop can be vectorised. */
 static void look(ns_view_stats *s, const float *p, int64_t n)
 {
@@ -99,14 +115,71 @@ static void look(ns_view_stats *s, const float *p, int64_t n)
         hi[k] = p[i] > hi[k] ? p[i] : hi[k];
         sum[k] += (double)p[i];
     }
-    s->n = n;
-    s->min = (double)lo[0];
-    s->max = (double)hi[0];
-    for (int k = 0; k < 16; k++) {
-        if ((double)lo[k] < s->min) s->min = (double)lo[k];
-        if ((double)hi[k] > s->max) s->max = (double)hi[k];
-        s->sum += sum[k];
+    close_lanes(s, lo, hi, sum, n);
+}
+
+/* The same for bf16 as it is stored: the same lanes, so the same sums to the last bit. */
+#if defined(__x86_64__)
+__attribute__((target("avx2"))) static int64_t look_bf16_avx2(float lo[16], float hi[16], double sum[16],
+                                                              const uint16_t *p, int64_t n)
+{
+    __m256 low[2], high[2];
+    __m256d total[4];
+    for (int k = 0; k < 2; k++) {
+        low[k] = _mm256_loadu_ps(lo + 8 * k);
+        high[k] = _mm256_loadu_ps(hi + 8 * k);
     }
+    for (int k = 0; k < 4; k++) total[k] = _mm256_setzero_pd();
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16) {
+        for (int k = 0; k < 2; k++) {
+            __m128i h = _mm_loadu_si128((const __m128i *)(const void *)(p + i + 8 * k));
+            __m256 x = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+            low[k] = _mm256_min_ps(x, low[k]); /* a NaN leaves the second operand, as the comparison above does */
+            high[k] = _mm256_max_ps(x, high[k]);
+            total[2 * k] = _mm256_add_pd(total[2 * k], _mm256_cvtps_pd(_mm256_castps256_ps128(x)));
+            total[2 * k + 1] = _mm256_add_pd(total[2 * k + 1], _mm256_cvtps_pd(_mm256_extractf128_ps(x, 1)));
+        }
+    }
+    for (int k = 0; k < 2; k++) {
+        _mm256_storeu_ps(lo + 8 * k, low[k]);
+        _mm256_storeu_ps(hi + 8 * k, high[k]);
+    }
+    for (int k = 0; k < 4; k++) _mm256_storeu_pd(sum + 4 * k, total[k]);
+    return i;
+}
+#endif
+
+static int has_avx2(void)
+{
+#if defined(__x86_64__)
+    return __builtin_cpu_supports("avx2");
+#else
+    return 0;
+#endif
+}
+
+static void look_bf16(ns_view_stats *s, const uint16_t *p, int64_t n, float *wide)
+{
+    int64_t i = 0;
+    if (has_avx2() && n >= 16) {
+#if defined(__x86_64__)
+        float lo[16], hi[16];
+        double sum[16];
+        for (int k = 0; k < 16; k++) lo[k] = hi[k] = ns_bf16_to_f32(p[0]);
+        i = look_bf16_avx2(lo, hi, sum, p, n);
+        for (int k = 0; i < n; i++, k++) {
+            float x = ns_bf16_to_f32(p[i]);
+            lo[k] = x < lo[k] ? x : lo[k];
+            hi[k] = x > hi[k] ? x : hi[k];
+            sum[k] += (double)x;
+        }
+        close_lanes(s, lo, hi, sum, n);
+#endif
+        return;
+    }
+    ns_to_f32(wide, p, NS_DTYPE_BF16, (size_t)n);
+    look(s, wide, n);
 }
 
 static int64_t count_lost(const float *before, const float *after, int64_t n)
@@ -138,7 +211,9 @@ static ns_status do_block(job *j, block *b, scratch *w, ns_error *err)
     if (dt != NS_DTYPE_F32 && c->native && c->native[b->view] == dt) { /* as they are */
         NS_TRY(c->rows(c->user, b->view, b->row0, b->n, dt, w->bytes, err), "%s", "");
         s->n = n;
-        if (!c->expect) {
+        if (!c->expect && dt == NS_DTYPE_BF16) {
+            look_bf16(s, w->bytes, n, w->f);
+        } else if (!c->expect) {
             ns_to_f32(w->f, w->bytes, dt, (size_t)n);
             look(s, w->f, n);
         }
