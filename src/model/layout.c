@@ -251,8 +251,9 @@ static void layout_batch(ns_model *m, ns_space *s)
     b->label = take(s, "batch", "label", T * 4, NS_LIFE_RUN);
     b->weight = take(s, "batch", "weight", T * 4, NS_LIFE_RUN);
     b->position = take(s, "batch", "position", T * 4, NS_LIFE_RUN);
-    b->token =
-        m->opt.hidden_dropout > 0 || m->opt.ffn_dropout > 0 ? take(s, "batch", "token", T * 4, NS_LIFE_RUN) : NULL;
+    b->token = m->opt.hidden_dropout > 0 || m->opt.ffn_dropout > 0 || m->opt.attention_dropout > 0
+                   ? take(s, "batch", "token", T * 4, NS_LIFE_RUN)
+                   : NULL;
     b->cu_seqlens = take(s, "batch", "cu_seqlens", (S + 1) * 4, NS_LIFE_RUN);
     m->rope = take(s, "batch", "rope", m->opt.max_len * m->arch.head_dim * 4, NS_LIFE_RUN);
     m->step = take(s, "batch", "step", (int64_t)sizeof *m->step, NS_LIFE_RUN);

@@ -12,7 +12,7 @@
 
 #include "model/model.h"
 
-enum { DROP_ATTN_OUT = 1, DROP_MLP_OUT = 2, DROP_FFN = 3 };
+enum { DROP_ATTN_OUT = 1, DROP_MLP_OUT = 2, DROP_FFN = 3, DROP_ATTN = 4 };
 
 static const ns_weight *weight(const ns_model *m, ns_kind kind, int layer)
 {
@@ -192,7 +192,7 @@ static void norm_bwd(ns_model *m, ns_exec *x, const ns_weight *w, const void *h,
                                             .eps = m->arch.norm_eps});
 }
 
-static ns_attn_args attn_args(ns_model *m, void *qkv)
+static ns_attn_args attn_args(ns_model *m, int l, void *qkv)
 {
     const ns_arch *a = &m->arch;
     int64_t hd = a->head_dim, stride = (a->n_heads + 2 * a->n_kv) * hd;
@@ -217,7 +217,12 @@ static ns_attn_args attn_args(ns_model *m, void *qkv)
                           .v = at(qkv, (a->n_heads + a->n_kv) * hd, m->opt.dt),
                           .q_stride = stride,
                           .k_stride = stride,
-                          .v_stride = stride};
+                          .v_stride = stride,
+                          .dropout = m->opt.attention_dropout,
+                          .layer = (uint32_t)l,
+                          .op = DROP_ATTN,
+                          .head0 = m->opt.tp_rank * a->n_heads,
+                          .token = m->batch.token};
 }
 
 static void rope(ns_model *m, ns_exec *x, void *qkv, int inverse)
@@ -240,7 +245,7 @@ static void rope(ns_model *m, ns_exec *x, void *qkv, int inverse)
 static void attend_cache(ns_model *m, ns_exec *x, int l, ns_block_acts *b)
 {
     const ns_arch *a = &m->arch;
-    ns_attn_args t = attn_args(m, b->qkv);
+    ns_attn_args t = attn_args(m, l, b->qkv);
     int64_t kv = a->n_kv * a->head_dim;
     x->ops->scatter_rows(x, &(ns_scatter_args){.T = m->T,
                                                .cols = kv,
@@ -277,7 +282,7 @@ static int64_t kv_width(const ns_model *m)
 /* k and v of all ranks into m->kv_all, in the order of the whole batch. */
 static void gather_kv(ns_model *m, ns_exec *x, void *qkv)
 {
-    const ns_attn_args t = attn_args(m, qkv);
+    const ns_attn_args t = attn_args(m, 0, qkv); /* for its addresses */
     const int64_t w = kv_width(m), rows = m->cp_rows, ranks = m->opt.cp_size;
     x->ops->scatter_rows(x, &(ns_scatter_args){.T = rows,
                                                .cols = w,
@@ -303,9 +308,9 @@ static void gather_kv(ns_model *m, ns_exec *x, void *qkv)
 }
 
 /* Attention arguments with keys from m->kv_all; segments [first, first + n) of the part. */
-static ns_attn_args context_args(ns_model *m, void *qkv, int64_t first, int64_t n)
+static ns_attn_args context_args(ns_model *m, int l, void *qkv, int64_t first, int64_t n)
 {
-    ns_attn_args t = attn_args(m, qkv);
+    ns_attn_args t = attn_args(m, l, qkv);
     t.n_seg = n;
     t.live_seg = t.live_len = t.live_rows = 0;
     t.cu_q += first;
@@ -317,10 +322,10 @@ static ns_attn_args context_args(ns_model *m, void *qkv, int64_t first, int64_t 
     return t;
 }
 
-static void attend_context(ns_model *m, ns_exec *x, ns_block_acts *b)
+static void attend_context(ns_model *m, ns_exec *x, int l, ns_block_acts *b)
 {
     gather_kv(m, x, b->qkv);
-    ns_attn_args t = context_args(m, b->qkv, 0, m->opt.S_cap);
+    ns_attn_args t = context_args(m, l, b->qkv, 0, m->opt.S_cap);
     t.out = b->att;
     t.lse = b->lse;
     x->ops->attn_fwd(x, &t);
@@ -328,14 +333,14 @@ static void attend_context(ns_model *m, ns_exec *x, ns_block_acts *b)
 
 /* The two pieces of a segment see the same keys: one call for the first pieces, one for the second ones, then the sum over both
  * and over all ranks; each rank takes the rows of its own tokens. */
-static void attend_context_bwd(ns_model *m, ns_exec *x, ns_block_acts *b)
+static void attend_context_bwd(ns_model *m, ns_exec *x, int l, ns_block_acts *b)
 {
     const int64_t w = kv_width(m), S = m->opt.S_cap / 2, es = (int64_t)ns_dtype_size(m->opt.dt);
-    const ns_attn_args d = attn_args(m, m->dqkv);
+    const ns_attn_args d = attn_args(m, l, m->dqkv);
     gather_kv(m, x, b->qkv);
     x->ops->zero(x, &(ns_fill_args){m->dqkv, m->T * d.q_stride * es});
     for (int half = 0; half < 2; half++) {
-        ns_attn_args t = context_args(m, b->qkv, half * S, S);
+        ns_attn_args t = context_args(m, l, b->qkv, half * S, S);
         x->ops->zero(x, &(ns_fill_args){m->dkv[half], m->n_whole * w * es});
         t.out = b->att;
         t.lse = b->lse;
@@ -368,9 +373,9 @@ static void block_from_h0(ns_model *m, ns_exec *x, int l, ns_block_acts *b)
     if (m->k_cache) {
         attend_cache(m, x, l, b);
     } else if (m->opt.cp_size > 1) {
-        attend_context(m, x, b);
+        attend_context(m, x, l, b);
     } else {
-        ns_attn_args t = attn_args(m, b->qkv);
+        ns_attn_args t = attn_args(m, l, b->qkv);
         t.out = b->att;
         t.lse = b->lse;
         x->ops->attn_fwd(x, &t);
@@ -442,9 +447,9 @@ void ns_block_backward(ns_model *m, ns_exec *x, int l, int slot)
     linear_dx(m, x, weight(m, NS_P_O, l), dy, m->datt);
     linear_dw(m, x, weight(m, NS_P_O, l), NULL, b->att, dy);
     if (m->opt.cp_size > 1) {
-        attend_context_bwd(m, x, b);
+        attend_context_bwd(m, x, l, b);
     } else {
-        ns_attn_args t = attn_args(m, b->qkv), d = attn_args(m, m->dqkv);
+        ns_attn_args t = attn_args(m, l, b->qkv), d = attn_args(m, l, m->dqkv);
         t.out = b->att;
         t.lse = b->lse;
         t.dout = m->datt;

@@ -30,22 +30,22 @@ typedef struct ns_model_options {
     int n_slots;          /* micro-batches in flight; 1 without pipeline (0 counts as 1) */
     int train;            /* 1: gradients, optimiser state, saved activations; 0: forward only */
     ns_recompute recompute;
-    int full_layers;                   /* selective: so many first layers are recomputed whole */
-    int64_t memory_limit;              /* selective: the engine raises full_layers until the plan fits; 0: no limit */
-    int any_order;                     /* ns_exec.any_order */
-    float hidden_dropout, ffn_dropout; /* attention dropout: refused until the op has it */
-    ns_threads *pool;                  /* decides the scratch of CPU back-ends; NULL: one thread */
-    void *backend;                     /* ns_exec.backend of device back-ends; NULL on a CPU */
-    const char *accelerator;           /* for the engine: cpu (NULL too), gpu, or auto: a GPU if one opens */
-    const char *plan_gpu; /* for the engine: plan for this GPU, which is not here (gpu_known.h); NULL: run */
-    int64_t kv_rows;      /* inference: rows of the key/value cache of each layer; 0 = no cache */
-    int tp_rank, tp_size; /* tensor parallel: this model is a part (arch/part.h); size 0 or 1: all of it */
-    int stream_split;     /* sequence parallel: each tensor-parallel rank has its rows of the stream */
-    int64_t vocab_first;  /* word of the first row of embedding and head */
-    int cp_rank, cp_size; /* context parallel: batches are parts (ns_batch_part); size 0 or 1: whole */
-    int64_t T_whole;      /* capacity of the whole micro-batch then; T_cap and S_cap are the part's */
-    int dp_rank, dp_size; /* ranks that share the optimiser state (ZeRO-1); size 0 or 1: one has all */
-    int pp_rank, pp_size; /* pipeline stage: this model is layers of ns_part_layers; size 0 or 1: all of them */
+    int full_layers;      /* selective: so many first layers are recomputed whole */
+    int64_t memory_limit; /* selective: the engine raises full_layers until the plan fits; 0: no limit */
+    int any_order;        /* ns_exec.any_order */
+    float hidden_dropout, ffn_dropout, attention_dropout; /* the last needs ns_ops.drops_attention */
+    ns_threads *pool;                                     /* decides the scratch of CPU back-ends; NULL: one thread */
+    void *backend;                                        /* ns_exec.backend of device back-ends; NULL on a CPU */
+    const char *accelerator; /* for the engine: cpu (NULL too), gpu, or auto: a GPU if one opens */
+    const char *plan_gpu;    /* for the engine: plan for this GPU, which is not here (gpu_known.h); NULL: run */
+    int64_t kv_rows;         /* inference: rows of the key/value cache of each layer; 0 = no cache */
+    int tp_rank, tp_size;    /* tensor parallel: this model is a part (arch/part.h); size 0 or 1: all of it */
+    int stream_split;        /* sequence parallel: each tensor-parallel rank has its rows of the stream */
+    int64_t vocab_first;     /* word of the first row of embedding and head */
+    int cp_rank, cp_size;    /* context parallel: batches are parts (ns_batch_part); size 0 or 1: whole */
+    int64_t T_whole;         /* capacity of the whole micro-batch then; T_cap and S_cap are the part's */
+    int dp_rank, dp_size;    /* ranks that share the optimiser state (ZeRO-1); size 0 or 1: one has all */
+    int pp_rank, pp_size;    /* pipeline stage: this model is layers of ns_part_layers; size 0 or 1: all of them */
 } ns_model_options;
 
 typedef struct ns_block_acts { /* saved for backward, per (layer, slot); shared between layers in inference */

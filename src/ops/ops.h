@@ -130,7 +130,9 @@ typedef struct ns_rope_args {
 /* Attention over segments, grouped-query: query head h reads kv head h / (n_heads/n_kv).
  * Query row i of segment s (q_len rows from cu_q[s]) sees kv rows j of the segment (kv_len[s] rows from kv_start[s]) with
  *   j <= i + kv_len - q_len (causal)  and  j > i + kv_len - q_len - window (window > 0).
- * scores = softcap(scale * q.k); out = softmax(scores) v; lse = log sum exp(scores). */
+ * scores = softcap(scale * q.k); out = drop(softmax(scores)) v; lse = log sum exp(scores).
+ * drop keeps a probability, divided by 1 - dropout, or makes it 0: by Philox(key; j, token of row i, step, op and head and layer), j
+ * counted within the segment's keys, so that every layout drops the same. The backward pass draws the same again. */
 typedef struct ns_attn_args {
     int64_t T;                    /* rows of q/out, live and dead */
     int64_t n_seg, max_q, max_kv; /* live segments (host value, part of the batch geometry), longest lengths */
@@ -147,8 +149,12 @@ typedef struct ns_attn_args {
     const int32_t *kv_len;   /* [n_seg], NULL: q lengths */
     const void *q, *k, *v;   /* row strides below, in elements; head h at +h*head_dim */
     int64_t q_stride, k_stride, v_stride;
-    void *out;  /* [T, n_heads*head_dim] */
-    float *lse; /* [n_heads, T], NULL in inference */
+    void *out;             /* [T, n_heads*head_dim] */
+    float *lse;            /* [n_heads, T], NULL in inference */
+    float dropout;         /* 0: none. CPU back-ends only: see ns_ops.drops_attention */
+    uint32_t layer, op;    /* < 4096, < 256 */
+    int64_t head0;         /* number of head 0 in the whole model; all < 4096 */
+    const uint32_t *token; /* [T] number of each query row in the data set; NULL: its row */
     /* backward only */
     const void *dout;   /* [T, n_heads*head_dim] */
     void *dq, *dk, *dv; /* same strides as q, k, v; assigned; rows of the dead tail set to 0 */
@@ -247,7 +253,8 @@ typedef struct ns_fill_args {
 
 typedef struct ns_ops {
     const char *name;
-    int assigns_grads; /* 1: assign_dw is obeyed, and saves a pass over memory */
+    int assigns_grads;   /* 1: assign_dw is obeyed, and saves a pass over memory */
+    int drops_attention; /* 1: ns_attn_args.dropout is obeyed; else it must be 0 */
     void (*embed_fwd)(ns_exec *, const ns_embed_args *);
     void (*embed_bwd)(ns_exec *, const ns_embed_args *);
     void (*norm_fwd)(ns_exec *, const ns_norm_args *);

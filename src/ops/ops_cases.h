@@ -402,6 +402,11 @@ static void attn_setup(prob *p)
     int64_t ns = n_segments(c), kvw = 2 * c->nkv * c->hd, qw = c->nh * c->hd;
     memcpy(ints(p, "cu", ns + 1), c->cu, (size_t)(ns + 1) * 4);
     int64_t row = qw + kvw, n = c->T * row, len = c->T;
+    if (c->flag & 4) {
+        p->step->dropout_step = 3;
+        int32_t *token = ints(p, "token", c->T);
+        for (int64_t t = 0; t < c->T; t++) token[t] = (int32_t)(1000 + 7 * t);
+    }
     if (c->flag & 2) {
         int32_t *start = ints(p, "kv_start", ns), *kl = ints(p, "kv_len", ns), at = 3;
         for (int64_t s = 0; s < ns; s++) {
@@ -461,7 +466,12 @@ static ns_attn_args attn_args(prob *p)
                           .dout = ptr(p, "dout"),
                           .dq = d,
                           .dk = dk,
-                          .dv = dk + w * es};
+                          .dv = dk + w * es,
+                          .dropout = c->flag & 4 ? 0.25f : 0,
+                          .layer = 5,
+                          .op = 4,
+                          .head0 = 3,
+                          .token = ptr(p, "token")};
 }
 static void attn_fwd(prob *p)
 {
@@ -711,6 +721,14 @@ static const cas cases[] = {
     {"attn.softcap.bf16", ATTN, BF16, .T = 133, .nh = 2, .nkv = 1, .hd = 32, .softcap = 3, .cu = cu_mid},
     {"attn.full.bf16", ATTN, BF16, .T = 133, .nh = 2, .nkv = 1, .hd = 64, .flag = 1, .cu = cu_mid},
     {"attn.cache.bf16", ATTN, BF16, .T = 133, .nh = 4, .nkv = 2, .hd = 32, .flag = 2, .cu = cu_mid, .no_diff = 1},
+    {"attn.dropout.f32", ATTN, F32, .T = 24, .nh = 4, .nkv = 2, .hd = 16, .flag = 4, .cu = cu_small},
+    {"attn.dropout_window.f32", ATTN, F32, .T = 24, .nh = 2, .nkv = 1, .hd = 8, .window = 4, .softcap = 2, .flag = 4,
+     .cu = cu_small},
+    {"attn.dropout.bf16", ATTN, BF16, .T = 133, .nh = 4, .nkv = 2, .hd = 64, .flag = 4, .cu = cu_mid},
+    {"attn.dropout_long.bf16", ATTN, BF16, .T = 300, .nh = 2, .nkv = 2, .hd = 32, .window = 270, .flag = 4,
+     .cu = cu_long},
+    {"attn.dropout_cache.f32", ATTN, F32, .T = 25, .nh = 4, .nkv = 2, .hd = 16, .flag = 6, .cu = cu_small,
+     .no_diff = 1},
     {"attn.cache_window.bf16", ATTN, BF16, .T = 133, .nh = 4, .nkv = 4, .hd = 32, .window = 9, .flag = 2, .cu = cu_mid,
      .no_diff = 1},
     {"swiglu.f32", ACT, F32, .T = 6, .C = 40, .flag = NS_ACT_SWIGLU},

@@ -227,6 +227,12 @@ static void linear_writes_x(ns_exec *x, const ns_linear_args *a)
     put((void *)(uintptr_t)a->x, a->dt, 0, 3.0f);
 }
 
+BREAK(attn_drop_nothing, attn_fwd, ns_attn_args, a.dropout = 0)
+BREAK(attn_drop_by_row, attn_fwd, ns_attn_args, a.token = NULL)
+BREAK(attn_drop_local_head, attn_fwd, ns_attn_args, a.head0 = 0)
+BREAK(attn_bwd_drop_nothing, attn_bwd, ns_attn_args, a.dropout = 0)
+BREAK(attn_bwd_drop_other, attn_bwd, ns_attn_args, a.layer++)
+
 typedef struct broken {
     const char *name, *hits; /* hits: prefix of the cases that may notice */
     ns_ops ops;
@@ -242,6 +248,11 @@ static void broken_variants_fail(void **state)
     } while (0)
     static broken list[64];
     int n = 0;
+    B(attn_drop_nothing, attn_fwd, "attn.dropout");
+    B(attn_drop_by_row, attn_fwd, "attn.dropout");
+    B(attn_drop_local_head, attn_fwd, "attn.dropout");
+    B(attn_bwd_drop_nothing, attn_bwd, "attn.dropout");
+    B(attn_bwd_drop_other, attn_bwd, "attn.dropout");
     B(norm_no_eps, norm_fwd, "norm");
     B(norm_plus_one, norm_fwd, "norm");
     B(norm_bwd_no_dres, norm_bwd, "norm");

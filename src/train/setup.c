@@ -151,6 +151,7 @@ static ns_status plan_memory(ns_sft *t, ns_error *err)
                           .any_order = !o->deterministic,
                           .hidden_dropout = (float)o->hidden_dropout,
                           .ffn_dropout = (float)o->ffn_dropout,
+                          .attention_dropout = (float)o->attention_dropout,
                           .tp_rank = ns_ranks_tp_rank(&t->ranks),
                           .tp_size = ns_ranks_tp(&t->ranks),
                           .stream_split = o->sequence_parallel,
@@ -161,6 +162,11 @@ static ns_status plan_memory(ns_sft *t, ns_error *err)
                "trainer.accelerator=gpu with %d ranks: GPU training runs on one rank so far; use one, or cpu", all);
     if (all > 1) m.accelerator = "cpu";
     NS_TRY(ns_engine_plan(&t->engine, &t->arch, &m, o->isa, n_threads(t), err), "plan");
+    NS_FAIL_IF(
+        o->attention_dropout > 0 && (m.plan_gpu || !t->engine.ops.drops_attention), NS_ERR_UNSUPPORTED,
+        "model.attention_dropout=%g: the GPU engine does not have it yet; use 0 (hidden_dropout and ffn_dropout work "
+        "there), or train on the processor: ++trainer.accelerator=cpu",
+        o->attention_dropout);
     t->traffic = ns_traffic_of(&t->engine, &t->ranks);
     if (!o->norm_decay)
         for (int i = 0; i < t->engine.part.n_params; i++) {

@@ -176,7 +176,8 @@ const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS] = {
     INT("model.context_parallel_size", cp, "1", 1, 1e6, "context parallel ranks"),
     STR("model.resume_from_checkpoint", resume_from, NULL, "continue from this checkpoint"),
     FLT("model.hidden_dropout", hidden_dropout, "0.0", 0, 0.999, "dropout after attention and mlp"),
-    FLT("model.attention_dropout", attention_dropout, "0.0", 0, 0.999, "dropout on attention probabilities"),
+    FLT("model.attention_dropout", attention_dropout, "0.0", 0, 0.999,
+        "dropout on attention probabilities (not on a GPU yet)"),
     FLT("model.ffn_dropout", ffn_dropout, "0.0", 0, 0.999, "dropout inside the mlp"),
     {.key = "model.activations_checkpoint_granularity",
      .type = NS_OPT_STRING,
@@ -434,9 +435,6 @@ ns_status ns_sft_check(ns_sft_options *o, ns_error *err)
                "trainer.precision=%s: fp16 is not available, use bf16 or 32", o->precision);
     NS_FAIL_IF(strcmp(o->peft, "none"), NS_ERR_UNSUPPORTED,
                "model.peft.peft_scheme=%s: adapters are not available yet, use none", o->peft);
-    NS_FAIL_IF(o->attention_dropout > 0, NS_ERR_UNSUPPORTED,
-               "model.attention_dropout=%g: not available yet, use 0 (hidden_dropout and ffn_dropout work)",
-               o->attention_dropout);
     NS_FAIL_IF(o->vpp && o->vpp->type != NS_NODE_NULL && !(o->vpp->type == NS_NODE_INT && o->vpp->i == 1),
                NS_ERR_UNSUPPORTED, "%s",
                "model.virtual_pipeline_model_parallel_size: interleaved stages are not available, use null; a pipeline "

@@ -64,9 +64,13 @@ static void documented_words(void **state)
     (void)state;
     ns_error err = NS_ERROR_INIT;
     ns_parsed p;
-    const char *words[] = {"++model.data.train_ds.global_batch_size=138.0", "++model.ffn_dropout=0.1",
-                           "++model.hidden_dropout=0.1", "trainer.sft.val_check_interval=0.5", "++model.optim.lr=1e-5"};
-    assert_ns_ok(parse(&p, &err, 5, words), &err);
+    const char *words[] = {"++model.data.train_ds.global_batch_size=138.0",
+                           "++model.ffn_dropout=0.1",
+                           "++model.attention_dropout=0.1",
+                           "++model.hidden_dropout=0.1",
+                           "trainer.sft.val_check_interval=0.5",
+                           "++model.optim.lr=1e-5"};
+    assert_ns_ok(parse(&p, &err, 6, words), &err);
     const ns_sft_options *o = p.options;
     assert_int_equal(o->train.gbs, 138);
     assert_int_equal(o->val.gbs, 138);
@@ -84,7 +88,6 @@ static void combinations_are_refused_before_work(void **state)
     } bad[] = {
         {"++model.data.train_ds.micro_batch_size=5", "not divisible by micro_batch_size=5", NS_ERR_CONFIG},
         {"++model.peft.peft_scheme=lora", "adapters", NS_ERR_UNSUPPORTED},
-        {"++model.attention_dropout=0.1", "attention_dropout", NS_ERR_UNSUPPORTED},
         {"++trainer.precision=16", "fp16", NS_ERR_UNSUPPORTED},
         {"++trainer.precision=int8", "precision", NS_ERR_CONFIG},
         {"++model.data.train_ds.file_path=p.npy", "set ++model.data.train_ds.packed_sequence=True", NS_ERR_CONFIG},

@@ -282,8 +282,8 @@ ns_status ns_sft_validate(ns_sft *t, ns_error *err)
     const ns_packed *packs = t->val_is_train ? &t->packs : &t->val_packs;
     int64_t tokens;
     ns_model_put_step(m, x, &p.s);
-    float hidden = m->opt.hidden_dropout, ffn = m->opt.ffn_dropout;
-    m->opt.hidden_dropout = m->opt.ffn_dropout = 0;
+    const float hidden = m->opt.hidden_dropout, ffn = m->opt.ffn_dropout, attention = m->opt.attention_dropout;
+    m->opt.hidden_dropout = m->opt.ffn_dropout = m->opt.attention_dropout = 0;
     for (int64_t b = 0; b < t->n_val_batches; b++) {
         NS_TRY(ns_sampler_batch(&t->val_sampler, b * t->o->val.gbs, t->index, err), "validation sampler");
         if (packs->packs.n)
@@ -300,6 +300,7 @@ ns_status ns_sft_validate(ns_sft *t, ns_error *err)
     }
     m->opt.hidden_dropout = hidden;
     m->opt.ffn_dropout = ffn;
+    m->opt.attention_dropout = attention;
     ns_model_get_step(m, x, &p.s);
     NS_FAIL_IF(x->err.code != NS_OK, x->err.code, "validation: %s", x->err.msg);
     /* all ranks of one context-parallel group have the targets of the whole micro-batch */

@@ -119,6 +119,7 @@ C
         ++model.tensor_model_parallel_size=2 \
         --disable_wandb \
         ++model.ffn_dropout=0.1 \
+        ++model.attention_dropout=0.1 \
         ++model.hidden_dropout=0.1 ++model.data.train_ds.global_batch_size=16 ++trainer.sft.max_steps=20 ++trainer.sft.save_interval=10
     is "$where: ns eval" 0 "" "$ns" eval \
         --cluster="$where" \

@@ -158,6 +158,7 @@ is "documented: train" 0 "nothing was submitted" "$ns" train \
     ++model.tensor_model_parallel_size=1 \
     --disable_wandb \
     ++model.ffn_dropout=0.1 \
+    ++model.attention_dropout=0.1 \
     ++model.hidden_dropout=0.1 --dry_run
 grep -q 'task 4: my-training-job-prepare-eval' "$dir/out" && grep -q '++model.ffn_dropout=0.1' "$dir/out" && ok "five jobs, settings passed on" || not_ok "documented: $(cat "$dir/out")"
 mkdir -p "$work/sets/gsm8k" "$work/sets/math"

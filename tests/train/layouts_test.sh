@@ -119,7 +119,7 @@ done
 echo "ok and in bf16, with recomputed activations too"
 
 # masks of dropout follow the token of the data set and the feature of the whole model: one curve for every layout
-dropout="++trainer.precision=32 ++model.hidden_dropout=0.1 ++model.ffn_dropout=0.2"
+dropout="++trainer.precision=32 ++model.hidden_dropout=0.1 ++model.ffn_dropout=0.2 ++model.attention_dropout=0.1"
 # shellcheck disable=SC2086
 sft drop-1 qwen 1 1 1 1 $dropout || fail "dropout: $(tail -3 "$dir/drop-1.log")"
 [ "$(curve drop-1)" != "$(curve qwen-1)" ] || fail "dropout drops nothing"

@@ -31,7 +31,7 @@ sft() {
     ${prefix:-} "$ns" sft ++model.restore_from_path="$dir/base" ++model.data.train_ds.file_path="$dir/rows.jsonl" ++exp_manager.explicit_log_dir="$out" \
         ++model.data.train_ds.global_batch_size=16 ++model.data.train_ds.micro_batch_size=2 ++trainer.sft.max_steps=20 ++trainer.sft.max_epochs=100 \
         ++trainer.sft.save_interval=5 ++trainer.sft.gradient_clip_val=1.0 ++model.optim.lr=1e-3 ++model.optim.sched.min_lr=1e-4 \
-        ++model.optim.sched.warmup_steps=3 ++model.hidden_dropout=0.1 "$@" >>"$out.log" 2>&1
+        ++model.optim.sched.warmup_steps=3 ++model.hidden_dropout=0.1 ++model.attention_dropout=0.1 "$@" >>"$out.log" 2>&1
 }
 # same A B [FIND TEST]...: all files of all checkpoints (that pass the test) are equal
 same() {

@@ -250,7 +250,7 @@ static void fwd_tile(void *arg, int t, int worker)
 void ns_amx_attn_fwd(ns_exec *x, const ns_attn_args *a)
 {
     job j = {.a = a};
-    if (a->dt != NS_DTYPE_BF16 || a->head_dim % 32) {
+    if (a->dt != NS_DTYPE_BF16 || a->head_dim % 32 || a->dropout > 0) {
         ns_cpu_attn_fwd(x, a, &ns_cpu_vec_avx512);
         return;
     }
@@ -332,7 +332,7 @@ static void bwd_tile(void *arg, int t, int worker)
 void ns_amx_attn_bwd(ns_exec *x, const ns_attn_args *a)
 {
     job j = {.a = a};
-    if (a->dt != NS_DTYPE_BF16 || a->head_dim % 32) {
+    if (a->dt != NS_DTYPE_BF16 || a->head_dim % 32 || a->dropout > 0) {
         ns_cpu_attn_bwd(x, a, &ns_cpu_vec_avx512);
         return;
     }

@@ -69,6 +69,7 @@ void ns_cpu_attn_zero_tail(ns_exec *x, const ns_attn_args *a, int backward)
 }
 
 typedef struct job {
+    const ns_exec *x;
     const ns_attn_args *a;
     const ns_cpu_vec *v;
     ns_cpu_scratch scratch;
@@ -104,11 +105,33 @@ static void *out_row(const ns_attn_args *a, void *p, int64_t t, int64_t h)
     return (char *)p + (t * a->n_heads + h) * a->head_dim * (int64_t)ns_dtype_size(a->dt);
 }
 
-/* One block of keys folded into the running rows: o, top, sum. s: [n, KB] raw products. */
-static void fold(const job *j, const ns_cpu_seg *g, int64_t i0, int64_t n, int64_t k0, int64_t nk, float *s, float *o,
-                 float *top, float *sum)
+/* What drop() (ops.h) multiplies with: query row (absolute), head h, keys [k, k + n) of the segment. */
+static void keep_factors(const job *j, int64_t row, int64_t h, int64_t k, int64_t n, float *keep)
 {
     const ns_attn_args *a = j->a;
+    const float scale = 1.0f / (1.0f - a->dropout);
+    uint32_t word[4], ctr[4] = {0, a->token ? a->token[row] : (uint32_t)row, j->x->step->dropout_step,
+                                a->op << 24 | (uint32_t)(a->head0 + h) << 12 | a->layer};
+    NS_ASSERT(a->layer < 4096 && a->head0 + h < 4096 && a->op < 256 && k + n <= UINT32_MAX);
+    for (int64_t i = 0; i < n; i++) {
+        if (i == 0 || (k + i) % 4 == 0) {
+            ctr[0] = (uint32_t)((k + i) / 4);
+            ns_philox(word, ctr, j->x->key);
+        }
+        keep[i] = ns_u32_to_unit(word[(k + i) % 4]) >= a->dropout ? scale : 0.0f;
+    }
+}
+static void times(float *p, const float *keep, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) p[i] *= keep[i];
+}
+
+/* One block of keys folded into the running rows: o, top, sum. s: [n, KB] raw products. */
+static void fold(const job *j, const ns_cpu_seg *g, int64_t i0, int64_t n, int64_t k0, int64_t nk, int64_t h, float *s,
+                 float *o, float *top, float *sum)
+{
+    const ns_attn_args *a = j->a;
+    float keep[KB];
     for (int64_t i = 0; i < n; i++) {
         int64_t lo, hi;
         float *row = s + i * KB;
@@ -122,6 +145,10 @@ static void fold(const job *j, const ns_cpu_seg *g, int64_t i0, int64_t n, int64
         float shrink = sum[i] > 0 ? expf(top[i] - m) : 0;
         sum[i] = sum[i] * shrink + j->v->exp_sum(row + lo, hi - lo, m);
         top[i] = m;
+        if (a->dropout > 0) {
+            keep_factors(j, g->q0 + i0 + i, h, k0 + lo, hi - lo, keep);
+            times(row + lo, keep, hi - lo);
+        }
         if (shrink != 1)
             for (int64_t d = 0; d < a->head_dim; d++) o[i * a->head_dim + d] *= shrink;
     }
@@ -143,7 +170,7 @@ static void fwd_tile(void *arg, int t, int worker)
         int64_t nk = ns_cpu_min(KB, hi - k0);
         mul(j, rows(j, a->q, a->q_stride, g.q0 + i0, h, 1), rows(j, a->k, a->k_stride, g.k0 + k0, kv, 1), n, nk, hd, s,
             KB, 0, scratch);
-        fold(j, &g, i0, n, k0, nk, s, o, top, sum);
+        fold(j, &g, i0, n, k0, nk, h, s, o, top, sum);
         mul(j, block(s, KB, 1), rows(j, a->v, a->v_stride, g.k0 + k0, kv, 0), n, hd, nk, o, hd, 1, scratch);
     }
     for (int64_t i = 0; i < n; i++) {
@@ -155,7 +182,7 @@ static void fwd_tile(void *arg, int t, int worker)
 
 void ns_cpu_attn_fwd(ns_exec *x, const ns_attn_args *a, const ns_cpu_vec *v)
 {
-    job j = {.a = a, .v = v};
+    job j = {.x = x, .a = a, .v = v};
     if (!ns_cpu_get_scratch(&j.scratch, x, (a->n_seg + 1) * 4, fwd_per(v, a->head_dim), "attn_fwd")) return;
     j.first = (int32_t *)j.scratch.shared;
     int64_t n = ns_cpu_attn_blocks(a, QB, (int32_t *)j.scratch.shared);
@@ -168,11 +195,12 @@ typedef struct bwd_bufs {
     void *scratch;
 } bwd_bufs;
 
-/* p and ds of rows [i0, i0+n) against keys [k0, k0+nk), in place of q.k and dout.v; zero where masked. */
+/* p (kept, for dv) and ds of rows [i0, i0+n) against keys [k0, k0+nk), in place of q.k and dout.v; zero where masked. */
 static void grads(const job *j, const ns_cpu_seg *g, int64_t i0, int64_t n, int64_t k0, int64_t nk, int64_t h, float *s,
                   float *dp)
 {
     const ns_attn_args *a = j->a;
+    float keep[KB];
     for (int64_t i = 0; i < n; i++) {
         int64_t lo, hi, row = g->q0 + i0 + i;
         ns_cpu_visible(a, g, i0 + i, &lo, &hi);
@@ -182,7 +210,13 @@ static void grads(const job *j, const ns_cpu_seg *g, int64_t i0, int64_t n, int6
         float *sr = s + i * KB, *dr = dp + i * KB;
         memset(sr, 0, (size_t)lo * 4), memset(sr + hi, 0, (size_t)(nk - hi) * 4);
         memset(dr, 0, (size_t)lo * 4), memset(dr + hi, 0, (size_t)(nk - hi) * 4);
-        if (hi > lo) j->v->attn_grad(sr + lo, dr + lo, hi - lo, a->scale, a->softcap, a->lse[h * a->T + row], D);
+        if (hi == lo) continue;
+        if (a->dropout > 0) {
+            keep_factors(j, row, h, k0 + lo, hi - lo, keep);
+            times(dr + lo, keep, hi - lo);
+        }
+        j->v->attn_grad(sr + lo, dr + lo, hi - lo, a->scale, a->softcap, a->lse[h * a->T + row], D);
+        if (a->dropout > 0) times(sr + lo, keep, hi - lo);
     }
 }
 
@@ -232,7 +266,7 @@ static void bwd_tile(void *arg, int t, int worker)
 
 void ns_cpu_attn_bwd(ns_exec *x, const ns_attn_args *a, const ns_cpu_vec *v)
 {
-    job j = {.a = a, .v = v};
+    job j = {.x = x, .a = a, .v = v};
     if (!ns_cpu_get_scratch(&j.scratch, x, 0, bwd_per(v, a->max_kv, a->head_dim), "attn_bwd")) return;
     ns_parallel_for(x->pool, (int)(a->n_seg * a->n_kv), bwd_tile, &j);
     ns_cpu_attn_zero_tail(x, a, 1);

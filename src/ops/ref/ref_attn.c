@@ -54,8 +54,20 @@ static void zero_tail(void *p, ns_dtype dt, int64_t row0, int64_t T, int64_t str
         for (int64_t c = 0; c < cols; c++) ns_ref_store(p, dt, t * stride + c, 0);
 }
 
+/* What drop() multiplies the probability of query row iq (absolute) and key j (of the segment) with. */
+static double kept(const ns_exec *x, const ns_attn_args *a, int64_t iq, int64_t j, int64_t h)
+{
+    if (a->dropout <= 0) return 1;
+    const int64_t head = a->head0 + h;
+    NS_ASSERT(a->layer < 4096 && head < 4096 && a->op < 256 && j <= UINT32_MAX);
+    uint32_t word[4], ctr[4] = {(uint32_t)(j / 4), a->token ? a->token[iq] : (uint32_t)iq, x->step->dropout_step,
+                                a->op << 24 | (uint32_t)head << 12 | a->layer};
+    ns_philox(word, ctr, x->key);
+    return ns_u32_to_unit(word[j % 4]) >= a->dropout ? 1 / (1 - (double)a->dropout) : 0;
+}
+
 /* One query row and head; acc: head_dim doubles. */
-static void fwd_row(const ns_attn_args *a, const segment *g, int64_t i, int64_t h, double *acc)
+static void fwd_row(const ns_exec *x, const ns_attn_args *a, const segment *g, int64_t i, int64_t h, double *acc)
 {
     int64_t lo, hi, hd = a->head_dim, iq = g->q0 + i, kvh = h / (a->n_heads / a->n_kv);
     double top = -INFINITY, sum = 0, slope;
@@ -65,6 +77,7 @@ static void fwd_row(const ns_attn_args *a, const segment *g, int64_t i, int64_t 
     for (int64_t j = lo; j < hi; j++) {
         double p = exp(score(a, iq, g->k0 + j, h, &slope) - top);
         sum += p;
+        p *= kept(x, a, iq, j, h);
         int64_t row = (g->k0 + j) * a->v_stride + kvh * hd;
         for (int64_t d = 0; d < hd; d++) acc[d] += p * (double)ns_ref_load(a->v, a->dt, row + d);
     }
@@ -79,7 +92,7 @@ void ns_ref_attn_fwd(ns_exec *x, const ns_attn_args *a)
     for (int64_t s = 0; s < a->n_seg; s++) {
         segment g = get_segment(a, s);
         for (int64_t i = 0; i < g.nq; i++)
-            for (int64_t h = 0; h < a->n_heads; h++) fwd_row(a, &g, i, h, x->work);
+            for (int64_t h = 0; h < a->n_heads; h++) fwd_row(x, a, &g, i, h, x->work);
     }
     int64_t live = a->n_seg > 0 ? a->cu_q[a->n_seg] : 0;
     zero_tail(a->out, a->dt, live, a->T, a->n_heads * a->head_dim, a->n_heads * a->head_dim);
@@ -87,25 +100,29 @@ void ns_ref_attn_fwd(ns_exec *x, const ns_attn_args *a)
         for (int64_t t = live; t < a->T; t++) a->lse[h * a->T + t] = 0;
 }
 
-/* p and ds (by the unscaled product q.k) of one pair. */
-static void pair_grad(const ns_attn_args *a, int64_t iq, int64_t jk, int64_t h, double *p, double *ds)
+/* The kept p and ds (by the unscaled product q.k) of query row iq (absolute) and key j of the segment. With dropout out_i has it
+ * too, and D stays dout_i . out_i = sum_j p_ij keep_ij (dout_i . v_j). */
+static void pair_grad(const ns_exec *x, const ns_attn_args *a, const segment *g, int64_t iq, int64_t j, int64_t h,
+                      double *p, double *ds)
 {
-    int64_t hd = a->head_dim, o = (iq * a->n_heads + h) * hd;
+    int64_t jk = g->k0 + j, hd = a->head_dim, o = (iq * a->n_heads + h) * hd;
     double slope, s = score(a, iq, jk, h, &slope);
     *p = exp(s - (double)a->lse[h * a->T + iq]);
     double D = dot(a->dout, o, a->out, o, a->dt, hd);
     double dp = dot(a->dout, o, a->v, jk * a->v_stride + h / (a->n_heads / a->n_kv) * hd, a->dt, hd);
-    *ds = *p * (dp - D) * slope * (double)a->scale;
+    double keep = kept(x, a, iq, j, h);
+    *ds = *p * (keep * dp - D) * slope * (double)a->scale;
+    *p *= keep;
 }
 
-static void bwd_q_row(const ns_attn_args *a, const segment *g, int64_t i, int64_t h, double *acc)
+static void bwd_q_row(const ns_exec *x, const ns_attn_args *a, const segment *g, int64_t i, int64_t h, double *acc)
 {
     int64_t lo, hi, hd = a->head_dim, iq = g->q0 + i, kvh = h / (a->n_heads / a->n_kv);
     double p, ds;
     visible(a, g, i, &lo, &hi);
     memset(acc, 0, (size_t)hd * sizeof *acc);
     for (int64_t j = lo; j < hi; j++) {
-        pair_grad(a, iq, g->k0 + j, h, &p, &ds);
+        pair_grad(x, a, g, iq, j, h, &p, &ds);
         int64_t row = (g->k0 + j) * a->k_stride + kvh * hd;
         for (int64_t d = 0; d < hd; d++) acc[d] += ds * (double)ns_ref_load(a->k, a->dt, row + d);
     }
@@ -113,7 +130,8 @@ static void bwd_q_row(const ns_attn_args *a, const segment *g, int64_t i, int64_
 }
 
 /* One key row and kv head: sums over the query heads of its group and the rows that see it. */
-static void bwd_kv_row(const ns_attn_args *a, const segment *g, int64_t j, int64_t kvh, double *dk, double *dv)
+static void bwd_kv_row(const ns_exec *x, const ns_attn_args *a, const segment *g, int64_t j, int64_t kvh, double *dk,
+                       double *dv)
 {
     int64_t lo, hi, hd = a->head_dim, group = a->n_heads / a->n_kv, jk = g->k0 + j;
     double p, ds;
@@ -124,7 +142,7 @@ static void bwd_kv_row(const ns_attn_args *a, const segment *g, int64_t j, int64
             visible(a, g, i, &lo, &hi);
             if (j < lo || j >= hi) continue;
             int64_t iq = g->q0 + i;
-            pair_grad(a, iq, jk, h, &p, &ds);
+            pair_grad(x, a, g, iq, j, h, &p, &ds);
             for (int64_t d = 0; d < hd; d++) {
                 dk[d] += ds * (double)ns_ref_load(a->q, a->dt, iq * a->q_stride + h * hd + d);
                 dv[d] += p * (double)ns_ref_load(a->dout, a->dt, (iq * a->n_heads + h) * hd + d);
@@ -144,9 +162,9 @@ void ns_ref_attn_bwd(ns_exec *x, const ns_attn_args *a)
     for (int64_t s = 0; s < a->n_seg; s++) {
         segment g = get_segment(a, s);
         for (int64_t i = 0; i < g.nq; i++)
-            for (int64_t h = 0; h < a->n_heads; h++) bwd_q_row(a, &g, i, h, w);
+            for (int64_t h = 0; h < a->n_heads; h++) bwd_q_row(x, a, &g, i, h, w);
         for (int64_t j = 0; j < g.nk; j++)
-            for (int64_t h = 0; h < a->n_kv; h++) bwd_kv_row(a, &g, j, h, w, w + a->head_dim);
+            for (int64_t h = 0; h < a->n_kv; h++) bwd_kv_row(x, a, &g, j, h, w, w + a->head_dim);
     }
     int64_t live = a->n_seg > 0 ? a->cu_q[a->n_seg] : 0;
     zero_tail(a->dq, a->dt, live, a->T, a->q_stride, a->n_heads * a->head_dim);

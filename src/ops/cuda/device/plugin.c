@@ -442,6 +442,10 @@ static int by_cudnn(ns_exec *x, const nsk_attn *p, int backward, const char *op)
 }
 static int attn_ok(ns_exec *x, const ns_attn_args *a, const char *op)
 {
+    if (a->dropout > 0) {
+        fail(x, op, "attention dropout is not available on the GPU", a->T, a->n_heads, a->head_dim);
+        return 0;
+    }
     if (a->head_dim <= 512) return need_work(x, nsk_attn_work(a->T, a->n_heads), op);
     fail(x, op, "head sizes above 512 are not supported", a->T, a->n_heads, a->head_dim);
     return 0;
