@@ -15,10 +15,10 @@ host=$(hostname -s)
 can_run() {
     [ "$(id -u)" = 0 ] || { echo "SKIP: a Slurm of its own needs root"; return 1; }
     for tool in munged slurmctld slurmd sbatch squeue unshare; do
-        command -v $tool >/dev/null || { echo "SKIP: $tool is not installed (sh dev/deps.sh --tests brings it)"; return 1; }
+        command -v "$tool" >/dev/null || { echo "SKIP: $tool is not installed (sh dev/deps.sh --tests brings it)"; return 1; }
     done
     for tool in $([ "$DBD" != 1 ] || echo slurmdbd mariadbd mariadb-install-db sacctmgr); do
-        command -v $tool >/dev/null || { echo "SKIP: $tool is not installed (sh dev/deps.sh --tests brings it)"; return 1; }
+        command -v "$tool" >/dev/null || { echo "SKIP: $tool is not installed (sh dev/deps.sh --tests brings it)"; return 1; }
     done
     unshare --uts --mount true 2>/dev/null || { echo "SKIP: this machine does not let nodes be separated (unshare)"; return 1; }
 }

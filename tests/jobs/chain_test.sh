@@ -2,8 +2,8 @@
 # Both documented Python chains and every documented shell command, on a real Slurm of two nodes and on the local executor. NS_FULL=1 only:
 # each of the four training jobs runs until its time limit stops it (some 8 s). What they trained is compared, bit for bit, with a run that
 # was never stopped. Locally: submitted from a terminal that hangs up, and with the supervisor killed in the middle.
-# A verdict line cannot fail, so A && ok || not_ok is a choice; done is a state.
-# shellcheck disable=SC2015,SC1010,SC2154
+# A verdict line cannot fail, so A && ok || not_ok is a choice; done is a state; TEST_SETTINGS are words.
+# shellcheck disable=SC2015,SC1010,SC2154,SC2086
 set -u
 ns=$1
 case $ns in /*) ;; *) ns=$PWD/$ns ;; esac
@@ -98,7 +98,7 @@ C
 
     # ---- the documented shell commands ----
     mkdir -p "$work/synthetic" nemo_skills
-    for i in 0 1; do echo "{\"problem\": \"What is 1 plus $i?\", \"generation\": \"It is \\\\boxed{$((i + 1))}\", \"expected_answer\": $((i + 1)), \"predicted_answer\": \"$((i + 1))\", \"is_correct\": true}" >"$work/synthetic/output-rs$i.jsonl"; done
+    for i in 0 1; do printf '%s\n' "{\"problem\": \"What is 1 plus $i?\", \"generation\": \"It is \\\\boxed{$((i + 1))}\", \"expected_answer\": $((i + 1)), \"predicted_answer\": \"$((i + 1))\", \"is_correct\": true}" >"$work/synthetic/output-rs$i.jsonl"; done
     is "$where: python -m nemo_skills.training.prepare_data, in ns run_cmd" 0 "" "$ns" run_cmd --cluster="$where" --not_exclusive --num_gpus=0 --expname=prepare --wait \
         python -m nemo_skills.training.prepare_data \
         ++input_files="/workspace/synthetic/output-rs*.jsonl" \

@@ -230,7 +230,7 @@ is "and refused by name" 1 "ns prepare" "$ns" check_contamination $here --input_
 # ---- benchmarks from local raw files; evaluate_results ----
 mkdir -p "$work/raw/gsm8k" "$work/raw/math-500"
 printf '%s\n' '{"question": "A\u2019s 1,000 and 1?", "answer": "It is <<1000+1=1001>>1001.\n#### 1,001"}' '{"question": "Half of 1?", "answer": "<<1/2>>0.5\n#### 0.5"}' >"$work/raw/gsm8k/test.jsonl"
-echo '{"problem": "p", "solution": "s", "answer": "\\frac{1}{2}", "level": 3}' >"$work/raw/math-500/test.jsonl"
+printf '%s\n' '{"problem": "p", "solution": "s", "answer": "\\frac{1}{2}", "level": 3}' >"$work/raw/math-500/test.jsonl"
 is "dataset.prepare under its documented name" 0 "gsm8k/test.jsonl: 2 rows" "$ns" run_cmd --cluster=none python -m nemo_skills.dataset.prepare gsm8k math-500 --from "$work/raw" --output_dir "$work/made"
 printf '%s\n' '{"problem": "A\u2019s 1,000 and 1?", "expected_answer": 1001, "reference_solution": "It is 1001.\n"}' '{"problem": "Half of 1?", "expected_answer": 0.5, "reference_solution": "0.5\n"}' | cmp -s - "$work/made/gsm8k/test.jsonl" && ok "gsm8k as documented" || not_ok "gsm8k: $(cat "$work/made/gsm8k/test.jsonl")"
 [ "$(cat "$work/made/math-500/test.jsonl")" = '{"problem": "p", "reference_solution": "s", "expected_answer": "\\frac{1}{2}", "level": 3}' ] && ok "math-500 as documented" || not_ok "math-500: $(cat "$work/made/math-500/test.jsonl")"
@@ -251,7 +251,7 @@ fi
 is "raw files that are missing are named with their origin" 3 "Qwen2.5-Math" "$ns" dataset prepare math --from "$work/raw"
 is "a set that ns cannot prepare" 1 "mmlu cannot be prepared" "$ns" dataset prepare mmlu
 is "a misspelt one" 2 "did you mean gsm8k?" "$ns" dataset prepare gms8k
-for x in 1 2; do echo '{"generation": "\\boxed{1001}", "expected_answer": 1001}' >"$work/made/output-rs$x.jsonl"; done
+for x in 1 2; do printf '%s\n' '{"generation": "\\boxed{1001}", "expected_answer": 1001}' >"$work/made/output-rs$x.jsonl"; done
 is "evaluate_results under its documented name" 0 "output-rs2.jsonl: 1 of 1 right" "$ns" run_cmd --cluster=none python -m nemo_skills.evaluation.evaluate_results "++input_files=$work/made/output-rs*.jsonl" ++eval_type=math
 is "a type that it does not have" 1 "eval_type=code is not available yet" "$ns" run_cmd python -m nemo_skills.evaluation.evaluate_results "++input_files=$work/made/output-rs*.jsonl" ++eval_type=code
 
