@@ -69,6 +69,7 @@ static void norm_bwd_tile(void *arg, int i, int worker)
     s.w = &w;
     s.h = at(s.h, s.dt, t * s.C), s.dy = at(s.dy, s.dt, t * s.C), s.dres = at(s.dres, s.dt, t * s.C);
     s.dh = at(s.dh, s.dt, t * s.C), s.rstd += t;
+    s.y = NULL; /* the forward op writes it, after all blocks (cpu_ops.c) */
     j->serial(j->x, &s);
 }
 void ns_cpu_norm_bwd(ns_exec *x, const ns_norm_bwd_args *a, void (*serial)(ns_exec *, const ns_norm_bwd_args *))
