@@ -92,9 +92,20 @@ C
     wait $pid 2>/dev/null
     [ -n "$last" ] && same_model "$mine" "$other" && ok "$where: step $last of the chain, weights and optimiser, is that of a run that was never stopped" || not_ok "$where: '$mine' and '$other' differ: $(diff "$mine/DONE" "$other/DONE" | head -n 5; tail -n 3 "$dir/straight.log")"
 
-    # ---- the second documented script ----
+    # ---- the second documented script: packs, context parallel 2; on Slurm with tensor parallel 2, the GPUs of a node, as documented ----
+    tensor=$TEST_NODES
+    export TEST_CP=2 TEST_GPUS=2
+    [ "$where" = slurm ] || TEST_PACKED_SETTINGS="$TEST_PACKED_SETTINGS ++model.tensor_model_parallel_size=1"
     is "$where: the packing chain" 0 "" python3 "$root/tests/jobs/documented_packing.py"
-    until_state my-packed-job 2 done 120 && ok "$where: packs, trains on packs, averages" || not_ok "packing: $("$ns" status my-packed-job-packing; "$ns" logs my-packed-job-packing; "$ns" status my-packed-job; "$ns" logs my-packed-job | tail -n 20)"
+    until_state my-packed-job 4 done 120 && ok "$where: packs, trains on packs, averages" || not_ok "packing: $("$ns" status my-packed-job-packing; "$ns" logs my-packed-job-packing; "$ns" status my-packed-job; "$ns" logs my-packed-job | tail -n 20)"
+    out="$work/my-packed-job/checkpoints"
+    grep -q "^ranks *$((2 * TEST_NODES)) = tensor $tensor x context 2 " "$out"/training-logs/main_my-packed-job-sft-0_*.log && grep -q '"step": 2, .*"consumed_samples": 276,' "$out/training/metrics.jsonl" &&
+        ok "$where: $((2 * TEST_NODES)) ranks, tensor $tensor x context 2: two epochs of steps of 138.0 packs" || not_ok "$where: packed training: $(cat "$out/training/metrics.jsonl" "$out"/training-logs/main_my-packed-job-sft-0_*.log)"
+    "$ns" sft trainer.devices=$((2 * TEST_NODES)) ++model.tensor_model_parallel_size="$tensor" ++model.context_parallel_size=2 ++model.restore_from_path="$work/base" ++model.data.train_ds.file_path="'$work/packed_256_seed0.npy'" \
+        ++model.data.validation_ds.file_path="'$work/packed_256_seed0.npy'" ++model.data.train_ds.packed_sequence=True ++model.data.train_ds.micro_batch_size=1 ++model.data.train_ds.global_batch_size=138.0 \
+        ++model.data.train_ds.max_seq_length=256 ++trainer.sft.save_interval=1 ++exp_manager.explicit_log_dir="'$dir/packed-$where/training'" >"$dir/straight.log" 2>&1 &&
+        "$ns" average --input "$dir/packed-$where" --output "$dir/packed-$where/model" --to nemo >/dev/null || not_ok "$where: the straight run on packs: $(tail -n 3 "$dir/straight.log")"
+    same_model "$out/model-averaged-nemo" "$dir/packed-$where/model" && ok "$where: its model is that of as many ranks started by hand, bit for bit" || not_ok "$where: models on packs differ"
 
     # ---- the documented shell commands ----
     mkdir -p "$work/synthetic" nemo_skills

@@ -8,7 +8,7 @@ cluster = os.environ["TEST_CLUSTER"]
 output_dir = f"/workspace/{expname}/checkpoints"
 
 pack_seq_length = 256
-context_parallel = 1
+context_parallel = int(os.environ["TEST_CP"])
 
 original_bs = 512
 avg_sequences_per_pack = 3.7
@@ -49,8 +49,8 @@ train(
     run_after=f"{expname}-packing",
     output_dir=output_dir,
     nemo_model="/nemo_models/base",
-    num_nodes=1,
-    num_gpus=1,
-    num_training_jobs=2,
+    num_nodes=int(os.environ["TEST_NODES"]),
+    num_gpus=int(os.environ["TEST_GPUS"]),
+    num_training_jobs=4,
     training_data=f"/data/packed_{pack_seq_length}_seed0.npy",
 )

@@ -56,9 +56,15 @@ JSON
         exit 1
     }
 }
-# many_rows FILE: enough for 138 packs of 256 tokens, the documented batch
+# many_rows FILE: of different lengths, enough for 138 packs of 256 tokens, the documented batch
 many_rows() {
-    awk 'BEGIN { for (i = 0; i < 1800; i++) printf "{\"input\": \"What is %d plus %d? \", \"output\": \"It is %d.\"}\n", i, i * 7 % 13, i + i * 7 % 13 }' >"$1"
+    awk 'BEGIN {
+        for (i = 0; i < 900; i++) {
+            answer = sprintf("It is %d.", i + i * 7 % 13)
+            for (k = 0; k < i % 5; k++) answer = answer sprintf(" Once more: %d.", i + k)
+            printf "{\"input\": \"What is %d plus %d? \", \"output\": \"%s\"}\n", i, i * 7 % 13, answer
+        }
+    }' >"$1"
 }
 # settings of a training of STEPS steps, SAVE apart
 settings() {

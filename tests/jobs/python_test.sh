@@ -36,10 +36,9 @@ until_state eval 1 done 60 && [ "$(wc -l <"$work/my-training-job/checkpoints/res
 is "the results are summed up" 0 "3           |" python3 -c "
 from nemo_skills.pipeline.cli import summarize_results
 summarize_results('$work/my-training-job/checkpoints/results')"
-TEST_PACKED_SETTINGS="++trainer.sft.save_interval=1"
-export TEST_PACKED_SETTINGS
+export TEST_PACKED_SETTINGS="++trainer.sft.save_interval=1" TEST_CP=1 TEST_GPUS=1
 is "the packing chain is submitted" 0 "" python3 "$root/tests/jobs/documented_packing.py"
-until_state my-packed-job 2 done 60 && ok "and runs: packed, trained on packs, averaged" || not_ok "packing: $("$ns" logs my-packed-job-packing; "$ns" logs my-packed-job)"
+until_state my-packed-job 4 done 60 && ok "and runs: packed, trained on packs, averaged" || not_ok "packing: $("$ns" logs my-packed-job-packing; "$ns" logs my-packed-job)"
 grep -q '"step": 2, .*"consumed_samples": 276,' "$work/my-packed-job/checkpoints/training/metrics.jsonl" && [ -s "$work/my-packed-job/checkpoints/model-averaged-nemo/model_config.yaml" ] &&
     ok "two epochs of steps of 138.0 packs, and a model" || not_ok "packed training: $(cat "$work/my-packed-job/checkpoints/training/metrics.jsonl")"
 
