@@ -20,6 +20,7 @@ void ns_archive_free(ns_archive *a)
 {
     for (size_t i = 0; i < a->n; i++) ns_free(a->t[i].pieces);
     ns_free(a->t);
+    ns_packed_cache_free(&a->packed);
     ns_arena_free(&a->arena);
     memset(a, 0, sizeof *a);
 }
@@ -142,9 +143,9 @@ ns_status ns_archive_slice(ns_archive *a, ns_arc_tensor *dst, int64_t row0, cons
         }
         q.off[0] = row0 + (r0 - src_row0);
         q.size[0] = r1 - r0;
-        if (p->data)
-            q.data = p->data +
-                     (size_t)((k ? (lead - p->off[0]) * p->stride[0] : 0) + (r0 - p->off[k]) * p->stride[k]) * size;
+        size_t skip = (size_t)((k ? (lead - p->off[0]) * p->stride[0] : 0) + (r0 - p->off[k]) * p->stride[k]) * size;
+        if (p->data) q.data = p->data + skip;
+        if (p->packed) q.skip = p->skip + skip;
         NS_TRY(ns_arc_box_add(a, dst, &q, err), "%s", "");
     }
     return NS_OK;
@@ -229,15 +230,43 @@ static void copy_row(const ns_box *p, const ns_arc_tensor *t, int64_t at, int64_
     }
 }
 
+/* Where rows go: [n, cols] of type dt from row0 on, at index lead of a leading axis (a = 1) or without one. */
+typedef struct rows_out {
+    int a;
+    int64_t lead, row0, n, cols;
+    ns_dtype dt;
+    char *out;
+} rows_out;
+
+/* What box p (its data in memory) has of the wanted rows r0 <= r < r1. */
+static void box_rows(const rows_out *w, const ns_arc_tensor *t, const ns_box *p, int64_t r0, int64_t r1)
+{
+    int a = w->a, has_cols = t->nd == a + 2, mapped = p->data && !p->packed;
+    int64_t c0 = has_cols ? p->off[a + 1] : 0, nc = has_cols ? p->size[a + 1] : 1;
+    int64_t rs = p->stride[a], cs = has_cols ? p->stride[a + 1] : 1;
+    size_t to = ns_dtype_size(w->dt);
+    int64_t base = (a ? (w->lead - p->off[0]) * p->stride[0] : 0) + (r0 - p->off[a]) * rs;
+    char *o = w->out + (size_t)((r0 - w->row0) * w->cols + c0) * to;
+    const unsigned char *q = mapped ? p->data + byte_at(t, base) : NULL; /* pages of memory of our own are not let go */
+    if (nc == w->cols && rs == nc && cs == 1) {
+        size_t bytes = byte_at(t, (r1 - r0) * nc);
+        if (q) pages(q, bytes, 1);
+        copy_row(p, t, base, (r1 - r0) * nc, 1, w->dt, o);
+        if (q) pages(q, bytes, 0);
+        return;
+    }
+    for (int64_t r = r0; r < r1; r++, base += rs, o += (size_t)w->cols * to) copy_row(p, t, base, nc, cs, w->dt, o);
+    if (q) pages(q, byte_at(t, (r1 - r0 - 1) * rs + (nc - 1) * cs + 1), 0); /* up to the last element read */
+}
+
 ns_status ns_archive_rows_as(ns_arc_tensor *t, int64_t lead, int64_t row0, int64_t n, ns_dtype dt, void *out,
                              ns_error *err)
 {
     int a = lead >= 0, has_cols = t->nd == a + 2;
     NS_ASSERT(t->nd == a + 1 || has_cols);
     NS_ASSERT(dt == NS_DTYPE_F32 || dt == t->dt);
-    int64_t cols = has_cols ? t->shape[a + 1] : 1, rows = t->shape[a];
-    size_t to = ns_dtype_size(dt);
-    NS_ASSERT(row0 >= 0 && n >= 0 && row0 + n <= rows && (!a || lead < t->shape[0]));
+    rows_out w = {a, lead, row0, n, has_cols ? t->shape[a + 1] : 1, dt, out};
+    NS_ASSERT(row0 >= 0 && n >= 0 && row0 + n <= t->shape[a] && (!a || lead < t->shape[0]));
     NS_FAIL_IF(t->dt != NS_DTYPE_F32 && t->dt != NS_DTYPE_BF16 && t->dt != NS_DTYPE_F16 && t->dt != NS_DTYPE_F64,
                NS_ERR_UNSUPPORTED, "tensor \"%s\" has dtype %s, expected BF16, F16, F32 or F64", t->name,
                ns_dtype_name(t->dt));
@@ -246,23 +275,15 @@ ns_status ns_archive_rows_as(ns_arc_tensor *t, int64_t lead, int64_t row0, int64
         if (a && (lead < p->off[0] || lead >= p->off[0] + p->size[0])) continue;
         int64_t r0 = p->off[a] > row0 ? p->off[a] : row0;
         int64_t r1 = p->off[a] + p->size[a] < row0 + n ? p->off[a] + p->size[a] : row0 + n;
-        int64_t c0 = has_cols ? p->off[a + 1] : 0, nc = has_cols ? p->size[a + 1] : 1;
-        int64_t rs = p->stride[a], cs = has_cols ? p->stride[a + 1] : 1;
-        if (r0 >= r1 || !nc) continue;
+        if (r0 >= r1 || (has_cols && !p->size[a + 1])) continue;
         NS_TRY(verify(t, p, err), "%s", "");
-        int64_t base = (a ? (lead - p->off[0]) * p->stride[0] : 0) + (r0 - p->off[a]) * rs;
-        char *o = (char *)out + (size_t)((r0 - row0) * cols + c0) * to;
-        if (nc == cols && rs == nc && cs == 1) {
-            const unsigned char *q = p->data ? p->data + byte_at(t, base) : NULL;
-            size_t bytes = byte_at(t, (r1 - r0) * nc);
-            if (q) pages(q, bytes, 1);
-            copy_row(p, t, base, (r1 - r0) * nc, 1, dt, o);
-            if (q) pages(q, bytes, 0);
-            continue;
+        ns_box here = *p;
+        if (p->packed) {
+            NS_TRY(ns_packed_acquire(p->packed, &here.data, err), "tensor \"%s\"", t->name);
+            here.data += p->skip;
         }
-        const unsigned char *q = p->data ? p->data + byte_at(t, base) : NULL;
-        for (int64_t r = r0; r < r1; r++, base += rs, o += (size_t)cols * to) copy_row(p, t, base, nc, cs, dt, o);
-        if (q) pages(q, byte_at(t, (r1 - r0 - 1) * rs + (nc - 1) * cs + 1), 0); /* up to the last element read */
+        box_rows(&w, t, &here, r0, r1);
+        if (p->packed) ns_packed_release(p->packed);
     }
     return NS_OK;
 }

@@ -13,6 +13,7 @@
 
 #include "base/mem.h"
 #include "base/crc32.h"
+#include "ckpt/codec.h"
 #include "ckpt/ggml.h"
 #include "ckpt/tree.h"
 #include "tensor/dtype.h"
@@ -26,8 +27,10 @@ typedef struct ns_crc { /* of a stored run of bytes, compared when first read; p
 
 typedef struct ns_box {
     int64_t off[8], size[8], stride[8]; /* box in the tensor; stride: in elements of the data */
-    const unsigned char *data;          /* NULL: zeros */
-    ns_crc *crc;                        /* NULL: none */
+    const unsigned char *data;          /* NULL: zeros, or packed */
+    ns_packed *packed;                  /* compressed: unpacked when read; the box begins `skip` bytes into it */
+    size_t skip;
+    ns_crc *crc; /* NULL: none */
     const char *file;
 } ns_box;
 
@@ -48,6 +51,8 @@ typedef struct ns_archive {
     size_t n, cap;
     int64_t n_zero_pieces; /* parts that no file holds (zarr: absent chunk): read as zeros */
     int sorted;
+    ns_packed_cache
+        *packed; /* of the compressed boxes that this archive made; other archives may have slices of them */
 } ns_archive;
 
 void ns_archive_init(ns_archive *a, const char *where);

@@ -1,6 +1,6 @@
 /* Folder or tar -> list of files. Tar: POSIX ustar with prefix, GNU long names ('L'), pax path and size ('x'); format by
  * POSIX.1-2017 pax. Header (512 bytes): name 0:100, size 124:12 octal or base-256, checksum 148:8, type 156, magic 257, prefix
- * 345:155. Nothing is unpacked: members are views of the mapped file. */
+ * 345:155. Nothing is unpacked: members are views of the mapped file (gzip: of its plain bytes, gunzip.h). */
 #include "ckpt/tree.h"
 
 #include <dirent.h>
@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "base/file.h"
+#include "ckpt/gunzip.h"
 #include "ckpt/path.h"
 
 enum { MAX_FILES = 1 << 20, MAX_DEPTH = 16 };
@@ -206,9 +207,11 @@ ns_status ns_tree_open(ns_tree **out, const char *path, ns_error *err)
     } else {
         t->is_tar = 1;
         NS_CHECK(st, ns_map_open(&t->tar, path, err), "open model");
-        NS_BAIL_IF(st, t->tar.size >= 2 && t->tar.data[0] == 0x1f && t->tar.data[1] == 0x8b, NS_ERR_UNSUPPORTED,
-                   "%s: a gzip-compressed archive: unpack it first (mkdir DIR && tar -xzf '%s' -C DIR) and give DIR",
-                   path, path);
+        if (t->tar.size >= 2 && t->tar.data[0] == 0x1f && t->tar.data[1] == 0x8b) {
+            ns_map_close(&t->tar);
+            memset(&t->tar, 0, sizeof t->tar);
+            NS_CHECK(st, ns_gunzip_map(&t->tar, path, checksum_ok, err), "%s", "");
+        }
         NS_BAIL_IF(st, t->tar.size < 512, NS_ERR_INPUT, "%s: neither a folder nor a tar archive (%zu bytes)", path,
                    t->tar.size);
         NS_CHECK(st, list_tar(t, err), "%s", "");

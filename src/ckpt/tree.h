@@ -1,4 +1,5 @@
-/* The files of a model, whether they lie in a folder or in a tar (`.nemo`): relative names, each mapped when asked for.
+/* The files of a model, whether they lie in a folder or in a tar (`.nemo`, also gzip-compressed): relative names, each mapped when
+ * asked for.
  *     ns_tree *t; NS_TRY(ns_tree_open(&t, "model.nemo", err), "open");
  *     const ns_tree_file *f = ns_tree_find(t, "model_config.yaml");            // NULL if absent
  *     NS_TRY(ns_tree_map(t, f, &data, &size, err), "read");                     // valid until ns_tree_close

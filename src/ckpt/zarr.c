@@ -1,5 +1,6 @@
-/* zarr version 2, as Megatron writes it: one folder a tensor, `.zarray` (JSON) and one raw little-endian file a chunk, named by
- * its indices joined with ".". Chunks at the edge are stored full. An absent chunk is zeros, by the format; it is counted. */
+/* zarr version 2, as Megatron writes it: one folder a tensor, `.zarray` (JSON) and one little-endian file a chunk (raw, or
+ * compressed: codec.h), named by its indices joined with ".". Chunks at the edge are stored full. An absent chunk is zeros, by the format; it is
+ * counted. */
 #include <stdio.h>
 #include <string.h>
 
@@ -13,6 +14,8 @@ typedef struct array {
     int64_t shape[8], chunk[8];
     ns_dtype dt;
     char sep;
+    int compressed; /* chunks, by codec */
+    ns_codec codec;
 } array;
 
 static ns_status sizes(const ns_json *v, const char *key, int64_t out[8], int *nd, const char *where, ns_error *err)
@@ -41,10 +44,13 @@ static ns_status read_header(array *z, const ns_json *j, ns_error *err)
                   *s = ns_json_get(j, "dimension_separator");
     NS_FAIL_IF(!v || !ns_json_is_int(v, &version) || version != 2, NS_ERR_UNSUPPORTED,
                "%s: zarr format %lld, expected 2", z->where, (long long)version);
-    NS_FAIL_IF(c && c->type != NS_JSON_NULL, NS_ERR_UNSUPPORTED,
-               "%s: chunks are compressed with '%.*s': write the checkpoint without a compressor", z->where,
-               id && id->type == NS_JSON_STRING ? (int)(id->s.n < 40 ? id->s.n : 40) : 7,
-               id && id->type == NS_JSON_STRING ? id->s.p : "unknown");
+    z->compressed = c && c->type != NS_JSON_NULL;
+    if (z->compressed) {
+        char name[48] = "unknown";
+        if (id && id->type == NS_JSON_STRING && id->s.n < sizeof name)
+            snprintf(name, sizeof name, "%.*s", (int)id->s.n, id->s.p);
+        NS_TRY(ns_codec_find(&z->codec, name, z->where, err), "%s", "");
+    }
     NS_FAIL_IF((f && f->type != NS_JSON_NULL && f->n) || !o || !ns_str_eq(o->s, "C"), NS_ERR_UNSUPPORTED,
                "%s: filters or an order other than \"C\" are not supported", z->where);
     z->sep = s && s->type == NS_JSON_STRING && ns_str_eq(s->s, "/") ? '/' : '.';
@@ -87,10 +93,17 @@ static ns_status read_chunk(ns_archive *a, ns_tree *t, const char *dir, const ar
         return ns_arc_box_add(a, at, &p, err);
     }
     p.file = f->name;
-    NS_FAIL_IF(f->size != want, NS_ERR_INPUT, "%s/%s: chunk of %llu bytes, expected %llu: truncated?", ns_tree_path(t),
-               f->name, (unsigned long long)f->size, (unsigned long long)want);
+    NS_FAIL_IF(!z->compressed && f->size != want, NS_ERR_INPUT, "%s/%s: chunk of %llu bytes, expected %llu: truncated?",
+               ns_tree_path(t), f->name, (unsigned long long)f->size, (unsigned long long)want);
     NS_TRY(ns_tree_map(t, f, &p.data, &size, err), "%s", "");
-    NS_FAIL_IF(size != want, NS_ERR_INPUT, "%s/%s: changed while reading", ns_tree_path(t), f->name);
+    NS_FAIL_IF(size != f->size, NS_ERR_INPUT, "%s/%s: changed while reading", ns_tree_path(t), f->name);
+    if (z->compressed) {
+        const char *file = ns_arena_printf(&a->arena, err, "%s/%s", ns_tree_path(t), f->name);
+        if (!file) return NS_ERR_MEMORY;
+        NS_TRY(ns_packed_new(&p.packed, &a->packed, z->codec, p.data, size, (size_t)want, file, &a->arena, err), "%s",
+               "");
+        p.data = NULL;
+    }
     return ns_arc_box_add(a, at, &p, err);
 }
 

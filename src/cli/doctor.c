@@ -20,6 +20,7 @@
 #endif
 
 #include "base/unpack.h"
+#include "ckpt/codec.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "cli/doctor_node.h"
@@ -253,6 +254,11 @@ static void check_packed_input(report *r)
                 i ? "row files packed with zstd can be read" : "row files packed with gzip can be read", NULL);
         else
             add(r, "libraries", kinds[i][1], "note", "not in this build: such row files are refused", kinds[i][2]);
+    if (ns_codec_has_blosc())
+        add(r, "libraries", "blosc", "ok", "zarr checkpoints compressed with blosc can be read", NULL);
+    else
+        add(r, "libraries", "blosc", "note", "not found: zarr checkpoints compressed with blosc are refused",
+            "apt-get install libblosc1");
 }
 
 static void check_gpu(report *r)

@@ -17,5 +17,8 @@ done
 "$py" "$here/make_nemo.py" "$here/hf/llama" "$here/nemo/llama-zarr" zarr 2
 "$py" "$here/make_nemo.py" "$here/hf/qwen2" "$here/nemo/qwen2-legacy1" legacy 1 1
 "$py" "$here/make_nemo.py" "$here/hf/qwen2" "$here/nemo/qwen2-legacy4" legacy 2 2
+"$py" "$here/make_nemo.py" "$here/hf/llama" "$here/nemo/llama-zarr-zip" zarr-zip
+"$py" "$here/make_nemo.py" "$here/hf/llama" "$here/nemo/llama-zarr-blosc" zarr-blosc
 "$py" "$here/make_nemo.py" "$here/hf/llama" "$here/nemo/llama" nemo
-rm -rf "$here/nemo/llama"
+"$py" "$here/make_nemo.py" "$here/hf/llama" "$here/nemo/llama-gz" nemo.gz
+rm -rf "$here/nemo/llama" "$here/nemo/llama-gz"

@@ -1,6 +1,6 @@
 """Tiny models in other people's formats, for src/ckpt/nemo_test.c and the proof in README.md (dev-only Python: torch, zarr < 3).
 
-    python make_nemo.py HF_DIR OUT_DIR KIND [TP [PP]]      KIND: torch_dist zarr legacy nemo
+    python make_nemo.py HF_DIR OUT_DIR KIND [TP [PP]]      KIND: torch_dist zarr zarr-zip zarr-blosc legacy nemo nemo.gz
 
 Reads a Hugging Face model (safetensors), names and packs its tensors as NVIDIA's converters do (NeMo-Skills
 conversion/hf_to_nemo_*.py at a718f1d2: the qkv loop is theirs), and writes them with the format's own library: torch.distributed.checkpoint,
@@ -98,10 +98,23 @@ def local(name, w, r, tp):
     return w.chunk(tp, ax)[r]
 
 
-def write_zarr(out, t, tp):
+def compressors(kind):
+    """Every codec and setting in turn, tensor by tensor; zarr alone (kind zarr) as Megatron: none."""
+    import numcodecs as nc
+
+    if kind == "zarr-zip":
+        return [nc.Zlib(1), nc.GZip(5), nc.Zstd(3)]
+    if kind == "zarr-blosc":
+        b = nc.Blosc
+        return [b("lz4", 5, b.SHUFFLE), b("zstd", 3, b.BITSHUFFLE), b("lz4hc", 9, b.NOSHUFFLE), b("zlib", 6, b.SHUFFLE), b("blosclz", 5, b.SHUFFLE)]
+    return [None]
+
+
+def write_zarr(out, t, tp, kind):
     import zarr
 
-    for name, w in t.items():
+    codecs = compressors(kind)
+    for i, (name, w) in enumerate(t.items()):
         stacked = name.startswith("decoder.layers.")
         chunk = list(w.shape)
         if stacked:
@@ -109,7 +122,7 @@ def write_zarr(out, t, tp):
         ax = axis_of(name)
         if ax is not None:
             chunk[ax] //= tp * (2 if "linear_fc1.weight" in name else 1)
-        z = zarr.create(w.shape, chunks=chunk, dtype="V2" if w.dtype == torch.bfloat16 else "f4", compressor=None,
+        z = zarr.create(w.shape, chunks=chunk, dtype="V2" if w.dtype == torch.bfloat16 else "f4", compressor=codecs[i % len(codecs)],
                         fill_value=None, store=os.path.join(out, "model." + name), overwrite=True)
         z[...] = w.view(torch.int16).numpy().view("V2") if w.dtype == torch.bfloat16 else w.numpy()
         if w.dtype == torch.bfloat16:  # as Megatron's own writer has it
@@ -148,15 +161,15 @@ def main():
     w = os.path.join(out, "model_weights")
     os.makedirs(w)
     open(os.path.join(out, "model_config.yaml"), "w").write(model_config(c, kind))
-    if kind == "zarr":
-        write_zarr(w, t, tp)
+    if kind.startswith("zarr"):
+        write_zarr(w, t, tp, kind)
     elif kind == "legacy":
         os.rmdir(w)
         write_legacy(out, t, c["num_hidden_layers"], tp, pp)
     else:
         write_torch_dist(w, t)
-    if kind == "nemo":
-        with tarfile.open(out + ".nemo", "w") as tar:
+    if kind.startswith("nemo"):
+        with tarfile.open(out + ".nemo", "w:gz" if kind == "nemo.gz" else "w") as tar:
             tar.add(out, ".")
 
 
