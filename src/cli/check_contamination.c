@@ -11,7 +11,7 @@ static int run(void *options, ns_parsed *p)
 const ns_verb ns_verb_check_contamination = {
     .name = "check_contamination",
     .group = "jobs",
-    .summary = "judge rows against similar ones (shown by --dry_run; not in this build yet)",
+    .summary = "judge rows against similar ones (shown by --dry_run; a later version runs it)",
     .usage = "ns check_contamination --input_file ROWS --output_file OUT --model MODEL [options] [++key=value ...]",
     .examples =
         "ns check_contamination --cluster=slurm --input_file=/data/similar.jsonl --output_file=/data/judged.jsonl "

@@ -62,7 +62,8 @@ ns_status ns_cli_plan_words(ns_buf *out, const char *const *argv, size_t n, doub
 ns_status ns_cli_check_words(const char *const *argv, size_t n, ns_error *err)
 {
     const ns_verb *v = ns_cli_find(argv[1]);
-    NS_FAIL_IF(!v, NS_ERR_UNSUPPORTED, "`ns %s` is not in this build yet, and this job needs it", argv[1]);
+    NS_FAIL_IF(!v, NS_ERR_UNSUPPORTED,
+               "`ns %s`, which this job needs, is not available yet: a later version of ns brings it", argv[1]);
     ns_parsed p;
     NS_TRY(ns_options_parse(&p, v, (int)n - 2, argv + 2, err), "ns %s", argv[1]);
     ns_status st = NS_OK;

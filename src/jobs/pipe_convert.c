@@ -4,45 +4,23 @@
 #include <string.h>
 
 #include "jobs/jobs_priv.h"
+#include "jobs/option_rows.h"
 #include "jobs/pipes.h"
 
-#define AT(f) offsetof(ns_convert_options, f)
-#define TEXT(k, f, d, fl, ch, h)                                                                                 \
-    {                                                                                                            \
-        .key = k, .flag = 1, .type = NS_OPT_STRING, .at = AT(f), .def = d, .flags = fl, .choices = ch, .help = h \
-    }
-
 const ns_option ns_convert_option_table[NS_CONVERT_N] = {
-    TEXT("input_model", input_model, NULL, NS_OPT_REQUIRED, NULL, "model to convert"),
-    TEXT("output_model", output_model, NULL, NS_OPT_REQUIRED, NULL, "model to make"),
-    TEXT("model_type", model_type, NULL, NS_OPT_REQUIRED, "llama|qwen|deepseek_v3", "family"),
-    TEXT("convert_from", convert_from, NULL, NS_OPT_REQUIRED, "nemo|hf", "format of input_model"),
-    TEXT("convert_to", convert_to, NULL, NS_OPT_REQUIRED, "nemo|hf|trtllm", "format of output_model"),
-    TEXT("hf_model_name", hf_model_name, NULL, 0, NULL, "Hugging Face name or folder that gives config and tokenizer"),
-    TEXT("dtype", dtype, "bf16", 0, "bf16|fp16|fp32", "type of the weights"),
-    {.key = "num_gpus",
-     .flag = 1,
-     .type = NS_OPT_INT,
-     .at = AT(num_gpus),
-     .flags = NS_OPT_REQUIRED,
-     .min = 0,
-     .max = 1e6,
-     .help = "GPUs; trtllm: tensor parallel size"},
-    {.key = "num_nodes",
-     .flag = 1,
-     .type = NS_OPT_INT,
-     .at = AT(num_nodes),
-     .def = "1",
-     .min = 1,
-     .max = 1e6,
-     .help = "trtllm: pipeline parallel size"},
-    TEXT("trt_prepare_args", trt_prepare_args, NULL, 0, NULL, "trtllm: more words for the first step"),
-    {.key = "trt_reuse_tmp_engine",
-     .flag = 1,
-     .type = NS_OPT_BOOL,
-     .at = AT(trt_reuse_tmp_engine),
-     .def = "true",
-     .help = "trtllm: keep a first step that is there"},
+    ROW_NEEDED(ns_convert_options, "input_model", input_model, "model to convert"),
+    ROW_NEEDED(ns_convert_options, "output_model", output_model, "model to make"),
+    ROW_CHOICE(ns_convert_options, "model_type", model_type, NULL, "llama|qwen|deepseek_v3", "family"),
+    ROW_CHOICE(ns_convert_options, "convert_from", convert_from, NULL, "nemo|hf", "format of input_model"),
+    ROW_CHOICE(ns_convert_options, "convert_to", convert_to, NULL, "nemo|hf|trtllm", "format of output_model"),
+    ROW_TEXT(ns_convert_options, "hf_model_name", hf_model_name, NULL,
+             "Hugging Face name or folder that gives config and tokenizer"),
+    ROW_CHOICE(ns_convert_options, "dtype", dtype, "bf16", "bf16|fp16|fp32", "type of the weights"),
+    ROW_NEEDED_COUNT(ns_convert_options, "num_gpus", num_gpus, 0, "GPUs; trtllm: tensor parallel size"),
+    ROW_COUNT(ns_convert_options, "num_nodes", num_nodes, "1", 1, "trtllm: pipeline parallel size"),
+    ROW_TEXT(ns_convert_options, "trt_prepare_args", trt_prepare_args, NULL, "trtllm: more words for the first step"),
+    ROW_SWITCH(ns_convert_options, "trt_reuse_tmp_engine", trt_reuse_tmp_engine, "true",
+               "trtllm: keep a first step that is there"),
     NS_COMMON_OPTIONS(ns_convert_options),
 };
 

@@ -4,16 +4,12 @@
 #include <string.h>
 
 #include "jobs/jobs_priv.h"
+#include "jobs/option_rows.h"
 #include "jobs/pipes.h"
 
-#define COUNT(k, f, d, lo, h)                                                                               \
-    {                                                                                                       \
-        .key = k, .flag = 1, .type = NS_OPT_INT, .at = offsetof(ns_doctor_options, f), .def = d, .min = lo, \
-        .max = 1e6, .help = h                                                                               \
-    }
 const ns_option ns_doctor_option_table[NS_DOCTOR_N] = {
-    COUNT("num_nodes", num_nodes, "2", 1, "nodes"),
-    COUNT("num_gpus", num_gpus, "0", 0, "GPUs, and processes, a node; 0: one process"),
+    ROW_COUNT(ns_doctor_options, "num_nodes", num_nodes, "2", 1, "nodes"),
+    ROW_COUNT(ns_doctor_options, "num_gpus", num_gpus, "0", 0, "GPUs, and processes, a node; 0: one process"),
     NS_COMMON_OPTIONS(ns_doctor_options),
 };
 

@@ -6,79 +6,53 @@
 
 #include "base/file.h"
 #include "jobs/jobs_priv.h"
+#include "jobs/option_rows.h"
 #include "jobs/pipes.h"
 #include "jobs/proc.h"
 
-#define TEXT(s, k, f, d, h)                                                                   \
-    {                                                                                         \
-        .key = k, .flag = 1, .type = NS_OPT_STRING, .at = offsetof(s, f), .def = d, .help = h \
-    }
-#define NEEDED(s, k, f, h)                                                                                    \
-    {                                                                                                         \
-        .key = k, .flag = 1, .type = NS_OPT_STRING, .at = offsetof(s, f), .flags = NS_OPT_REQUIRED, .help = h \
-    }
-#define COUNT(s, k, f, d, lo, h)                                                                        \
-    {                                                                                                   \
-        .key = k, .flag = 1, .type = NS_OPT_INT, .at = offsetof(s, f), .def = d, .min = lo, .max = 1e9, \
-        .flags = (d) ? 0 : NS_OPT_NULLABLE, .null_value = -1, .help = h                                 \
-    }
-#define SWITCH(s, k, f, h)                                                                        \
-    {                                                                                             \
-        .key = k, .flag = 1, .type = NS_OPT_BOOL, .at = offsetof(s, f), .def = "false", .help = h \
-    }
-#define SERVER(s)                                                                               \
-    TEXT(s, "model", server.model, NULL, "model to answer with"),                               \
-        {.key = "server_type",                                                                  \
-         .flag = 1,                                                                             \
-         .type = NS_OPT_STRING,                                                                 \
-         .at = offsetof(s, server.type),                                                        \
-         .def = "native",                                                                       \
-         .choices = "native|trtllm|vllm|nemo|openai|sglang",                                    \
-         .help = "native: our engine, in the job; other servers are not available yet"},        \
-        TEXT(s, "server_address", server.address, NULL, "a running server: not available yet"), \
-        COUNT(s, "server_gpus", server.gpus, NULL, 0, "GPUs of the job"),                       \
-        COUNT(s, "server_nodes", server.nodes, "1", 1, "nodes of a server: only 1"),            \
-        TEXT(s, "server_args", server.args, NULL, "words for a server: not available yet")
+#define SERVER(s)                                                                                    \
+    ROW_TEXT(s, "model", server.model, NULL, "model to answer with"),                                \
+        ROW_CHOICE(s, "server_type", server.type, "native", "native|trtllm|vllm|nemo|openai|sglang", \
+                   "native: our engine, in the job; other servers are not available yet"),           \
+        ROW_TEXT(s, "server_address", server.address, NULL, "a running server: not available yet"),  \
+        ROW_COUNT(s, "server_gpus", server.gpus, NULL, 0, "GPUs of the job"),                        \
+        ROW_COUNT(s, "server_nodes", server.nodes, "1", 1, "nodes of a server: only 1"),             \
+        ROW_TEXT(s, "server_args", server.args, NULL, "words for a server: not available yet")
 
 const ns_option ns_eval_option_table[NS_EVAL_N] = {
-    NEEDED(ns_eval_options, "output_dir", output_dir, "results go to <output_dir>/eval-results/<benchmark>"),
-    NEEDED(ns_eval_options, "benchmarks", benchmarks, "NAME:SAMPLES[,NAME:SAMPLES...]; 0 samples: greedy only"),
+    ROW_NEEDED(ns_eval_options, "output_dir", output_dir, "results go to <output_dir>/eval-results/<benchmark>"),
+    ROW_NEEDED(ns_eval_options, "benchmarks", benchmarks, "NAME:SAMPLES[,NAME:SAMPLES...]; 0 samples: greedy only"),
     SERVER(ns_eval_options),
-    COUNT(ns_eval_options, "starting_seed", starting_seed, "0", 0, "first seed of the samples"),
-    TEXT(ns_eval_options, "split", split, "test", "which file of the data set"),
-    COUNT(ns_eval_options, "num_jobs", num_jobs, "-1", -1, "jobs to spread the commands over; -1: one each"),
-    COUNT(ns_eval_options, "num_chunks", num_chunks, NULL, 1, "not available yet"),
-    TEXT(ns_eval_options, "chunk_ids", chunk_ids, NULL, "not available yet"),
-    TEXT(ns_eval_options, "extra_eval_args", extra_eval_args, NULL, "more words for `ns grade`"),
-    SWITCH(ns_eval_options, "skip_greedy", skip_greedy, "no greedy run"),
-    TEXT(ns_eval_options, "extra_datasets", extra_datasets, NULL,
-         "folder of data sets: NAME/SPLIT.jsonl (also $NEMO_SKILLS_EXTRA_DATASETS)"),
+    ROW_COUNT(ns_eval_options, "starting_seed", starting_seed, "0", 0, "first seed of the samples"),
+    ROW_TEXT(ns_eval_options, "split", split, "test", "which file of the data set"),
+    ROW_COUNT(ns_eval_options, "num_jobs", num_jobs, "-1", -1, "jobs to spread the commands over; -1: one each"),
+    ROW_COUNT(ns_eval_options, "num_chunks", num_chunks, NULL, 1, "not available yet"),
+    ROW_TEXT(ns_eval_options, "chunk_ids", chunk_ids, NULL, "not available yet"),
+    ROW_TEXT(ns_eval_options, "extra_eval_args", extra_eval_args, NULL, "more words for `ns grade`"),
+    ROW_SWITCH(ns_eval_options, "skip_greedy", skip_greedy, "false", "no greedy run"),
+    ROW_TEXT(ns_eval_options, "extra_datasets", extra_datasets, NULL,
+             "folder of data sets: NAME/SPLIT.jsonl (also $NEMO_SKILLS_EXTRA_DATASETS)"),
     NS_COMMON_OPTIONS(ns_eval_options),
 };
 
 const ns_option ns_generate_option_table[NS_GENERATE_N] = {
-    NEEDED(ns_generate_options, "output_dir", output_dir, "results go to <output_dir>/<output_prefix>.jsonl"),
-    {.key = "generation_type",
-     .flag = 1,
-     .type = NS_OPT_STRING,
-     .at = offsetof(ns_generate_options, generation_type),
-     .def = "generate",
-     .choices = "generate|reward|math_judge",
-     .help = "only generate is available"},
+    ROW_NEEDED(ns_generate_options, "output_dir", output_dir, "results go to <output_dir>/<output_prefix>.jsonl"),
+    ROW_CHOICE(ns_generate_options, "generation_type", generation_type, "generate", "generate|reward|math_judge",
+               "only generate is available"),
     SERVER(ns_generate_options),
-    COUNT(ns_generate_options, "dependent_jobs", dependent_jobs, "0", 0,
-          "copies of the job chained behind it, to finish what a time limit cut"),
-    COUNT(ns_generate_options, "num_random_seeds", num_random_seeds, NULL, 1, "samples: not available yet"),
-    TEXT(ns_generate_options, "random_seeds", random_seeds, NULL, "samples: not available yet"),
-    COUNT(ns_generate_options, "starting_seed", starting_seed, "0", 0, "first seed of the samples"),
-    COUNT(ns_generate_options, "num_chunks", num_chunks, NULL, 1, "not available yet"),
-    TEXT(ns_generate_options, "chunk_ids", chunk_ids, NULL, "not available yet"),
-    TEXT(ns_generate_options, "preprocess_cmd", preprocess_cmd, NULL, "bash command line to run before"),
-    TEXT(ns_generate_options, "postprocess_cmd", postprocess_cmd, NULL, "bash command line to run after"),
-    TEXT(ns_generate_options, "eval_args", eval_args, NULL, "grade the answers: words for `ns grade`"),
-    TEXT(ns_generate_options, "output_prefix", output_prefix, "output", "base name of the result"),
-    SWITCH(ns_generate_options, "rerun_done", rerun_done, "also when the result is marked done"),
-    SWITCH(ns_generate_options, "with_sandbox", with_sandbox, "not available yet"),
+    ROW_COUNT(ns_generate_options, "dependent_jobs", dependent_jobs, "0", 0,
+              "copies of the job chained behind it, to finish what a time limit cut"),
+    ROW_COUNT(ns_generate_options, "num_random_seeds", num_random_seeds, NULL, 1, "samples: not available yet"),
+    ROW_TEXT(ns_generate_options, "random_seeds", random_seeds, NULL, "samples: not available yet"),
+    ROW_COUNT(ns_generate_options, "starting_seed", starting_seed, "0", 0, "first seed of the samples"),
+    ROW_COUNT(ns_generate_options, "num_chunks", num_chunks, NULL, 1, "not available yet"),
+    ROW_TEXT(ns_generate_options, "chunk_ids", chunk_ids, NULL, "not available yet"),
+    ROW_TEXT(ns_generate_options, "preprocess_cmd", preprocess_cmd, NULL, "bash command line to run before"),
+    ROW_TEXT(ns_generate_options, "postprocess_cmd", postprocess_cmd, NULL, "bash command line to run after"),
+    ROW_TEXT(ns_generate_options, "eval_args", eval_args, NULL, "grade the answers: words for `ns grade`"),
+    ROW_TEXT(ns_generate_options, "output_prefix", output_prefix, "output", "base name of the result"),
+    ROW_SWITCH(ns_generate_options, "rerun_done", rerun_done, "false", "also when the result is marked done"),
+    ROW_SWITCH(ns_generate_options, "with_sandbox", with_sandbox, "false", "not available yet"),
     NS_COMMON_OPTIONS(ns_generate_options),
 };
 
@@ -86,8 +60,8 @@ ns_status ns_check_server(ns_submission *s, const ns_server_options *o, const ch
 {
     NS_FAIL_IF(!o->model, NS_ERR_CONFIG, "missing: --model (model to answer with)");
     NS_FAIL_IF(strcmp(o->type, "openai") == 0 || o->address, NS_ERR_UNSUPPORTED,
-               "%s: servers that run elsewhere (--server_address, --server_type=openai) are not available yet: use "
-               "--server_type=native",
+               "%s: asking a server that runs elsewhere (--server_address, --server_type=openai) " NS_LATER
+               "; --server_type=native answers in the job",
                verb);
     NS_FAIL_IF(o->args && *o->args, NS_ERR_UNSUPPORTED,
                "%s: --server_args are words for a server, and ns answers in the job itself: leave them out", verb);
@@ -123,11 +97,11 @@ static ns_status find_benchmark(benchmark *out, const char *name, ns_error *err)
     *out = (benchmark){name, "generic/math", "math", NULL};
     for (size_t i = 0; i < sizeof benchmarks / sizeof benchmarks[0]; i++)
         if (strcmp(benchmarks[i].name, name) == 0) *out = benchmarks[i];
-    NS_FAIL_IF(
-        !out->prompt, NS_ERR_UNSUPPORTED,
-        "--benchmarks=%s: grading of the type %s is not available yet: math and multichoice are (its answers alone: "
-        "ns generate)",
-        name, out->eval_type);
+    NS_FAIL_IF(!out->prompt, NS_ERR_UNSUPPORTED,
+               "--benchmarks=%s: grading of the type %s " NS_LATER
+               "; this one grades math and multichoice (its answers "
+               "alone: ns generate)",
+               name, out->eval_type);
     return NS_OK;
 }
 
@@ -192,10 +166,9 @@ static ns_status read_benchmarks(ns_submission *s, const ns_eval_options *o, ns_
                    NS_ERR_CONFIG, "--benchmarks: '%.*s': expected NAME:SAMPLES", (int)n, p);
         NS_FAIL_IF(memchr(p, '/', (size_t)(colon - p)) || p[0] == '.', NS_ERR_CONFIG,
                    "--benchmarks: '%.*s' is not a name", (int)(colon - p), p);
-        NS_FAIL_IF(
-            atol(colon + 1) > 0, NS_ERR_UNSUPPORTED,
-            "--benchmarks=%.*s: samples need the serving engine, which is not available yet: %.*s:0 answers greedily",
-            (int)n, p, (int)(colon - p), p);
+        NS_FAIL_IF(atol(colon + 1) > 0, NS_ERR_UNSUPPORTED,
+                   "--benchmarks=%.*s: samples need the serving engine, which " NS_LATER "; %.*s:0 answers greedily",
+                   (int)n, p, (int)(colon - p), p);
         JOBS_TRY(
             ns_words_add(names, &s->graph.arena, ns_arena_strndup(&s->graph.arena, p, (size_t)(colon - p), err), err));
         p += n + (p[n] == ',');
@@ -211,8 +184,8 @@ static ns_status build_eval(ns_submission *s, void *options, const ns_parsed *p,
     ns_words names = {0};
     const char *output, *model, *logs;
     NS_FAIL_IF(o->num_chunks >= 0 || o->chunk_ids, NS_ERR_UNSUPPORTED,
-               "--num_chunks and --chunk_ids are not available yet");
-    NS_FAIL_IF(o->skip_greedy, NS_ERR_UNSUPPORTED, "--skip_greedy: only greedy answers are available yet");
+               "--num_chunks, --chunk_ids: answering in chunks " NS_LATER);
+    NS_FAIL_IF(o->skip_greedy, NS_ERR_UNSUPPORTED, "--skip_greedy: answering by samples alone " NS_LATER);
     JOBS_TRY(ns_check_server(s, &o->server, "eval", err));
     JOBS_TRY(read_benchmarks(s, o, &names, err));
     JOBS_TRY(ns_submission_words(s, p->overrides, p->n_overrides, err));
@@ -266,14 +239,14 @@ static ns_status build_generate(ns_submission *s, void *options, const ns_parsed
     const ns_generate_options *o = options;
     ns_arena *a = &s->graph.arena;
     const char *output, *model, *logs, *file, *done;
-    NS_FAIL_IF(strcmp(o->generation_type, "generate"), NS_ERR_UNSUPPORTED, "--generation_type=%s is not available yet",
+    NS_FAIL_IF(strcmp(o->generation_type, "generate"), NS_ERR_UNSUPPORTED, "--generation_type=%s " NS_LATER,
                o->generation_type);
     NS_FAIL_IF(o->num_random_seeds >= 0 || o->random_seeds, NS_ERR_UNSUPPORTED,
-               "--num_random_seeds and --random_seeds: samples need the serving engine, which is not available yet; "
-               "without them the answers are greedy");
+               "--num_random_seeds, --random_seeds: samples need the serving engine, which " NS_LATER
+               "; without them the answers are greedy");
     NS_FAIL_IF(o->num_chunks >= 0 || o->chunk_ids, NS_ERR_UNSUPPORTED,
-               "--num_chunks and --chunk_ids are not available yet");
-    NS_FAIL_IF(o->with_sandbox, NS_ERR_UNSUPPORTED, "--with_sandbox: there is no sandbox yet");
+               "--num_chunks, --chunk_ids: answering in chunks " NS_LATER);
+    NS_FAIL_IF(o->with_sandbox, NS_ERR_UNSUPPORTED, "--with_sandbox: the sandbox " NS_LATER);
     NS_FAIL_IF(strchr(o->output_prefix, '/') || !*o->output_prefix, NS_ERR_CONFIG,
                "--output_prefix=%s: a base name is wanted", o->output_prefix);
     JOBS_TRY(ns_check_server(s, &o->server, "generate", err));

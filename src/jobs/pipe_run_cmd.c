@@ -5,36 +5,19 @@
 #include <string.h>
 
 #include "jobs/jobs_priv.h"
+#include "jobs/option_rows.h"
 #include "jobs/pipes.h"
 
-#define AT(f) offsetof(ns_run_cmd_options, f)
-#define TEXT(k, f, d, h)                                                             \
-    {                                                                                \
-        .key = k, .flag = 1, .type = NS_OPT_STRING, .at = AT(f), .def = d, .help = h \
-    }
-
 const ns_option ns_run_cmd_option_table[NS_RUN_CMD_N] = {
-    TEXT("container", container, "nemo-skills",
-         "role of an image: used where container_runtime is set in the cluster file, for programs that are not ours"),
-    TEXT("preprocess_cmd", preprocess_cmd, NULL, "bash command line to run before"),
-    TEXT("postprocess_cmd", postprocess_cmd, NULL, "bash command line to run after, when all went well"),
-    {.key = "num_gpus",
-     .flag = 1,
-     .type = NS_OPT_INT,
-     .at = AT(num_gpus),
-     .flags = NS_OPT_NULLABLE,
-     .null_value = -1,
-     .min = 0,
-     .max = 1e6,
-     .help = "GPUs a node (default on slurm: 1, unless the partition's name contains cpu)"},
-    {.key = "num_nodes",
-     .flag = 1,
-     .type = NS_OPT_INT,
-     .at = AT(num_nodes),
-     .def = "1",
-     .min = 1,
-     .max = 1e6,
-     .help = "nodes"},
+    ROW_TEXT(
+        ns_run_cmd_options, "container", container, "nemo-skills",
+        "role of an image: used where container_runtime is set in the cluster file, for programs that are not ours"),
+    ROW_TEXT(ns_run_cmd_options, "preprocess_cmd", preprocess_cmd, NULL, "bash command line to run before"),
+    ROW_TEXT(ns_run_cmd_options, "postprocess_cmd", postprocess_cmd, NULL,
+             "bash command line to run after, when all went well"),
+    ROW_COUNT(ns_run_cmd_options, "num_gpus", num_gpus, NULL, 0,
+              "GPUs a node (default on slurm: 1, unless the partition's name contains cpu)"),
+    ROW_COUNT(ns_run_cmd_options, "num_nodes", num_nodes, "1", 1, "nodes"),
     NS_COMMON_OPTIONS(ns_run_cmd_options),
 };
 

@@ -4,55 +4,36 @@
 #include <string.h>
 
 #include "jobs/jobs_priv.h"
+#include "jobs/option_rows.h"
 #include "jobs/pipes.h"
 
-#define TEXT(s, k, f, d, h)                                                                   \
-    {                                                                                         \
-        .key = k, .flag = 1, .type = NS_OPT_STRING, .at = offsetof(s, f), .def = d, .help = h \
-    }
-#define NEEDED(s, k, f, h)                                                                                    \
-    {                                                                                                         \
-        .key = k, .flag = 1, .type = NS_OPT_STRING, .at = offsetof(s, f), .flags = NS_OPT_REQUIRED, .help = h \
-    }
-#define COUNT(s, k, f, d, lo, h)                                                                        \
-    {                                                                                                   \
-        .key = k, .flag = 1, .type = NS_OPT_INT, .at = offsetof(s, f), .def = d, .min = lo, .max = 1e9, \
-        .flags = (d) ? 0 : NS_OPT_NULLABLE, .null_value = -1, .help = h                                 \
-    }
-#define SWITCH(s, k, f, h)                                                                        \
-    {                                                                                             \
-        .key = k, .flag = 1, .type = NS_OPT_BOOL, .at = offsetof(s, f), .def = "false", .help = h \
-    }
-#define KIND(s, names)                                                                                             \
-    {                                                                                                              \
-        .key = "server_type", .flag = 1, .type = NS_OPT_STRING, .at = offsetof(s, server.type), .def = "native",   \
-        .choices = names, .help = "native: our engine; trtllm, vllm, nemo, sglang, openai are not installed by us" \
-    }
-
 const ns_option ns_start_server_option_table[NS_START_SERVER_N] = {
-    NEEDED(ns_start_server_options, "model", server.model, "model to serve"),
-    KIND(ns_start_server_options, "native|trtllm|vllm|nemo|sglang"),
-    COUNT(ns_start_server_options, "server_gpus", server.gpus, NULL, 0, "GPUs a node"),
-    COUNT(ns_start_server_options, "server_nodes", server.nodes, "1", 1, "nodes"),
-    TEXT(ns_start_server_options, "server_args", server.args, NULL, "more words for the server"),
-    SWITCH(ns_start_server_options, "with_sandbox", with_sandbox, "also start a sandbox: there is none yet"),
-    SWITCH(ns_start_server_options, "get_random_port", random_port, "a free port instead of 5000"),
+    ROW_NEEDED(ns_start_server_options, "model", server.model, "model to serve"),
+    ROW_CHOICE(ns_start_server_options, "server_type", server.type, "native", "native|trtllm|vllm|nemo|sglang",
+               "native: our engine; trtllm, vllm, nemo, sglang, openai are not installed by us"),
+    ROW_COUNT(ns_start_server_options, "server_gpus", server.gpus, NULL, 0, "GPUs a node"),
+    ROW_COUNT(ns_start_server_options, "server_nodes", server.nodes, "1", 1, "nodes"),
+    ROW_TEXT(ns_start_server_options, "server_args", server.args, NULL, "more words for the server"),
+    ROW_SWITCH(ns_start_server_options, "with_sandbox", with_sandbox, "false",
+               "also start a sandbox: there is none yet"),
+    ROW_SWITCH(ns_start_server_options, "get_random_port", random_port, "false", "a free port instead of 5000"),
     NS_COMMON_OPTIONS(ns_start_server_options),
 };
 
 const ns_option ns_contamination_option_table[NS_CONTAMINATION_N] = {
-    NEEDED(ns_contamination_options, "input_file", input_file, "rows with similar_items"),
-    NEEDED(ns_contamination_options, "output_file", output_file, "the rows with contaminated and all_generations"),
-    TEXT(ns_contamination_options, "model", server.model, NULL, "model that judges"),
-    KIND(ns_contamination_options, "native|trtllm|vllm|nemo|openai"),
-    TEXT(ns_contamination_options, "server_address", server.address, NULL, "a running server"),
-    COUNT(ns_contamination_options, "server_gpus", server.gpus, NULL, 0, "GPUs of the server"),
-    COUNT(ns_contamination_options, "server_nodes", server.nodes, "1", 1, "nodes of the server"),
-    TEXT(ns_contamination_options, "server_args", server.args, NULL, "more words for the server"),
-    COUNT(ns_contamination_options, "dependent_jobs", dependent_jobs, "0", 0,
-          "copies of the job chained behind it, to finish what a time limit cut"),
-    TEXT(ns_contamination_options, "preprocess_cmd", preprocess_cmd, NULL, "bash command line to run before"),
-    TEXT(ns_contamination_options, "postprocess_cmd", postprocess_cmd, NULL, "bash command line to run after"),
+    ROW_NEEDED(ns_contamination_options, "input_file", input_file, "rows with similar_items"),
+    ROW_NEEDED(ns_contamination_options, "output_file", output_file, "the rows with contaminated and all_generations"),
+    ROW_TEXT(ns_contamination_options, "model", server.model, NULL, "model that judges"),
+    ROW_CHOICE(ns_contamination_options, "server_type", server.type, "native", "native|trtllm|vllm|nemo|openai",
+               "native: our engine; trtllm, vllm, nemo, sglang, openai are not installed by us"),
+    ROW_TEXT(ns_contamination_options, "server_address", server.address, NULL, "a running server"),
+    ROW_COUNT(ns_contamination_options, "server_gpus", server.gpus, NULL, 0, "GPUs of the server"),
+    ROW_COUNT(ns_contamination_options, "server_nodes", server.nodes, "1", 1, "nodes of the server"),
+    ROW_TEXT(ns_contamination_options, "server_args", server.args, NULL, "more words for the server"),
+    ROW_COUNT(ns_contamination_options, "dependent_jobs", dependent_jobs, "0", 0,
+              "copies of the job chained behind it, to finish what a time limit cut"),
+    ROW_TEXT(ns_contamination_options, "preprocess_cmd", preprocess_cmd, NULL, "bash command line to run before"),
+    ROW_TEXT(ns_contamination_options, "postprocess_cmd", postprocess_cmd, NULL, "bash command line to run after"),
     NS_COMMON_OPTIONS(ns_contamination_options),
 };
 
@@ -87,13 +68,13 @@ static ns_status build_server(ns_submission *s, void *options, const ns_parsed *
     NS_FAIL_IF(o->server.gpus < 0, NS_ERR_CONFIG, "missing: --server_gpus (GPUs a node)");
     NS_TRY(ns_submission_path(s, "--model", o->server.model, 1, &model, err), "%s", "start_server");
     NS_TRY(ns_submission_path(s, "--log_dir", o->common.log_dir, 0, &logs, err), "%s", "start_server");
-    NS_FAIL_IF(o->with_sandbox, NS_ERR_UNSUPPORTED, "--with_sandbox: there is no sandbox yet");
+    NS_FAIL_IF(o->with_sandbox, NS_ERR_UNSUPPORTED, "--with_sandbox: the sandbox " NS_LATER);
     JOBS_TRY(not_yet(s,
                      strcmp(o->server.type, "native")
-                         ? "start_server: no server is installed by ns, its own (--server_type=native) is not in this "
-                           "build yet: ns generate and ns eval answer inside of their job"
-                         : "start_server: the server (--server_type=native) is not in this build yet: ns generate and "
-                           "ns eval answer inside of their job",
+                         ? "start_server: no server is installed by ns, and its own (--server_type=native) " NS_LATER
+                           "; ns generate and ns eval answer inside of their job"
+                         : "start_server: the server (--server_type=native) " NS_LATER
+                           "; ns generate and ns eval answer inside of their job",
                      err));
     JOBS_TRY(ns_submission_task(s, s->graph.title, logs, &t, err));
     ns_group *g = &s->graph.tasks[t].groups[0];
@@ -132,8 +113,9 @@ static ns_status build_contamination(ns_submission *s, void *options, const ns_p
     NS_TRY(ns_submission_path(s, "--model", o->server.model, 1, &model, err), "%s", "check_contamination");
     NS_TRY(ns_submission_path(s, "--log_dir", o->common.log_dir, 0, &logs, err), "%s", "check_contamination");
     JOBS_TRY(not_yet(s,
-                     "check_contamination: a model as judge is not in this build yet: `ns prepare` drops rows whose "
-                     "problems occur in a test set (++contamination_file)",
+                     "check_contamination: a model as judge " NS_LATER
+                     "; `ns prepare` drops rows whose problems occur in "
+                     "a test set (++contamination_file)",
                      err));
     for (int64_t j = 0; j <= o->dependent_jobs; j++) {
         int t;

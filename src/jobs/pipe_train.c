@@ -8,55 +8,41 @@
 
 #include "base/file.h"
 #include "jobs/jobs_priv.h"
+#include "jobs/option_rows.h"
 #include "jobs/pipes.h"
 
-#define AT(f) offsetof(ns_train_options, f)
-#define TEXT(k, f, d, h)                                                             \
-    {                                                                                \
-        .key = k, .flag = 1, .type = NS_OPT_STRING, .at = AT(f), .def = d, .help = h \
-    }
-#define COUNT(k, f, d, lo, h)                                                                  \
-    {                                                                                          \
-        .key = k, .flag = 1, .type = NS_OPT_INT, .at = AT(f), .def = d, .min = lo, .max = 1e6, \
-        .flags = (d) ? 0 : NS_OPT_NULLABLE, .null_value = -1, .help = h                        \
-    }
-#define SWITCH(k, f, d, h)                                                         \
-    {                                                                              \
-        .key = k, .flag = 1, .type = NS_OPT_BOOL, .at = AT(f), .def = d, .help = h \
-    }
-
 const ns_option ns_train_option_table[NS_TRAIN_N] = {
-    TEXT("output_dir", output_dir, NULL, "where everything of this training goes"),
-    TEXT("nemo_model", nemo_model, NULL, "model to start from"),
-    TEXT("final_nemo_path", final_nemo_path, NULL, "the averaged model (default: <output_dir>/model-averaged-nemo)"),
-    TEXT("training_data", training_data, NULL, "training rows"),
-    TEXT("validation_data", validation_data, NULL, "validation rows (default: the training rows)"),
-    COUNT("num_nodes", num_nodes, "1", 1, "nodes"),
-    COUNT("num_gpus", num_gpus, NULL, 0, "GPUs, and training processes, a node"),
-    COUNT("tp", tp, NULL, 1,
-          "tensor parallel size (default: num_gpus; ++model.tensor_model_parallel_size has the last word)"),
-    COUNT("num_training_jobs", num_training_jobs, "1", 0, "jobs in the chain; 0: only average what is there"),
-    {.key = "training_algo",
-     .flag = 1,
-     .type = NS_OPT_STRING,
-     .at = AT(training_algo),
-     .def = "sft",
-     .choices = "sft|dpo|rm|grpo",
-     .help = "what to train"},
-    TEXT("config_name", config_name, NULL, "YAML file of settings (default: sft_config, the settings' own defaults)"),
-    TEXT("config_path", config_path, NULL, "folder of config_name"),
-    TEXT("wandb_project", wandb_project, "nemo-skills", "project of the W&B run"),
-    SWITCH("disable_wandb", disable_wandb, "false", "no W&B run"),
-    SWITCH("with_sandbox", with_sandbox, "false", "not available yet"),
-    TEXT("average_steps", average_steps, NULL,
-         "checkpoints to average: all (default) or 1000,5000; empty: do not average"),
-    SWITCH("save_last_ckpt", save_last_ckpt, "false", "take the last checkpoint instead of the average"),
-    TEXT("server_model", server_model, NULL, "judge of grpo: not available yet"),
-    TEXT("server_address", server_address, NULL, "judge of grpo: not available yet"),
-    TEXT("server_type", server_type, NULL, "judge of grpo: not available yet"),
-    COUNT("server_gpus", server_gpus, NULL, 0, "judge of grpo: not available yet"),
-    COUNT("server_nodes", server_nodes, "1", 1, "judge of grpo: not available yet"),
-    TEXT("server_args", server_args, NULL, "judge of grpo: not available yet"),
+    ROW_TEXT(ns_train_options, "output_dir", output_dir, NULL, "where everything of this training goes"),
+    ROW_TEXT(ns_train_options, "nemo_model", nemo_model, NULL, "model to start from"),
+    ROW_TEXT(ns_train_options, "final_nemo_path", final_nemo_path, NULL,
+             "the averaged model (default: <output_dir>/model-averaged-nemo)"),
+    ROW_TEXT(ns_train_options, "training_data", training_data, NULL, "training rows"),
+    ROW_TEXT(ns_train_options, "validation_data", validation_data, NULL,
+             "validation rows (default: the training rows)"),
+    ROW_COUNT(ns_train_options, "num_nodes", num_nodes, "1", 1, "nodes"),
+    ROW_COUNT(ns_train_options, "num_gpus", num_gpus, NULL, 0, "GPUs, and training processes, a node"),
+    ROW_COUNT(ns_train_options, "tp", tp, NULL, 1,
+              "tensor parallel size (default: num_gpus; ++model.tensor_model_parallel_size has the last word)"),
+    ROW_COUNT(ns_train_options, "num_training_jobs", num_training_jobs, "1", 0,
+              "jobs in the chain; 0: only average what is there"),
+    ROW_CHOICE(ns_train_options, "training_algo", training_algo, "sft", "sft|dpo|rm|grpo",
+               "what to train: only sft is available"),
+    ROW_TEXT(ns_train_options, "config_name", config_name, NULL,
+             "YAML file of settings (default: sft_config, the settings' own defaults)"),
+    ROW_TEXT(ns_train_options, "config_path", config_path, NULL, "folder of config_name"),
+    ROW_TEXT(ns_train_options, "wandb_project", wandb_project, "nemo-skills", "project of the W&B run"),
+    ROW_SWITCH(ns_train_options, "disable_wandb", disable_wandb, "false", "no W&B run"),
+    ROW_SWITCH(ns_train_options, "with_sandbox", with_sandbox, "false", "not available yet"),
+    ROW_TEXT(ns_train_options, "average_steps", average_steps, NULL,
+             "checkpoints to average: all (default) or 1000,5000; empty: do not average"),
+    ROW_SWITCH(ns_train_options, "save_last_ckpt", save_last_ckpt, "false",
+               "take the last checkpoint instead of the average"),
+    ROW_TEXT(ns_train_options, "server_model", server_model, NULL, "judge of grpo: not available yet"),
+    ROW_TEXT(ns_train_options, "server_address", server_address, NULL, "judge of grpo: not available yet"),
+    ROW_TEXT(ns_train_options, "server_type", server_type, NULL, "judge of grpo: not available yet"),
+    ROW_COUNT(ns_train_options, "server_gpus", server_gpus, NULL, 0, "judge of grpo: not available yet"),
+    ROW_COUNT(ns_train_options, "server_nodes", server_nodes, "1", 1, "judge of grpo: not available yet"),
+    ROW_TEXT(ns_train_options, "server_args", server_args, NULL, "judge of grpo: not available yet"),
     NS_COMMON_OPTIONS(ns_train_options),
 };
 
@@ -70,10 +56,10 @@ static ns_status check(const ns_train_options *o, ns_error *err)
         NS_FAIL_IF(o->num_gpus < 0, NS_ERR_CONFIG, "missing: --num_gpus (GPUs, and training processes, a node)");
     }
     NS_FAIL_IF(strcmp(o->training_algo, "sft"), NS_ERR_UNSUPPORTED,
-               "--training_algo=%s is not available yet: this build trains sft", o->training_algo);
+               "--training_algo=%s " NS_LATER "; this one trains sft", o->training_algo);
     NS_FAIL_IF(o->server_model || o->server_address || o->server_type || o->server_args || o->server_gpus >= 0,
-               NS_ERR_UNSUPPORTED, "--server_* serve the judge of grpo, which is not available yet");
-    NS_FAIL_IF(o->with_sandbox, NS_ERR_UNSUPPORTED, "--with_sandbox: there is no sandbox yet");
+               NS_ERR_UNSUPPORTED, "--server_*: the judge of grpo " NS_LATER);
+    NS_FAIL_IF(o->with_sandbox, NS_ERR_UNSUPPORTED, "--with_sandbox: the sandbox " NS_LATER);
     if (o->average_steps && *o->average_steps) {
         NS_FAIL_IF(o->save_last_ckpt, NS_ERR_CONFIG,
                    "--save_last_ckpt takes the last checkpoint, --average_steps averages: give one of them");

@@ -35,7 +35,7 @@ static ns_status finish(ns_submission *s, const ns_common_options *o, ns_pipe_re
     if (!g->n_tasks) return NS_OK; /* all is done already: a note has said so */
     r->n_tasks = (int)g->n_tasks;
     if (o->dry_run) return ns_submission_describe(s, &r->text, err);
-    NS_TRY(ns_submission_send(s, err), "%s", g->title);
+    JOBS_TRY(ns_submission_send(s, err));
     snprintf(r->id, sizeof r->id, "%s", g->id);
     snprintf(r->dir, sizeof r->dir, "%s", g->dir);
     return o->wait || strcmp(g->executor, "none") == 0 ? ns_steer_wait(g, &r->failed, err) : NS_OK;

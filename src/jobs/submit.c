@@ -367,7 +367,8 @@ static ns_status prepare_task(ns_submission *s, const ns_executor *x, int task, 
         t->log_dir = ns_arena_printf(&s->graph.arena, err, "%s/logs", s->graph.run_dir);
         JOBS_NEED(t->log_dir);
     }
-    return x->prepare(s, task, err);
+    NS_TRY(x->prepare(s, task, err), "%s", t->name);
+    return NS_OK;
 }
 
 /* Everything but writing: also what --dry_run shows. */
@@ -387,7 +388,7 @@ static ns_status prepare_all(ns_submission *s, const ns_executor **x, ns_error *
         s->program = ns_arena_printf(&g->arena, err, "%s/bin/%s", s->cluster.ssh_job_dir, slash + 1);
         JOBS_NEED(s->program);
     }
-    for (size_t i = 0; i < g->n_tasks; i++) NS_TRY(prepare_task(s, *x, (int)i, err), "%s", g->tasks[i].name);
+    for (size_t i = 0; i < g->n_tasks; i++) JOBS_TRY(prepare_task(s, *x, (int)i, err)); /* names the task */
     return NS_OK;
 }
 
@@ -450,7 +451,7 @@ ns_status ns_submission_send(ns_submission *s, ns_error *err)
     NS_TRY(ns_program_place(&g->arena, &s->program, err), "%s", "program");
     NS_TRY(ns_store_reserve(g, err), "%s", "record");
     s->reserved = 1;
-    NS_TRY(prepare_all(s, &x, err), "%s", g->title);
+    JOBS_TRY(prepare_all(s, &x, err));
     NS_TRY(make_files(s, &files, &n, err), "%s", "scripts");
     const char *program;
     NS_TRY(ns_program_copy(&g->arena, &program, err), "%s", "program");
@@ -531,7 +532,7 @@ ns_status ns_submission_describe(ns_submission *s, ns_buf *out, ns_error *err)
     g->dir = g->run_dir =
         ns_arena_printf(&g->arena, err, "%s/experiments/%s/DRY_RUN", home, ns_safe_name(&g->arena, g->title, err));
     JOBS_NEED(g->dir);
-    NS_TRY(prepare_all(s, &x, err), "%s", g->title);
+    JOBS_TRY(prepare_all(s, &x, err));
     NS_TRY(make_files(s, &files, &n, err), "%s", "scripts");
     JOBS_TRY(ns_buf_printf(out, err, "experiment %s on %s (executor %s), %zu task%s, started in %s\n", g->title,
                            g->cluster, g->executor, g->n_tasks, g->n_tasks == 1 ? "" : "s", g->workdir));

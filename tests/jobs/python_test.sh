@@ -68,8 +68,8 @@ raises(TypeError, "Missing required argument: 'output_dir'", generate, ctx=wrap_
 raises(ValueError, "traning_data", train, expname="x", traning_data="/data/x")
 raises(ValueError, "is not mounted. Check cluster config.", train, cluster="local", expname="x", output_dir="/elsewhere", nemo_model="/m", num_gpus=1, training_data="/data/x")
 raises(TypeError, "Missing required argument: 'model'", start_server, server_gpus=8)
-raises(RuntimeError, "not in this build yet", start_server, cluster="local", model="/workspace/base", server_gpus=8)
-raises(RuntimeError, "not in this build yet", check_contamination, cluster="local", model="/workspace/base", input_file="/data/rows.jsonl", output_file="/data/o.jsonl")
+raises(RuntimeError, "a later version of ns brings it", start_server, cluster="local", model="/workspace/base", server_gpus=8)
+raises(RuntimeError, "a later version of ns brings it", check_contamination, cluster="local", model="/workspace/base", input_file="/data/rows.jsonl", output_file="/data/o.jsonl")
 raises(RuntimeError, "exit code 1", run_cmd, ctx=wrap_arguments("exit 3"))
 here = {"executor": "local", "mounts": ["/tmp:/data"], "env_vars": ["A=b c"]}
 first = run_cmd(ctx=wrap_arguments("echo \"$A\" 'it is' > ONE"), cluster=here, expname="first one")
