@@ -1,6 +1,7 @@
 /* `ns summarize_results`: the graded answers of `ns eval` as a table and metrics.json (pipelines.md §1.9, §6.4), greedy results. A file
  * of samples (output-rs*.jsonl) is named and refused: its metrics need the full grader. */
 #include <dirent.h>
+#include <errno.h>
 #include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,20 +10,27 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "cli/pipe.h"
+#include "jobs/far.h"
+#include "jobs/option_rows.h"
 
 typedef struct summarize_options {
-    const char *cluster, *config_dir, *benchmarks;
+    const char *cluster, *config_dir, *benchmarks, *metric_type, *extra_datasets, *remote_tar_dir, *wandb_name,
+        *wandb_group, *wandb_project;
     int64_t max_samples;
     int debug, verbose;
 } summarize_options;
 
 #define AT(f) offsetof(summarize_options, f)
+#define HIDDEN(k, t, f, d, h)                                                                    \
+    {                                                                                            \
+        .key = k, .flag = 1, .type = t, .at = AT(f), .def = d, .flags = NS_OPT_HIDDEN, .help = h \
+    }
 static const ns_option opts[] = {
     {.key = "cluster",
      .flag = 1,
      .type = NS_OPT_STRING,
      .at = AT(cluster),
-     .help = "cluster file whose mounts translate RESULTS_DIR"},
+     .help = "cluster file whose mounts translate RESULTS_DIR; results behind its ssh_tunnel are fetched"},
     {.key = "config_dir", .flag = 1, .type = NS_OPT_STRING, .at = AT(config_dir), .help = "folder of cluster files"},
     {.key = "benchmarks", .flag = 1, .type = NS_OPT_STRING, .at = AT(benchmarks), .help = "only these: NAME[,NAME...]"},
     {.key = "max_samples",
@@ -39,13 +47,16 @@ static const ns_option opts[] = {
      .at = AT(debug),
      .def = "false",
      .help = "also name each row that is wrong"},
-    {.key = "verbose",
-     .flag = 1,
-     .type = NS_OPT_BOOL,
-     .at = AT(verbose),
-     .def = "true",
-     .flags = NS_OPT_HIDDEN,
-     .help = "nothing is transferred"},
+    ROW_CHOICE(summarize_options, "metric_type", metric_type, "math",
+               "math|multichoice|code|if|arena|mt-bench|answer-judgement|lean4-proof|lean4-statement",
+               "what is summed up: only math and multichoice (the same numbers) are available"),
+    ROW_TEXT(summarize_options, "wandb_name", wandb_name, NULL, "W&B run of the metrics: not available yet"),
+    ROW_TEXT(summarize_options, "wandb_group", wandb_group, NULL, "the same"),
+    ROW_TEXT(summarize_options, "wandb_project", wandb_project, "nemo-skills", "the same"),
+    /* Documented, and nothing to do: the numbers of all sets are those of math; results of a cluster come as a stream. */
+    HIDDEN("extra_datasets", NS_OPT_STRING, extra_datasets, NULL, "folder of data sets"),
+    HIDDEN("remote_tar_dir", NS_OPT_STRING, remote_tar_dir, NULL, "nothing is stored on the way"),
+    HIDDEN("verbose", NS_OPT_BOOL, verbose, "true", "the transfer is silent"),
 };
 
 typedef struct benchmark {
@@ -121,12 +132,13 @@ static int by_name(const void *x, const void *y)
     return strcmp(((const benchmark *)x)->name, ((const benchmark *)y)->name);
 }
 
-static ns_status find_all(const char *dir, const summarize_options *o, benchmark **v, size_t *n, ns_error *err)
+static ns_status find_all(const char *dir, const char *shown, const summarize_options *o, benchmark **v, size_t *n,
+                          ns_error *err)
 {
     size_t cap = 0;
     int found = 0;
-    const char *slash = strrchr(dir, '/');
-    NS_TRY(look(dir, slash ? slash + 1 : dir, o, v, n, &cap, &found, err), "results");
+    const char *slash = strrchr(shown, '/');
+    NS_TRY(look(dir, slash ? slash + 1 : shown, o, v, n, &cap, &found, err), "results");
     DIR *d = found ? NULL : opendir(dir);
     struct dirent *e;
     ns_status st = NS_OK;
@@ -140,7 +152,7 @@ static ns_status find_all(const char *dir, const summarize_options *o, benchmark
     if (st != NS_OK) return st;
     NS_FAIL_IF(!*n, NS_ERR_INPUT,
                found ? "%s: no such benchmark (--benchmarks)" : "%s: no output.jsonl there, nor in a folder below",
-               dir);
+               shown);
     qsort(*v, *n, sizeof **v, by_name);
     return NS_OK;
 }
@@ -179,7 +191,7 @@ static void print_table(const benchmark *b)
            percent(b->no_answer, b->rows));
 }
 
-static ns_status write_metrics(const char *dir, const benchmark *v, size_t n, ns_error *err)
+static ns_status write_metrics(const char *dir, const ns_cluster *far, const benchmark *v, size_t n, ns_error *err)
 {
     ns_buf b = {0};
     char path[4096];
@@ -203,16 +215,47 @@ static ns_status write_metrics(const char *dir, const benchmark *v, size_t n, ns
     }
     if (st == NS_OK) st = ns_buf_adds(&b, "}\n", err);
     snprintf(path, sizeof path, "%.4000s/metrics.json", dir);
-    if (st == NS_OK) st = ns_file_replace(path, b.data, b.len, err);
+    if (st == NS_OK) st = far ? ns_far_put(far, b.data, b.len, path, err) : ns_file_replace(path, b.data, b.len, err);
     ns_buf_free(&b);
-    if (st == NS_OK) printf("Metrics are saved to %s\n", path);
+    if (st == NS_OK) printf("Metrics are saved to %s%s%s\n", far ? far->ssh_host : "", far ? ":" : "", path);
+    return st;
+}
+
+/* Results in `below` (a folder here); `shown`: the same folder where it really is, `far`: the cluster where that is, or NULL. */
+static ns_status sum_up(const summarize_options *o, const char *below, const char *shown, const ns_cluster *far,
+                        ns_error *err)
+{
+    benchmark *v = NULL;
+    size_t n = 0;
+    ns_status st = find_all(below, shown, o, &v, &n, err);
+    for (size_t i = 0; i < n && st == NS_OK; i++) {
+        st = count_rows(&v[i], o, err);
+        if (st == NS_OK) print_table(&v[i]);
+    }
+    if (st == NS_OK) st = write_metrics(shown, far, v, n, err);
+    ns_free(v);
+    return st;
+}
+
+/* Brings the results here first. */
+static ns_status sum_up_far(const summarize_options *o, const char *there, const ns_cluster *c, ns_error *err)
+{
+    const char *tmp = getenv("TMPDIR");
+    char dir[1024], below[1100], shown[4200];
+    ns_error ignored = NS_ERROR_INIT;
+    snprintf(dir, sizeof dir, "%.900s/ns-results-XXXXXX", tmp && *tmp ? tmp : "/tmp");
+    NS_FAIL_IF(!mkdtemp(dir), NS_ERR_IO, "cannot make %s: %s", dir, strerror(errno));
+    ns_status st = ns_far_fetch(c, there, dir, err);
+    snprintf(below, sizeof below, "%s/eval-results", dir);
+    int inner = ns_path_is_dir(below);
+    snprintf(shown, sizeof shown, "%s%s", there, inner ? "/eval-results" : "");
+    if (st == NS_OK) st = sum_up(o, inner ? below : dir, shown, c, err);
+    if (ns_remove_tree(dir, &ignored) != NS_OK) return st; /* litter, not a failure */
     return st;
 }
 
 static ns_status summarize(const summarize_options *o, const char *dir, ns_error *err)
 {
-    benchmark *v = NULL;
-    size_t n = 0;
     char below[4200];
     ns_cluster c = {0};
     const char *here;
@@ -222,16 +265,14 @@ static ns_status summarize(const summarize_options *o, const char *dir, ns_error
         snprintf(below, sizeof below, "%s", here);
         for (size_t k = strlen(below); k > 1 && below[k - 1] == '/';) below[--k] = 0;
         size_t k = strlen(below);
-        snprintf(below + k, sizeof below - k, "/eval-results");
-        if (!ns_path_is_dir(below)) below[k] = 0;
-        st = find_all(below, o, &v, &n, err);
+        if (c.ssh_host && strcmp(c.executor, "slurm") == 0) {
+            st = sum_up_far(o, below, &c, err);
+        } else {
+            snprintf(below + k, sizeof below - k, "/eval-results");
+            if (!ns_path_is_dir(below)) below[k] = 0;
+            st = sum_up(o, below, below, NULL, err);
+        }
     }
-    for (size_t i = 0; i < n && st == NS_OK; i++) {
-        st = count_rows(&v[i], o, err);
-        if (st == NS_OK) print_table(&v[i]);
-    }
-    if (st == NS_OK) st = write_metrics(below, v, n, err);
-    ns_free(v);
     if (c.config) ns_cluster_close(&c);
     return st;
 }
@@ -245,6 +286,11 @@ static int run(void *options, ns_parsed *p)
     else if (o->benchmarks && strpbrk(o->benchmarks, " \t"))
         ns_error_set(&err, NS_ERR_CONFIG, __FILE__, __LINE__, "benchmarks should be separated with commas: '%s'",
                      o->benchmarks);
+    else if (strcmp(o->metric_type, "math") && strcmp(o->metric_type, "multichoice"))
+        ns_error_set(&err, NS_ERR_UNSUPPORTED, __FILE__, __LINE__, "--metric_type=%s " NS_LATER, o->metric_type);
+    else if (o->wandb_name || o->wandb_group)
+        ns_error_set(&err, NS_ERR_UNSUPPORTED, __FILE__, __LINE__,
+                     "--wandb_name, --wandb_group: sending metrics to W&B " NS_LATER);
     else if (summarize(o, p->positional[0], &err) == NS_OK)
         return 0;
     return ns_cli_fail("summarize_results", &err);

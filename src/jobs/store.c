@@ -73,7 +73,10 @@ ns_status ns_store_reserve(ns_graph *g, ns_error *err)
         const char *tmp = final ? ns_arena_printf(&g->arena, err, "%s/.%s.tmp", dir, id) : NULL;
         if (!tmp) return NS_ERR_MEMORY;
         if (mkdir(tmp, 0777) != 0) {
-            NS_FAIL_IF(errno != EEXIST, NS_ERR_IO, "cannot make %s: %s", tmp, strerror(errno));
+            if (errno == ENOENT) /* a submission that was refused has just taken the empty folder away */
+                NS_TRY(ns_mkdirs(dir, err), "experiment store");
+            else
+                NS_FAIL_IF(errno != EEXIST, NS_ERR_IO, "cannot make %s: %s", tmp, strerror(errno));
             continue;
         }
         if (ns_path_exists(final)) {
@@ -97,7 +100,9 @@ void ns_store_drop(ns_graph *g)
 {
     char tmp[JOBS_PATH];
     ns_error ignored = NS_ERROR_INIT;
-    if (g->dir && tmp_path(tmp, g, "", &ignored) == NS_OK && ns_remove_tree(tmp, &ignored) != NS_OK) return;
+    if (!g->dir || tmp_path(tmp, g, "", &ignored) != NS_OK || ns_remove_tree(tmp, &ignored) != NS_OK) return;
+    *strrchr(tmp, '/') = 0;
+    rmdir(tmp); /* of the title: stays when it has other experiments */
 }
 
 /* Whole or not at all for every reader, but not yet on the disk: ns_store_sync follows, once for many files. */

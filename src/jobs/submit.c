@@ -11,6 +11,7 @@
 
 #include "base/file.h"
 #include "jobs/exec.h"
+#include "jobs/far.h"
 #include "jobs/jobs_priv.h"
 
 static ns_check_words_fn check_words;
@@ -90,19 +91,9 @@ static ns_status set_workdir(ns_submission *s, ns_error *err)
 
 static ns_status set_ssh(ns_submission *s, ns_error *err)
 {
-    const ns_cluster *c = &s->cluster;
     ns_graph *g = &s->graph;
-    ns_arena *a = &g->arena;
-    if (!c->ssh_host || strcmp(c->executor, "slurm")) return NS_OK;
-    static const char *const first[] = {"ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=20"};
-    JOBS_TRY(ns_words_add_all(&g->ssh, a, first, 5, err));
-    if (c->ssh_identity) {
-        JOBS_TRY(ns_words_add(&g->ssh, a, "-i", err));
-        JOBS_TRY(ns_words_add(&g->ssh, a, c->ssh_identity, err));
-    }
-    JOBS_TRY(c->ssh_user ? ns_words_addf(&g->ssh, a, err, "%s@%s", c->ssh_user, c->ssh_host)
-                         : ns_words_add(&g->ssh, a, c->ssh_host, err));
-    g->ssh_setup = c->ssh_pre_command;
+    JOBS_TRY(ns_far_ssh(&g->ssh, &g->arena, &s->cluster, err));
+    g->ssh_setup = g->ssh.n ? s->cluster.ssh_pre_command : NULL;
     return NS_OK;
 }
 
