@@ -80,6 +80,19 @@ done:
     return st;
 }
 
+static ns_status write_state(ns_st_writer *w, ns_dtype dt, const float *data, int64_t n, ns_error *err)
+{
+    enum { BLOCK = 8192 };
+    uint16_t half[BLOCK];
+    if (dt == NS_DTYPE_F32) return ns_st_write(w, data, n * (int64_t)sizeof *data, err);
+    for (int64_t k = 0; k < n; k += BLOCK) {
+        const int64_t c = n - k < BLOCK ? n - k : BLOCK;
+        ns_from_f32(half, dt, data + k, (size_t)c);
+        NS_TRY(ns_st_write(w, half, c * 2, err), "%s", "");
+    }
+    return NS_OK;
+}
+
 /* This rank's pieces: optimizer/rankNNNNN.safetensors. */
 static ns_status write_pieces(const char *dir, const ns_ckpt_save_args *a, int64_t *cut, float *data, ns_error *err)
 {
@@ -95,7 +108,7 @@ static ns_status write_pieces(const char *dir, const ns_ckpt_save_args *a, int64
         if (n == 0) continue;
         snprintf(name, sizeof name, "%s/%s@%lld:%lld", states[k % 3], t->params[k / 3].name, (long long)off,
                  (long long)n);
-        NS_CHECK(st, ns_st_declare(w, name, NS_DTYPE_F32, &n, 1, err), "%s", "");
+        NS_CHECK(st, ns_st_declare(w, name, a->state_dt[k % 3], &n, 1, err), "%s", "");
     }
     for (int i = 0; i < t->n_params; i++) {
         pieces(a, i, cut);
@@ -103,7 +116,7 @@ static ns_status write_pieces(const char *dir, const ns_ckpt_save_args *a, int64
         if (n == 0 && !a->collective) continue;
         NS_CHECK(st, a->get_opt(a->user, i, off, n, data, data + n, data + 2 * n, err), "get optimiser state of %s",
                  t->params[i].name);
-        NS_CHECK(st, ns_st_write(w, data, 3 * n * (int64_t)sizeof *data, err), "%s", "");
+        for (int k = 0; k < 3; k++) NS_CHECK(st, write_state(w, a->state_dt[k], data + k * n, n, err), "%s", "");
     }
     NS_CHECK(st, ns_st_writer_close(&w, err), "%s", "");
 done:

@@ -2,6 +2,7 @@
  *
  *   optimizer/rank*.safetensors       tensors `<state>/<param>@off:len` (state: main, m, v); off, len in elements of the storage
  *                                     parameter; contiguous ranges >= 1 MiB unless the parameter is smaller
+ *                                     F32; BF16 where the run keeps a state so (main: no remainder), which is then exact
  *   optimizer/index.json              {"format":1,"tensors":{"<state>/<param>":[{"off":..,"len":..,"file":".."}]}}
  *   state.json                        {"format":1,"param_hash":..,"step":..,"consumed_samples":..,"epoch":..,"rng":{..},"schedule":{..},...}
  *   DONE                              sizes and checksums of all files, written last
@@ -49,6 +50,7 @@ typedef struct ns_ckpt_save_args {
     const char *tokenizer_dir;
     ns_param_get_fn get_model;
     ns_opt_get_fn get_opt;
+    ns_dtype state_dt[3]; /* types of main, m, v in the files: F32, or BF16 where get_opt gives values of bf16 */
     void *user;
     int rank, n_ranks; /* n_ranks 0 or 1: one process; cut and vote are not used then */
     int collective; /* get_model and get_opt need all ranks: called on all, in the same order, also for empty ranges */
@@ -64,9 +66,10 @@ NS_MUST_USE ns_status ns_ckpt_save(const ns_ckpt_save_args *a, ns_error *err);
 /* The newest complete `-last` (highest step) in dir, or "" if none; removes stale .*.tmp directories. */
 NS_MUST_USE ns_status ns_ckpt_find_last(char *path, size_t path_size, const char *dir, ns_error *err);
 NS_MUST_USE ns_status ns_ckpt_read_state(ns_ckpt_state *s, const char *ckpt, ns_error *err);
-/* Restores the optimiser state (and with it the exact main weights). param_hash must agree. */
+/* Restores the optimiser state (and with it the exact main weights). param_hash must agree. found: types of main, m, v in the
+ * files (put gets f32 of any); NULL: not wanted. */
 NS_MUST_USE ns_status ns_ckpt_load(const char *ckpt, const ns_param_table *t, ns_opt_put_fn put, void *user,
-                                   ns_error *err);
+                                   ns_dtype found[3], ns_error *err);
 /* `{val_loss:.3f}`-style names: training.md §2.8; pattern of the config key exp_manager...filename. */
 NS_MUST_USE ns_status ns_ckpt_format_name(ns_buf *out, const char *pattern, const ns_ckpt_state *s, ns_error *err);
 

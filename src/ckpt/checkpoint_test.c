@@ -84,7 +84,7 @@ static int64_t check_content(const char *path)
     tiny was = model;
     was.version = (int)s.step;
     tiny_check c = {&was, 0, 0};
-    assert_ns_ok(ns_ckpt_load(path, &was.table, tiny_put_opt, &c, &err), &err);
+    assert_ns_ok(ns_ckpt_load(path, &was.table, tiny_put_opt, &c, NULL, &err), &err);
     assert_int_equal(c.seen, was.table.n_params);
     c = (tiny_check){&was, 0, 1};
     assert_ns_ok(ns_model_read(path, &was.table, tiny_put, &c, &err), &err);
@@ -232,7 +232,7 @@ static void optimizer_of_the_newest(void **unused)
         c.seen = 0;
         assert_ns_ok(ns_model_read(path, &model.table, tiny_put, &c, &err), &err);
         if (s <= 2) {
-            assert_ns_fails(ns_ckpt_load(path, &model.table, tiny_put_opt, &c, &err), NS_ERR_INPUT,
+            assert_ns_fails(ns_ckpt_load(path, &model.table, tiny_put_opt, &c, NULL, &err), NS_ERR_INPUT,
                             "has no optimiser state", &err);
         }
     }
@@ -336,7 +336,7 @@ static void bad_state_and_index(void **unused)
         assert_ns_ok(ns_ckpt_find_last(last, sizeof last, dir, &err), &err);
         snprintf(path, sizeof path, "%s/%s", last, bad[i].file);
         rewrite(path, bad[i].from, bad[i].to);
-        assert_ns_fails(ns_ckpt_load(last, &model.table, tiny_put_opt, &c, &err), bad[i].st, bad[i].needle, &err);
+        assert_ns_fails(ns_ckpt_load(last, &model.table, tiny_put_opt, &c, NULL, &err), bad[i].st, bad[i].needle, &err);
     }
 }
 
@@ -351,7 +351,7 @@ static void another_model(void **unused)
     fresh();
     assert_ns_ok(save(5, 0.5, -1, 5, 1, &err), &err);
     assert_ns_ok(ns_ckpt_find_last(last, sizeof last, dir, &err), &err);
-    assert_ns_fails(ns_ckpt_load(last, &other.table, tiny_put_opt, &c, &err), NS_ERR_MISMATCH,
+    assert_ns_fails(ns_ckpt_load(last, &other.table, tiny_put_opt, &c, NULL, &err), NS_ERR_MISMATCH,
                     "other parameters (param_hash", &err);
     ns_arena_free(&other.arena);
 }
@@ -384,7 +384,7 @@ static void many_ranges(void **unused)
             "[{\"off\": 0, \"len\": 30, \"file\": \"rank00002.safetensors\"}, {\"off\": 30, \"len\": 50, \"file\": "
             "\"rank00001.safetensors\"}, {\"off\": 80, \"len\": 8, \"file\": \"rank00002.safetensors\"}]");
     tiny_check c = {&model, 0, 0};
-    assert_ns_ok(ns_ckpt_load(last, &model.table, tiny_put_opt, &c, &err), &err);
+    assert_ns_ok(ns_ckpt_load(last, &model.table, tiny_put_opt, &c, NULL, &err), &err);
     assert_int_equal(c.seen, model.table.n_params);
 }
 

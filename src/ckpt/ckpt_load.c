@@ -22,6 +22,7 @@ typedef struct loader {
     ns_arena arena;
     open_file *files;
     size_t n_files, cap;
+    ns_dtype found[3];
 } loader;
 
 static ns_status open_index(loader *l, ns_error *err)
@@ -62,8 +63,8 @@ static ns_status get_file(loader *l, ns_str name, ns_st **out, ns_error *err)
     return NS_OK;
 }
 
-/* Reads ranges of "state/param" into out[0..n). They are in order of offset. */
-static ns_status read_ranges(loader *l, const char *key, int64_t n, float *out, ns_error *err)
+/* Reads ranges of "state/param" into out[0..n). They are in order of offset. *dt: their type. */
+static ns_status read_ranges(loader *l, const char *key, int64_t n, float *out, ns_dtype *dt, ns_error *err)
 {
     const ns_json *list = ns_json_get(l->tensors, key);
     int64_t at = 0;
@@ -83,10 +84,11 @@ static ns_status read_ranges(loader *l, const char *key, int64_t n, float *out, 
         char name[128];
         snprintf(name, sizeof name, "%s@%lld:%lld", key, (long long)off, (long long)len);
         const ns_st_tensor *t = ns_st_find(st, name);
-        NS_FAIL_IF(!t || t->dt != NS_DTYPE_F32 || t->n != len, NS_ERR_MISMATCH,
-                   "%s/optimizer/%.*s: tensor \"%s\": %s, expected %lld elements of F32", l->ckpt, (int)file->s.n,
-                   file->s.p, name, t ? "wrong type or size" : "missing", (long long)len);
-        memcpy(out + off, t->data, (size_t)len * sizeof *out);
+        NS_FAIL_IF(!t || (t->dt != NS_DTYPE_F32 && t->dt != NS_DTYPE_BF16) || t->n != len, NS_ERR_MISMATCH,
+                   "%s/optimizer/%.*s: tensor \"%s\": %s, expected %lld elements of F32 or BF16", l->ckpt,
+                   (int)file->s.n, file->s.p, name, t ? "wrong type or size" : "missing", (long long)len);
+        ns_to_f32(out + off, t->data, t->dt, (size_t)len);
+        *dt = t->dt;
         at += len;
     }
     NS_FAIL_IF(at != n, NS_ERR_MISMATCH, "%s/optimizer/index.json: \"%s\": ranges end at %lld, expected %lld", l->ckpt,
@@ -102,14 +104,15 @@ static ns_status load_param(loader *l, const ns_param_table *t, int i, float *da
     char key[96];
     for (int k = 0; k < 3; k++) {
         snprintf(key, sizeof key, "%s/%s", states[k], t->params[i].name);
-        NS_TRY(read_ranges(l, key, n, data + k * n, err), "%s", "");
+        NS_TRY(read_ranges(l, key, n, data + k * n, &l->found[k], err), "%s", "");
     }
     return put(user, i, data, data + n, data + 2 * n, err);
 }
 
-ns_status ns_ckpt_load(const char *ckpt, const ns_param_table *t, ns_opt_put_fn put, void *user, ns_error *err)
+ns_status ns_ckpt_load(const char *ckpt, const ns_param_table *t, ns_opt_put_fn put, void *user, ns_dtype found[3],
+                       ns_error *err)
 {
-    loader l = {ckpt, NULL, NS_ARENA_INIT("ckpt.load"), NULL, 0, 0};
+    loader l = {.ckpt = ckpt, .arena = NS_ARENA_INIT("ckpt.load")};
     float *data = NULL;
     char hash[17];
     int64_t most = ns_param_table_largest(t);
@@ -124,6 +127,7 @@ ns_status ns_ckpt_load(const char *ckpt, const ns_param_table *t, ns_opt_put_fn 
     for (int i = 0; i < t->n_params; i++) {
         NS_CHECK(st, load_param(&l, t, i, data, put, user, err), "load optimiser state of %s", t->params[i].name);
     }
+    if (found) memcpy(found, l.found, sizeof l.found);
 done:
     for (size_t i = 0; i < l.n_files; i++) ns_st_close(&l.files[i].st);
     ns_free(l.files);

@@ -5,7 +5,8 @@
  *   tflop_s    tokens/s x flops per token: 6 per matmul weight (head yes, embedding no) + 6 x layers x heads x head size x length
  *              (attention, causal half; recomputation is not counted)
  *   ceiling    the gate/up product of this shape and micro-batch, alone, on the step's own data, in the same run
- * A step is zero, micro-batches, norm, clip, AdamW on weights held to f32 (bf16 + remainder) with f32 moments and gradients. */
+ * A step is zero, micro-batches, norm, clip, AdamW, gradients f32; --optimizer says what is kept of weights and moments:
+ * exact (bf16 + remainder, f32 moments: 16 bytes a parameter with the gradient), moments-bf16 (12), bf16 (no remainder either: 10). */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,7 +21,7 @@
 typedef struct bench_options {
     const char *shape, *accelerator, *isa;
     int64_t rows, length, global_rows, steps, layers, threads, segment;
-    const char *recompute, *predict;
+    const char *recompute, *predict, *optimizer;
     int ops, deterministic;
 } bench_options;
 
@@ -88,6 +89,14 @@ static const ns_option opts[] = {
      .def = "none",
      .choices = "none|selective|full",
      .help = "selective: norms, activations, and whole layers as far as memory demands; full: keep only layer inputs"},
+    {.key = "optimizer",
+     .flag = 1,
+     .type = NS_OPT_STRING,
+     .at = AT(optimizer),
+     .def = "exact",
+     .choices = "exact|moments-bf16|bf16",
+     .help = "main weights exact to fp32 and fp32 moments (16 bytes a parameter), bf16 moments (12), or all bf16 with "
+             "stochastic rounding (10)"},
     {.key = "predict",
      .flag = 1,
      .type = NS_OPT_STRING,
@@ -354,6 +363,12 @@ static void print_ops(bench *b, int64_t t, double step_s)
            total * 1e3, step_s * 1e3);
 }
 
+static ns_opt_form form_of(const bench_options *o)
+{
+    const ns_dtype dt = !strcmp(o->optimizer, "exact") ? NS_DTYPE_F32 : NS_DTYPE_BF16;
+    return (ns_opt_form){.no_rem = !strcmp(o->optimizer, "bf16"), .m = dt, .v = dt};
+}
+
 static ns_status train(bench *b, double began, ns_error *err)
 {
     const bench_options *o = b->o;
@@ -375,6 +390,7 @@ static ns_status train(bench *b, double began, ns_error *err)
                                        : !strcmp(o->recompute, "selective") ? NS_RECOMPUTE_SELECTIVE
                                                                             : NS_RECOMPUTE_NONE,
                           .any_order = !o->deterministic,
+                          .optim = form_of(o),
                           .plan_gpu = o->predict && strcmp(o->predict, "null") ? o->predict : NULL,
                           .accelerator = o->accelerator};
     NS_TRY(ns_engine_plan(e, &a, &m, o->isa, (int)o->threads, err), "%s", "plan");
@@ -382,10 +398,11 @@ static ns_status train(bench *b, double began, ns_error *err)
         const ns_gpu_guess g = ns_gpu_predict(e, b->micro);
         printf("{\"bench\": \"train.predict\", \"shape\": \"%s\", \"on\": \"%s\", \"rows\": %lld, \"length\": %lld, "
                "\"segment\": %lld, \"global_rows\": %lld, \"recompute\": \"%s\", \"whole_layers_recomputed\": %d, "
-               "\"planned_gb\": %.3f, \"used_gb\": %.3f, \"step_s\": %.5f, \"tokens_per_s\": %.1f}\n",
+               "\"optimizer_bytes_per_parameter\": %d, \"planned_gb\": %.3f, \"used_gb\": %.3f, \"step_s\": %.5f, "
+               "\"tokens_per_s\": %.1f}\n",
                o->shape, o->predict, (long long)o->rows, (long long)o->length, (long long)(pieces > 1 ? o->segment : 0),
-               (long long)(o->rows * b->micro), o->recompute, e->opt.full_layers, (double)e->total_bytes / 1e9,
-               g.used_bytes / 1e9, g.step_s, (double)(T * b->micro) / g.step_s);
+               (long long)(o->rows * b->micro), o->recompute, e->opt.full_layers, ns_model_param_bytes(&e->opt),
+               (double)e->total_bytes / 1e9, g.used_bytes / 1e9, g.step_s, (double)(T * b->micro) / g.step_s);
         NS_FAIL_IF(g.used_bytes > (double)e->gpu.total_bytes, NS_ERR_CONFIG,
                    "that is more than the %.1f GB of the card", (double)e->gpu.total_bytes / 1e9);
         return NS_OK;
@@ -417,17 +434,18 @@ static ns_status train(bench *b, double began, ns_error *err)
         "\"%s\", \"rows\": %lld, "
         "\"length\": %lld, \"segment\": %lld, \"global_rows\": %lld, \"recompute\": \"%s\", "
         "\"whole_layers_recomputed\": %d, "
-        "\"optimizer_bytes_per_parameter\": 16, "
+        "\"optimizer\": \"%s\", \"optimizer_bytes_per_parameter\": %d, "
         "\"deterministic\": %s, \"dnn\": \"%s\", \"attention_by_dnn\": %.3f, \"tokens_per_s\": %.1f, \"step_s\": %.5f, "
         "\"best_s\": %.5f, \"worst_s\": %.5f, "
         "\"flops_per_token\": %.6g, \"tflop_s\": %.2f, \"matmul_ceiling_tflop_s\": %.1f, \"of_ceiling\": %.4f, "
         "\"planned_gb\": %.3f, \"used_gb\": %.3f, \"first_step_s\": %.2f, \"loss_first\": %.4f, \"loss_last\": %.4f}\n",
         o->shape, (long long)a.L, (long long)e->table.n_elements, e->device ? e->gpu.name : e->ops.name, e->gpu.blas,
         (long long)o->rows, (long long)o->length, (long long)(pieces > 1 ? o->segment : 0),
-        (long long)(o->rows * b->micro), o->recompute, e->opt.full_layers, o->deterministic ? "true" : "false",
-        e->gpu.dnn, (double)dnn / (double)(dnn + own > 0 ? dnn + own : 1), rate, s, b->times[0], b->times[o->steps - 1],
-        per, rate * per / 1e12, flops / product / 1e12, rate * per / (flops / product), (double)e->total_bytes / 1e9,
-        (double)used / 1e9, b->first_s, first_loss, b->step.loss_sum / b->step.weight_sum);
+        (long long)(o->rows * b->micro), o->recompute, e->opt.full_layers, o->optimizer, ns_model_param_bytes(&e->opt),
+        o->deterministic ? "true" : "false", e->gpu.dnn, (double)dnn / (double)(dnn + own > 0 ? dnn + own : 1), rate, s,
+        b->times[0], b->times[o->steps - 1], per, rate * per / 1e12, flops / product / 1e12,
+        rate * per / (flops / product), (double)e->total_bytes / 1e9, (double)used / 1e9, b->first_s, first_loss,
+        b->step.loss_sum / b->step.weight_sum);
     if (o->ops) print_ops(b, o->steps + 3, s);
     return NS_OK;
 }

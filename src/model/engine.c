@@ -250,6 +250,45 @@ ns_status ns_engine_get(void *engine, int param, float *data, ns_error *err)
 
 enum { MAIN, MOMENT1, MOMENT2 };
 
+/* A moment of a parameter: where it lies, and in what type. */
+static char *moment_of(const ns_model *m, int param, int state, ns_dtype *dt)
+{
+    *dt = state == MOMENT1 ? m->opt.optim.m : m->opt.optim.v;
+    return (state == MOMENT1 ? m->adam_m : m->adam_v)[param];
+}
+
+enum { STAGE_HALVES = NS_MODEL_STAGE / 2 };
+static void get_moment(ns_engine *e, int param, int state, int64_t at, int64_t len, float *out)
+{
+    ns_dtype dt;
+    const char *from = moment_of(&e->model, param, state, &dt);
+    if (dt == NS_DTYPE_F32) {
+        e->ops.download(&e->exec, out, from + at * 4, len * 4);
+        return;
+    }
+    for (int64_t k = 0; k < len; k += STAGE_HALVES) {
+        const int64_t c = len - k < STAGE_HALVES ? len - k : STAGE_HALVES;
+        e->ops.download(&e->exec, e->model.stage, from + (at + k) * 2, c * 2);
+        ns_to_f32(out + k, e->model.stage, NS_DTYPE_BF16, (size_t)c);
+    }
+}
+
+/* Of the whole own piece; a bf16 moment is the value given, or the nearest to it. */
+static void put_moment(ns_engine *e, int param, int state, const float *in, int64_t len)
+{
+    ns_dtype dt;
+    char *to = moment_of(&e->model, param, state, &dt);
+    if (dt == NS_DTYPE_F32) {
+        e->ops.upload(&e->exec, to, in, len * 4);
+        return;
+    }
+    for (int64_t k = 0; k < len; k += STAGE_HALVES) {
+        const int64_t c = len - k < STAGE_HALVES ? len - k : STAGE_HALVES;
+        ns_from_f32(e->model.stage, NS_DTYPE_BF16, in + k, (size_t)c);
+        e->ops.upload(&e->exec, to + k * 2, e->model.stage, c * 2);
+    }
+}
+
 /* Elements [off, off+len) of the own piece of my part. */
 static void own_state(ns_engine *e, int param, int state, int64_t off, int64_t len, float *out)
 {
@@ -258,7 +297,7 @@ static void own_state(ns_engine *e, int param, int state, int64_t off, int64_t l
     if (state == MAIN)
         ns_model_get_main(m, &e->exec, param, off, len, out);
     else
-        e->ops.download(&e->exec, out, (state == MOMENT1 ? m->adam_m : m->adam_v)[param] + at, len * 4);
+        get_moment(e, param, state, at, len, out);
 }
 
 /* One state of the whole parameter: pieces of the data-parallel ranks, then parts of the tensor-parallel ones. */
@@ -296,12 +335,11 @@ ns_status ns_engine_put_opt(void *engine, int param, const float *main, const fl
     const ns_piece own = mo->own[param];
     if (!holds(e, param)) return NS_OK;
     const float *in[] = {m, v};
-    float *to[] = {mo->adam_m[param], mo->adam_v[param]};
     if (main) NS_TRY(ns_engine_put(e, param, main, err), "%s", "main weights");
     for (int k = 0; k < 2; k++) {
         if (!in[k] || own.len == 0) continue;
         if (ns_engine_split(e)) ns_part_take(&e->table, param, e->opt.tp_rank, tp_size(e), in[k], e->piece);
-        e->ops.upload(&e->exec, to[k], (ns_engine_split(e) ? e->piece : in[k]) + own.off, own.len * 4);
+        put_moment(e, param, MOMENT1 + k, (ns_engine_split(e) ? e->piece : in[k]) + own.off, own.len);
     }
     return copied(e, err);
 }

@@ -26,8 +26,18 @@ static ns_status check_supported(const ns_arch *a, const ns_model_options *o, ns
                "tensor parallel with soft-capped logits is not supported");
     NS_FAIL_IF(o->dp_size > NS_MAX_DP, NS_ERR_UNSUPPORTED, "%d ranks share the optimiser state: at most %d", o->dp_size,
                NS_MAX_DP);
+    NS_FAIL_IF(o->train && o->tp_size > 1 &&
+                   (o->optim.no_rem || o->optim.m != NS_DTYPE_F32 || o->optim.v != NS_DTYPE_F32),
+               NS_ERR_UNSUPPORTED, "%s",
+               "tensor parallel with optimiser state in bf16: the rounding would depend on the layout; use fp32");
     NS_FAIL_IF(o->T_cap < 1 || o->S_cap < 1 || o->n_slots < 1, NS_ERR_INTERNAL, "bad micro-batch geometry");
     return NS_OK;
+}
+
+int ns_model_param_bytes(const ns_model_options *o)
+{
+    const int weight = o->dt == NS_DTYPE_BF16 ? (o->optim.no_rem ? 2 : 4) : 4;
+    return weight + 4 + (int)ns_dtype_size(o->optim.m) + (int)ns_dtype_size(o->optim.v);
 }
 
 void ns_model_cut(const ns_param_table *t, int param, int size, int64_t *cut)
@@ -108,9 +118,11 @@ static ns_status layout_params(ns_model *m, ns_space *s, const ns_ops *ops, ns_e
         w->grad = take(s, "grads", p->name, ne * 4, NS_LIFE_RUN);
         ns_piece own = m->own[i] = own_piece(m, i);
         if (own.len == 0) continue;
-        m->rem[i] = m->opt.dt == NS_DTYPE_BF16 ? take(s, "optim", p->name, own.len * 2, NS_LIFE_RUN) : NULL;
-        m->adam_m[i] = take(s, "optim", p->name, own.len * 4, NS_LIFE_RUN);
-        m->adam_v[i] = take(s, "optim", p->name, own.len * 4, NS_LIFE_RUN);
+        const ns_opt_form form = m->opt.optim;
+        const int has_rem = m->opt.dt == NS_DTYPE_BF16 && !form.no_rem;
+        m->rem[i] = has_rem ? take(s, "optim", p->name, own.len * 2, NS_LIFE_RUN) : NULL;
+        m->adam_m[i] = take(s, "optim", p->name, own.len * (int64_t)ns_dtype_size(form.m), NS_LIFE_RUN);
+        m->adam_v[i] = take(s, "optim", p->name, own.len * (int64_t)ns_dtype_size(form.v), NS_LIFE_RUN);
         m->items[m->n_items++] = (ns_opt_item){.n = own.len,
                                                .dt = m->opt.dt,
                                                .w = (char *)w->data + own.off * es,
@@ -118,6 +130,9 @@ static ns_status layout_params(ns_model *m, ns_space *s, const ns_ops *ops, ns_e
                                                .grad = w->grad + own.off,
                                                .m = m->adam_m[i],
                                                .v = m->adam_v[i],
+                                               .form = form,
+                                               .tensor = (uint32_t)i,
+                                               .first = own.off,
                                                .decay = p->decays};
     }
     NS_TRY(order_items(m, err), "%s", "optimiser items");
@@ -318,13 +333,13 @@ void ns_model_put_param(ns_model *m, ns_exec *x, int i, const float *data)
     for (int64_t k = 0; k < n; k += STAGE_ELEMENTS) {
         int64_t c = n - k < STAGE_ELEMENTS ? n - k : STAGE_ELEMENTS;
         /* trained: the weight is the main value rounded as ns_main_split does, on every rank */
-        if (w->grad)
+        if (w->grad && !m->opt.optim.no_rem)
             for (int64_t e = 0; e < c; e++) ns_main_split(data[k + e], &hi[e], &lo[e]);
         else
             ns_from_f32(hi, NS_DTYPE_BF16, data + k, (size_t)c);
         x->ops->upload(x, (uint16_t *)w->data + k, hi, c * 2);
         int64_t a = k > own.off ? k : own.off, b = k + c < own.off + own.len ? k + c : own.off + own.len;
-        if (w->grad && a < b) x->ops->upload(x, m->rem[i] + (a - own.off), lo + (a - k), (b - a) * 2);
+        if (m->rem[i] && a < b) x->ops->upload(x, m->rem[i] + (a - own.off), lo + (a - k), (b - a) * 2);
     }
 }
 
@@ -357,6 +372,10 @@ void ns_model_get_main(const ns_model *m, ns_exec *x, int i, int64_t off, int64_
     for (int64_t k = 0; k < len; k += STAGE_ELEMENTS) {
         int64_t c = len - k < STAGE_ELEMENTS ? len - k : STAGE_ELEMENTS;
         x->ops->download(x, hi, (const uint16_t *)w->data + off + k, c * 2);
+        if (!m->rem[i]) {
+            ns_to_f32(data + k, hi, NS_DTYPE_BF16, (size_t)c);
+            continue;
+        }
         x->ops->download(x, lo, m->rem[i] + (off - own.off) + k, c * 2);
         for (int64_t e = 0; e < c; e++) data[k + e] = ns_main_join(hi[e], lo[e]);
     }

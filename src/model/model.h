@@ -33,6 +33,7 @@ typedef struct ns_model_options {
     int full_layers;      /* selective: so many first layers are recomputed whole */
     int64_t memory_limit; /* selective: the engine raises full_layers until the plan fits; 0: no limit */
     int any_order;        /* ns_exec.any_order */
+    ns_opt_form optim;    /* what is kept of weights and moments; all zero: exact to f32 */
     float hidden_dropout, ffn_dropout, attention_dropout; /* the last needs ns_ops.drops_attention */
     ns_threads *pool;                                     /* decides the scratch of CPU back-ends; NULL: one thread */
     void *backend;                                        /* ns_exec.backend of device back-ends; NULL on a CPU */
@@ -71,13 +72,13 @@ typedef struct ns_model {
     ns_arch arch;
     const ns_param_table *table;
     ns_model_options opt;
-    ns_weight *w;             /* [n_params] by storage parameter index */
-    unsigned char *fresh;     /* [n_params] 1: the gradient holds nothing; the next product assigns it */
-    ns_piece *own;            /* [n_params] what this rank updates: all of it on one rank */
-    int16_t **rem;            /* [n_params] bf16 remainders of the own piece; entries NULL for f32 */
-    float **adam_m, **adam_v; /* [n_params] of the own piece */
-    float *rope;              /* [max_len, hd/2, 2] */
-    int first, n_layers;      /* layers [first, first + n_layers) are here */
+    ns_weight *w;            /* [n_params] by storage parameter index */
+    unsigned char *fresh;    /* [n_params] 1: the gradient holds nothing; the next product assigns it */
+    ns_piece *own;           /* [n_params] what this rank updates: all of it on one rank */
+    int16_t **rem;           /* [n_params] bf16 remainders of the own piece; entries NULL for f32 and optim.no_rem */
+    void **adam_m, **adam_v; /* [n_params] of the own piece, in optim.m and optim.v */
+    float *rope;             /* [max_len, hd/2, 2] */
+    int first, n_layers;     /* layers [first, first + n_layers) are here */
     ns_block_acts
         *acts;       /* [n_slots * n_layers]; the h0 of the first one is the embedding or comes from the stage before */
     void *hL, *nL;   /* [T,C] stream behind the last layer here: of the whole model, or for the next stage; its norm */
@@ -125,8 +126,12 @@ void ns_model_free(ns_model *m);
  * at least 1 MiB of f32 (a smaller parameter has one owner, another one for each), so that files keep long ranges. */
 void ns_model_cut(const ns_param_table *t, int param, int size, int64_t *cut);
 
+/* Bytes of a trained parameter, gradient too: 16 exact, 10 all bf16. */
+int ns_model_param_bytes(const ns_model_options *o);
+
 /* Values of one storage parameter as f32 [rows, cols]. put splits into bf16 + remainder (remainder 0 if `exact_bf16` values
- * are given); get returns the model value (bf16 rounded). get_main: exact elements [off, off+len) of the own piece. */
+ * are given; without remainders: to the nearest); get returns the model value (bf16 rounded). get_main: exact elements [off, off+len)
+ * of the own piece. */
 void ns_model_put_param(ns_model *m, ns_exec *x, int param, const float *data);
 void ns_model_get_param(const ns_model *m, ns_exec *x, int param, float *data);
 void ns_model_get_main(const ns_model *m, ns_exec *x, int param, int64_t off, int64_t len, float *data);

@@ -220,19 +220,38 @@ typedef struct ns_add_args {
     void *y;
 } ns_add_args;
 
-/* One optimiser item: a storage parameter (or a shard of it). */
+/* What the optimiser keeps of a bf16 weight and its moments; all zero: exact to f32, moments f32. What is kept in bf16 is computed in f32
+ * and rounded stochastically: x + (r in [0, 2^16)) / 2^16 of a bf16 step, cut off; r by Philox(exec.key; step, tensor, index), the same
+ * on every layout and back-end. To the nearest, steps below half a unit (2^-9 of the value) would be lost for good. */
+typedef struct ns_opt_form {
+    int no_rem;    /* 1: a bf16 weight is all there is; 0: bf16 and remainder, bit for bit a f32 main weight */
+    ns_dtype m, v; /* F32 or BF16 */
+} ns_opt_form;
+/* One optimiser item: a storage parameter (or a shard of it). All items of a call have one form and one dt. */
 typedef struct ns_opt_item {
     int64_t n;
     ns_dtype dt;  /* of w */
-    void *w;      /* F32: the main weight; BF16: high half of it */
-    int16_t *rem; /* BF16: 16-bit remainder, else NULL */
-    float *grad, *m, *v;
+    void *w;      /* F32: the main weight; BF16: high half of it, or all of it */
+    int16_t *rem; /* BF16: 16-bit remainder; NULL: F32, or no_rem */
+    float *grad;
+    void *m, *v;
+    ns_opt_form form;
+    uint32_t tensor; /* number of the parameter in the whole model, and of element 0 in it (a multiple of 8): for r */
+    int64_t first;
     int decay; /* 1: weight decay applies */
 } ns_opt_item;
 typedef struct ns_opt_args {
     const ns_opt_item *items;
     int64_t n_items;
 } ns_opt_args;
+/* Counter and key of the 4 words that serve elements 8 g .. 8 g + 7 of a tensor: element e has half e & 1 (low first) of word e / 2. */
+enum { NS_ROUND_WEIGHT, NS_ROUND_M, NS_ROUND_V, NS_ROUND_KEY = 0x6164616d };
+static inline void ns_round_words(uint32_t out[4], ns_philox_key key, int64_t step, uint32_t tensor, int what,
+                                  int64_t g)
+{
+    const uint32_t ctr[4] = {(uint32_t)g, (uint32_t)(g >> 32) << 8 | (uint32_t)what, tensor, (uint32_t)step};
+    ns_philox(out, ctr, (ns_philox_key){{key.k[0], NS_ROUND_KEY}});
+}
 
 /* dst[row[t], 0:cols] = src[t, 0:cols] for rows with row[t] >= 0: keys and values into their cache, or into order. */
 typedef struct ns_scatter_args {

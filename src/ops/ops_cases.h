@@ -607,7 +607,7 @@ static void add_fwd(prob *p)
     p->x.ops->zero(&p->x, &(ns_fill_args){ptr(p, "z"), find(p, "z")->bytes});
 }
 
-/* ---- optimiser: three items, sumsq + clip + adamw; flag 1: a NaN gradient, 2: no clipping ---- */
+/* ---- optimiser: three items, sumsq + clip + adamw; flag 1: a NaN gradient, 2: no clipping; 4: no remainders, 8: bf16 m, 16: bf16 v ---- */
 static void opt_setup(prob *p)
 {
     const cas *c = p->c;
@@ -615,21 +615,29 @@ static void opt_setup(prob *p)
         {"w0", "rem0", "g0", "m0", "v0"}, {"w1", "rem1", "g1", "m1", "v1"}, {"w2", "rem2", "g2", "m2", "v2"}};
     *p->step = (ns_step){.lr = 1e-2f, .beta1 = 0.9f, .beta2 = 0.98f, .eps = 1e-8f, .weight_decay = 0.1f, .t = 3};
     p->step->clip = c->flag & 2 ? 0.0f : 1.0f;
+    p->x.key = (ns_philox_key){{31, 32}};
     for (int k = 0; k < 3; k++) {
         int64_t n = c->T >> k;
         ns_opt_item *it = &p->items[k];
-        *it = (ns_opt_item){.n = n, .dt = c->dt, .decay = k != 1};
+        const ns_opt_form form = {(c->flag & 4) != 0, c->flag & 8 ? NS_DTYPE_BF16 : NS_DTYPE_F32,
+                                  c->flag & 16 ? NS_DTYPE_BF16 : NS_DTYPE_F32};
+        *it = (ns_opt_item){.n = n,
+                            .dt = c->dt,
+                            .decay = k != 1,
+                            .form = form,
+                            .tensor = 7 + (uint32_t)k,
+                            .first = k * ((int64_t)1 << 36)};
         it->w = mk(p, names[k][0], c->dt, n, 1, FWD, 1)->p;
-        if (c->dt == NS_DTYPE_BF16) {
+        if (c->dt == NS_DTYPE_BF16 && !form.no_rem) {
             it->rem = mk(p, names[k][1], NS_DTYPE_F32, (n + 1) / 2, 1, FWD, 1)->p;
             tbuf *r = find(p, names[k][1]);
             r->dt = NS_DTYPE_I16, r->n = n;
         }
         it->grad = in(p, names[k][2], NS_DTYPE_F32, n, 0.1, NULL)->p;
-        it->m = mk(p, names[k][3], NS_DTYPE_F32, n, 0.1, FWD, 1)->p;
-        it->v = mk(p, names[k][4], NS_DTYPE_F32, n, 0.1, FWD, 1)->p;
-        for (int64_t i = 0; i < n; i++) it->v[i] *= it->v[i];
-        if (n > 1) it->grad[1] = it->m[1] = it->v[1] = 0;
+        it->m = mk(p, names[k][3], form.m, n, 0.1, FWD, 1)->p;
+        it->v = mk(p, names[k][4], form.v, n, 0.1, FWD, 1)->p;
+        for (int64_t i = 0; i < n; i++) put(it->v, form.v, i, get(it->v, form.v, i) * get(it->v, form.v, i));
+        if (n > 1) it->grad[1] = 0, put(it->m, form.m, 1, 0), put(it->v, form.v, 1, 0);
     }
     if (c->flag & 1) p->items[2].grad[0] = NAN;
     out(p, "step", NS_DTYPE_F64, 3, FWD, (double)c->T, NULL);
@@ -761,6 +769,14 @@ static const cas cases[] = {
     {"adamw.bf16", OPT, BF16, .T = 70001},
     {"adamw.nan.bf16", OPT, BF16, .T = 77, .flag = 1},
     {"adamw.no_clip.f32", OPT, F32, .T = 77, .flag = 2},
+    {"adamw.small.bf16", OPT, BF16, .T = 70001, .flag = 2 | 4 | 8 | 16},
+    {"adamw.small.aligned.bf16", OPT, BF16, .T = 65536, .flag = 2 | 4 | 8 | 16},
+    {"adamw.small.nan.bf16", OPT, BF16, .T = 77, .flag = 1 | 4 | 8 | 16},
+    {"adamw.no_rem.bf16", OPT, BF16, .T = 20001, .flag = 2 | 4},
+    {"adamw.moments.bf16", OPT, BF16, .T = 32768, .flag = 8 | 16},
+    {"adamw.m.bf16", OPT, BF16, .T = 8200, .flag = 2 | 8},
+    {"adamw.moments.f32", OPT, F32, .T = 20001, .flag = 2 | 8 | 16},
+    {"adamw.v.f32", OPT, F32, .T = 8192, .flag = 2 | 16},
 };
 enum { N_CASES = (int)(sizeof cases / sizeof cases[0]) };
 

@@ -215,6 +215,18 @@ static void adamw_on_nan(ns_exec *x, const ns_opt_args *a)
     ns_ops_ref.adamw(x, a);
     x->step->nonfinite = 1;
 }
+static void adamw_other_key(ns_exec *x, const ns_opt_args *a)
+{
+    x->key.k[0]++;
+    ns_ops_ref.adamw(x, a);
+    x->key.k[0]--;
+}
+static void adamw_by_item(ns_exec *x, const ns_opt_args *a)
+{
+    ns_opt_item it[3] = {a->items[0], a->items[1], a->items[2]};
+    for (int k = 0; k < 3; k++) it[k].first = 0;
+    ns_ops_ref.adamw(x, &(ns_opt_args){it, 3});
+}
 static void linear_one_element(ns_exec *x, const ns_linear_args *a)
 {
     ns_ops_ref.linear_fwd(x, a);
@@ -285,6 +297,8 @@ static void broken_variants_fail(void **state)
     B(clip_nothing, clip, "adamw.f32");
     B(adamw_no_bias_correction, adamw, "adamw");
     B(adamw_on_nan, adamw, "adamw.nan");
+    B(adamw_other_key, adamw, "adamw.small");
+    B(adamw_by_item, adamw, "adamw.small");
     for (int k = 0; k < n; k++) {
         int tried = 0, caught = 0, caught_bf16 = 0, tried_bf16 = 0;
         for (int i = 0; i < N_CASES; i++) {
@@ -324,6 +338,31 @@ static void plan_touches_what_ops_use(void **state)
     }
 }
 
+/* Values of bf16 stay, others go to either neighbour so that the mean is right; a thousand updates of a hundredth of a unit arrive. */
+static void stochastic_rounding_keeps_the_mean(void **state)
+{
+    (void)state;
+    enum { N = 4096 };
+    static uint16_t w[N];
+    static float g[N], m[N], v[N];
+    const float kept[] = {0, -0.0f, 1.5f, -3.0e38f, INFINITY, -INFINITY};
+    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
+        uint16_t h = ns_f32_to_bf16(kept[i]);
+        assert_int_equal(ns_f32_to_bf16_random(ns_bf16_to_f32(h), 0xffff), h);
+    }
+    assert_int_equal(ns_f32_to_bf16_random(3.4028235e38f, 0xffff), 0x7f7f); /* finite stays finite */
+    assert_true(isnan(ns_bf16_to_f32(ns_f32_to_bf16_random(NAN, 0xffff))));
+    ns_step s = {.lr = 1.0f / 256 / 128, .beta1 = 0, .beta2 = 0, .eps = 0, .clip_coef = 1};
+    ns_exec x = {.ops = &ns_ops_ref, .step = &s, .key = {{1, 0}}};
+    for (int i = 0; i < N; i++) w[i] = ns_f32_to_bf16(1.25f), g[i] = -1;
+    ns_opt_item it = {.n = N, .dt = NS_DTYPE_BF16, .w = w, .grad = g, .m = m, .v = v, .form = {.no_rem = 1}};
+    for (s.t = 1; s.t <= 1000; s.t++) ns_ops_ref.adamw(&x, &(ns_opt_args){&it, 1}); /* 1/256 of a unit each */
+    double sum = 0;
+    for (int i = 0; i < N; i++) sum += (double)ns_bf16_to_f32(w[i]);
+    assert_true(fabs(sum / N - (1.25 + 1000.0 / 256 / 128)) <
+                1.0 / 256 / 4); /* 4096 of them: a quarter of a unit is 8 sigma */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -337,6 +376,7 @@ int main(void)
         cmocka_unit_test(gradients_match_differences),
         cmocka_unit_test(broken_variants_fail),
         cmocka_unit_test(plan_touches_what_ops_use),
+        cmocka_unit_test(stochastic_rounding_keeps_the_mean),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

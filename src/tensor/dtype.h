@@ -63,6 +63,17 @@ static inline void ns_main_split(float f, uint16_t *hi, int16_t *lo)
     *hi = (uint16_t)((u - (uint32_t)(int32_t)l) >> 16);
 }
 
+/* Rounded stochastically: r uniform in [0, 2^16) gives the neighbour above with the probability of the part cut off, so the mean is f.
+ * Values that bf16 holds stay; finite ones stay finite. */
+static inline uint16_t ns_f32_to_bf16_random(float f, uint32_t r)
+{
+    uint32_t u, up;
+    memcpy(&u, &f, 4);
+    if ((u & 0x7f800000u) == 0x7f800000u) return ns_f32_to_bf16(f);
+    up = (u + r) >> 16;
+    return (uint16_t)((up & 0x7f80u) == 0x7f80u ? u >> 16 : up);
+}
+
 /* n elements of src (type t) to f32, and back (bf16/f16: nearest even). t must be F32, BF16, F16 or F64. */
 void ns_to_f32(float *dst, const void *src, ns_dtype t, size_t n);
 void ns_from_f32(void *dst, ns_dtype t, const float *src, size_t n);

@@ -95,6 +95,7 @@ static ns_status stage_bytes(const search *s, const choice *c, int stage, double
                           .pp_rank = stage,
                           .pp_size = c->pp,
                           .train = 1,
+                          .optim = s->t->engine.opt.optim,
                           .recompute = c->full ? NS_RECOMPUTE_FULL : NS_RECOMPUTE_NONE,
                           .tp_size = c->tp,
                           .stream_split = c->tp > 1,
@@ -126,13 +127,15 @@ enum { MOST = 8 * 8 * 8 * 8 * 2 };
 static int enumerate(const search *s, choice *out)
 {
     int n = 0;
+    const ns_opt_form f = s->t->engine.opt.optim;
+    const int exact = !f.no_rem && f.m == NS_DTYPE_F32 && f.v == NS_DTYPE_F32; /* else not with tensor parallel */
     for (int64_t mbs = 1; mbs <= 8; mbs *= 2)
         for (int tp = 1; tp <= 8; tp *= 2)
             for (int cp = 1; cp <= 8; cp *= 2)
                 for (int pp = 1; pp <= 8; pp *= 2)
                     for (int full = 0; full < 2 && n < MOST; full++) {
                         choice c = {.mbs = mbs, .tp = tp, .cp = cp, .pp = pp, .full = full};
-                        if (s->gpus < tp * cp * pp) continue;
+                        if (s->gpus < tp * cp * pp || (tp > 1 && !exact)) continue;
                         c.dp = s->gpus / (tp * cp * pp);
                         if (!divides(s, &c)) continue;
                         c.step_s = predict(s, &c);

@@ -52,6 +52,15 @@ static ns_status check_state(ns_sft *t, const ns_ckpt_state *s, const char *path
     return NS_OK;
 }
 
+/* Types of main weights and moments in this run's optimiser files. */
+static void state_types(const ns_sft *t, ns_dtype dt[3])
+{
+    const ns_opt_form f = t->engine.opt.optim;
+    dt[0] = f.no_rem ? NS_DTYPE_BF16 : NS_DTYPE_F32;
+    dt[1] = f.m;
+    dt[2] = f.v;
+}
+
 ns_status ns_sft_load_weights(ns_sft *t, ns_error *err)
 {
     char path[4096] = "";
@@ -71,7 +80,17 @@ ns_status ns_sft_load_weights(ns_sft *t, ns_error *err)
     } else {
         NS_TRY(ns_ckpt_read_state(&t->state, path, err), "%s", path);
         NS_TRY(check_state(t, &t->state, path, err), "resume");
-        NS_TRY(ns_ckpt_load(path, &t->engine.table, ns_engine_put_opt, &t->engine, err), "%s", path);
+        ns_dtype found[3], want[3];
+        NS_TRY(ns_ckpt_load(path, &t->engine.table, ns_engine_put_opt, &t->engine, found, err), "%s", path);
+        state_types(t, want);
+        for (int k = 0; k < 3 && ns_ranks_first(&t->ranks); k++) {
+            static const char *const keys[3] = {"main_params_dtype", "exp_avg_dtype", "exp_avg_sq_dtype"};
+            if (found[k] == want[k]) continue;
+            NS_WARN("%s was saved with model.optim.%s=%s, now %s: converted (%s); this is not the run that was started",
+                    path, keys[k], found[k] == NS_DTYPE_BF16 ? "bf16" : "fp32",
+                    want[k] == NS_DTYPE_BF16 ? "bf16" : "fp32",
+                    want[k] == NS_DTYPE_BF16 ? "rounded to the nearest bf16" : "exact");
+        }
         const ns_schedule *now = &t->schedule;
         if (now->max_steps != t->state.schedule_max_steps || now->warmup != t->state.warmup_steps ||
             now->constant != t->state.constant_steps || now->lr != t->state.lr || now->min_lr != t->state.min_lr)
@@ -126,6 +145,7 @@ ns_status ns_sft_save(ns_sft *t, int forced, ns_error *err)
                                .state = s,
                                .save_top_k = (int)t->o->save_top_k,
                                .keep_optimizer = (int)t->o->keep_optimizer};
+        state_types(t, a.state_dt);
         st = ns_ckpt_save(&a, err);
         snprintf(t->last_saved, sizeof t->last_saved, "%s/%s%s", t->ckpt_dir, name.data, named ? "" : "-last");
     }

@@ -149,6 +149,9 @@ static ns_status plan_memory(ns_sft *t, ns_error *err)
                                        : !strcmp(o->recompute, "null") ? NS_RECOMPUTE_NONE
                                                                        : NS_RECOMPUTE_SELECTIVE,
                           .any_order = !o->deterministic,
+                          .optim = {.no_rem = !strcmp(o->main_dtype, "bf16"),
+                                    .m = !strcmp(o->m_dtype, "bf16") ? NS_DTYPE_BF16 : NS_DTYPE_F32,
+                                    .v = !strcmp(o->v_dtype, "bf16") ? NS_DTYPE_BF16 : NS_DTYPE_F32},
                           .hidden_dropout = (float)o->hidden_dropout,
                           .ffn_dropout = (float)o->ffn_dropout,
                           .attention_dropout = (float)o->attention_dropout,
@@ -212,10 +215,16 @@ ns_status ns_sft_open(ns_sft *t, ns_sft_options *o, ns_error *err)
     return plan_memory(t, err);
 }
 
+/* Of a parameter in the optimiser files: main, m, v. */
+static int64_t state_bytes(const ns_sft *t)
+{
+    const ns_opt_form f = t->engine.opt.optim;
+    return (f.no_rem ? 2 : 4) + (int64_t)ns_dtype_size(f.m) + (int64_t)ns_dtype_size(f.v);
+}
+
 int64_t ns_sft_checkpoint_bytes(const ns_sft *t)
 {
-    int64_t es = (int64_t)ns_dtype_size(t->engine.opt.dt);
-    return t->engine.table.n_elements * (es + 12) + (1 << 20);
+    return t->engine.table.n_elements * ((int64_t)ns_dtype_size(t->engine.opt.dt) + state_bytes(t)) + (1 << 20);
 }
 
 /* Of a step's update, or of a full micro-batch. */
@@ -296,13 +305,24 @@ static int64_t memory_available(void)
     return kb < 0 ? INT64_MAX : (int64_t)kb * 1024;
 }
 
+/* Bytes of a parameter, by what they are. */
+static ns_status report_optimizer(const ns_sft *t, ns_buf *out, ns_error *err)
+{
+    const ns_opt_form f = t->engine.opt.optim;
+    const int bf16 = t->engine.opt.dt == NS_DTYPE_BF16, rounds = f.no_rem || f.m != NS_DTYPE_F32 || f.v != NS_DTYPE_F32;
+    return ns_buf_printf(
+        out, err, "optimizer  %d bytes a parameter: weight %d, remainder %d, gradient 4, moments %zu + %zu%s\n",
+        ns_model_param_bytes(&t->engine.opt), bf16 ? 2 : 4, bf16 && !f.no_rem ? 2 : 0, ns_dtype_size(f.m),
+        ns_dtype_size(f.v), rounds ? "; bf16 state is rounded stochastically" : "");
+}
+
 ns_status ns_sft_report(const ns_sft *t, ns_buf *out, int json, ns_error *err)
 {
     const ns_sft_options *o = t->o;
     int64_t saves = t->save_interval > 0 ? (t->max_steps + t->save_interval - 1) / t->save_interval : 0,
             one = ns_sft_checkpoint_bytes(t);
     int64_t kept = o->save_top_k < 0 || saves < o->save_top_k ? saves : o->save_top_k;
-    int64_t model = one - t->engine.table.n_elements * 12,
+    int64_t model = one - t->engine.table.n_elements * state_bytes(t),
             disk = saves ? kept * model + (o->keep_optimizer + 1) * (one - model) + model : 0;
     uint64_t free_bytes = 0;
     const int planned = t->engine.opt.plan_gpu != NULL, on_gpu = t->engine.device || planned;
@@ -318,9 +338,10 @@ ns_status ns_sft_report(const ns_sft *t, ns_buf *out, int json, ns_error *err)
                              "{\"rows\": %" PRId64 ", \"tokens\": %" PRId64 ", \"target_tokens\": %" PRId64
                              ", \"steps\": %" PRId64 ", \"steps_per_epoch\": %" PRId64 ", \"saves\": %" PRId64
                              ", \"disk_bytes\": %" PRId64 ", \"parameters\": %" PRId64
-                             ", \"micro_batch_tokens\": %d, \"training_flops\": %.4g",
+                             ", \"optimizer_bytes_per_parameter\": %d, \"micro_batch_tokens\": %d, "
+                             "\"training_flops\": %.4g",
                              t->rows.n, t->rows.n_ids, t->rows.n_targets, t->max_steps, t->steps_per_epoch, saves, disk,
-                             t->engine.table.n_elements, t->T_cap, flops),
+                             t->engine.table.n_elements, ns_model_param_bytes(&t->engine.opt), t->T_cap, flops),
                "report");
         if (planned)
             NS_TRY(ns_buf_printf(out, err, ", \"gpu_used_bytes\": %.0f, \"gpu_step_s\": %.4f", guess.used_bytes,
@@ -337,9 +358,12 @@ ns_status ns_sft_report(const ns_sft *t, ns_buf *out, int json, ns_error *err)
                          "model      %.2f M parameters, %" PRId64 " layers, hidden %" PRId64 ", vocabulary %" PRId64
                          ", %s, %s %s\n",
                          (double)t->engine.table.n_elements / 1e6, t->arch.L, t->arch.C, t->arch.vocab,
-                         t->engine.opt.dt == NS_DTYPE_BF16 ? "bf16 (main weights fp32)" : "fp32",
+                         t->engine.opt.dt != NS_DTYPE_BF16 ? "fp32"
+                         : t->engine.opt.optim.no_rem      ? "bf16 (no other main weights)"
+                                                           : "bf16 (main weights fp32)",
                          on_gpu ? "GPU" : "CPU level", on_gpu ? t->engine.gpu.name : t->engine.ops.name),
            "report");
+    NS_TRY(report_optimizer(t, out, err), "report");
     NS_TRY(ns_buf_printf(out, err,
                          "rows       %" PRId64 " (%s%s%s), %" PRId64 " tokens, %" PRId64 " trained tokens (%.1f %%)\n",
                          t->rows.n, t->rows.format, t->rows.layout[0] ? ", layout " : "", t->rows.layout, t->rows.n_ids,

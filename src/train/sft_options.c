@@ -257,6 +257,26 @@ const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS] = {
     FLT("model.optim.weight_decay", weight_decay, "0.01", 0, 10, "decoupled weight decay"),
     FLT("model.optim.eps", eps, "1e-8", 0, 1, "Adam epsilon"),
     {.key = "model.optim.betas", .type = NS_OPT_LIST, .at = AT(betas), .def = "[0.9, 0.98]", .help = "Adam moments"},
+    {.key = "model.optim.main_params_dtype",
+     .type = NS_OPT_STRING,
+     .at = AT(main_dtype),
+     .def = "fp32",
+     .choices = "fp32|bf16",
+     .help = "main weights: fp32 (bit for bit, kept as bf16 and 16-bit remainder, 4 bytes), or the bf16 weights "
+             "themselves, "
+             "rounded stochastically (2 bytes)"},
+    {.key = "model.optim.exp_avg_dtype",
+     .type = NS_OPT_STRING,
+     .at = AT(m_dtype),
+     .def = "fp32",
+     .choices = "fp32|bf16",
+     .help = "first moment: fp32 (4 bytes), or bf16 rounded stochastically (2 bytes)"},
+    {.key = "model.optim.exp_avg_sq_dtype",
+     .type = NS_OPT_STRING,
+     .at = AT(v_dtype),
+     .def = "fp32",
+     .choices = "fp32|bf16",
+     .help = "second moment: fp32 (4 bytes), or bf16 rounded stochastically (2 bytes)"},
     {.key = "model.optim.sched.name",
      .type = NS_OPT_STRING,
      .at = AT(sched),
@@ -352,6 +372,10 @@ const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS] = {
     COMPAT("model.optim.bucket_cap_mb", "200", "", "no effect on one rank"),
     BOOL("model.optim.overlap_grad_sync", overlap_grads, "false",
          "with data parallel alone: gradients are reduced during the backward (the same bits)"),
+    COMPAT("model.optim.use_precision_aware_optimizer", "false", "",
+           "main_params_dtype, exp_avg_dtype, exp_avg_sq_dtype count"),
+    COMPAT("model.optim.store_param_remainders", "true", "",
+           "always, where main_params_dtype=fp32 and weights are bf16"),
     COMPAT("model.optim.overlap_param_sync", "false", "", "weights are gathered after the update"),
     COMPAT("model.optim.contiguous_grad_buffer", "true", "", "no effect"),
 };
@@ -455,6 +479,15 @@ ns_status ns_sft_check(ns_sft_options *o, ns_error *err)
     o->beta2 = strtod(o->betas.v[1], NULL);
     NS_FAIL_IF(!(o->beta1 >= 0 && o->beta1 < 1 && o->beta2 >= 0 && o->beta2 < 1), NS_ERR_CONFIG,
                "model.optim.betas=[%s,%s]: both must lie in [0,1)", o->betas.v[0], o->betas.v[1]);
+    const int narrow = strcmp(o->main_dtype, "fp32") || strcmp(o->m_dtype, "fp32") || strcmp(o->v_dtype, "fp32");
+    NS_FAIL_IF(strcmp(o->main_dtype, "fp32") && !strcmp(o->precision, "32"), NS_ERR_CONFIG,
+               "model.optim.main_params_dtype=%s with trainer.precision=32: the weights themselves are fp32; use "
+               "trainer.precision=bf16, or main_params_dtype=fp32",
+               o->main_dtype);
+    NS_FAIL_IF(narrow && o->tp > 1, NS_ERR_UNSUPPORTED,
+               "optimiser state in bf16 (model.optim.main_params_dtype, exp_avg_dtype, exp_avg_sq_dtype) with "
+               "model.tensor_model_parallel_size=%" PRId64 ": the rounding would depend on the layout; use fp32",
+               o->tp);
     o->max_seconds = 0;
     if (o->max_time) NS_TRY(ns_stop_parse_limit(&o->max_seconds, o->max_time, err), "%s", "time limit");
     return NS_OK;

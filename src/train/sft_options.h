@@ -52,6 +52,7 @@ typedef struct ns_sft_options {
     const char *optim_name;
     double lr, weight_decay, eps;
     ns_opt_list betas;
+    const char *main_dtype, *m_dtype, *v_dtype;
     const char *sched;
     int64_t warmup, constant, sched_max_steps; /* sched_max_steps -1: the run's steps */
     double warmup_ratio, constant_ratio;       /* of the schedule's steps; < 0: not given */
@@ -69,7 +70,7 @@ typedef struct ns_sft_options {
     double beta1, beta2;
 } ns_sft_options;
 
-enum { NS_SFT_N_OPTIONS = 168 };
+enum { NS_SFT_N_OPTIONS = 173 };
 enum { NS_SFT_DEFAULT_GBS = 512 };
 extern const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS];
 

@@ -255,8 +255,11 @@ static void piece_tile(void *arg, int i, int worker)
         return;
     }
     it.w = at(it.w, it.dt, k), it.rem = it.rem ? it.rem + k : NULL;
-    it.m += k, it.v += k;
-    p->adamw(p->x, &(ns_opt_args){&it, 1});
+    it.m = at(it.m, it.form.m, k), it.v = at(it.v, it.form.v, k);
+    it.first += k;
+    /* vector versions know the exact form; rounding needs a Philox block for 8 elements, next to which vectors gain little */
+    const int exact = !it.form.no_rem && it.form.m == NS_DTYPE_F32 && it.form.v == NS_DTYPE_F32;
+    (exact ? p->adamw : ns_ref_adamw)(p->x, &(ns_opt_args){&it, 1});
 }
 
 /* Runs the tiles of all pieces, at most SUM_SLOTS at a time; adds the slots in order. */

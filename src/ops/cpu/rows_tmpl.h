@@ -186,13 +186,13 @@ void SIMD(adamw)(ns_exec *x, const ns_opt_args *a)
             vm q = vmask(it->n - i);
             vf p = halves ? vjoin((uint16_t *)it->w + i, it->rem + i, q) : vloadf(q, (float *)it->w + i);
             vf g = vmul(vloadf(q, it->grad + i), clip);
-            vf m = vadd(vmul(b1, vloadf(q, it->m + i)), vmul(a1, g));
-            vf v = vadd(vmul(b2, vloadf(q, it->v + i)), vmul(a2, vmul(g, g)));
+            vf m = vadd(vmul(b1, vloadf(q, (float *)it->m + i)), vmul(a1, g));
+            vf v = vadd(vmul(b2, vloadf(q, (float *)it->v + i)), vmul(a2, vmul(g, g)));
             vf root = vadd(vsqrt(vdiv(v, c2)), eps);
             vf u = vadd(vdiv(vdiv(m, c1), root), vmul(wd, p));
             p = vsub(p, vmul(lr, u));
-            vstoref(it->m + i, q, m);
-            vstoref(it->v + i, q, v);
+            vstoref((float *)it->m + i, q, m);
+            vstoref((float *)it->v + i, q, v);
             if (halves)
                 vsplit((uint16_t *)it->w + i, it->rem + i, q, p);
             else

@@ -216,7 +216,8 @@ static void adamw(ns_exec *x, const ns_opt_args *a)
     for (int64_t k = 0; k < a->n_items; k++) {
         const ns_opt_item *it = &a->items[k];
         n += (double)it->n;
-        bytes += (double)it->n * (4.0 + 16.0 + 2.0 * (double)(es(it->dt) + (it->rem ? 2 : 0)));
+        bytes +=
+            (double)it->n * (4.0 + 2.0 * (double)(es(it->dt) + (it->rem ? 2 : 0) + es(it->form.m) + es(it->form.v)));
     }
     ns_plan_op(x->plan, "adamw", 16 * n, bytes);
     for (int64_t k = 0; k < a->n_items; k++) {
@@ -224,8 +225,8 @@ static void adamw(ns_exec *x, const ns_opt_args *a)
         ns_plan_touch(x->plan, it->w, it->n * es(it->dt));
         if (it->rem) ns_plan_touch(x->plan, it->rem, it->n * 2);
         ns_plan_touch(x->plan, it->grad, it->n * 4);
-        ns_plan_touch(x->plan, it->m, it->n * 4);
-        ns_plan_touch(x->plan, it->v, it->n * 4);
+        ns_plan_touch(x->plan, it->m, it->n * es(it->form.m));
+        ns_plan_touch(x->plan, it->v, it->n * es(it->form.v));
     }
 }
 

@@ -1,5 +1,6 @@
 /* Gradient norm, clipping and AdamW (training.md §2.10-2.11; Loshchilov & Hutter 2019), all scalars from ns_step.
- * The update is f32 with one operation per line of the formula, so that vector versions give the same bits. */
+ * The update is f32 with one operation per line of the formula, so that vector versions give the same bits. What a form keeps in
+ * bf16 is read, updated in f32 and rounded stochastically (ops.h). */
 #include <math.h>
 
 #include "ops/ref/ref.h"
@@ -21,6 +22,26 @@ void ns_ref_clip(ns_exec *x, const ns_opt_args *a)
     s->clip_coef = coef < 1 ? (float)coef : 1.0f; /* NaN: 1; the update is skipped anyway (nonfinite) */
 }
 
+/* The 16 random bits of element e, from the words of its 8. */
+static uint32_t bits_of(const uint32_t words[4], int64_t e)
+{
+    return words[(e & 7) >> 1] >> (16 * (e & 1)) & 0xffffu;
+}
+
+static void put_state(void *p, ns_dtype dt, int64_t i, float f, const uint32_t words[4], int64_t e)
+{
+    if (dt == NS_DTYPE_BF16)
+        ((uint16_t *)p)[i] = ns_f32_to_bf16_random(f, bits_of(words, e));
+    else
+        ((float *)p)[i] = f;
+}
+
+static float get_weight(const ns_opt_item *it, int64_t i)
+{
+    if (it->dt == NS_DTYPE_BF16 && !it->form.no_rem) return ns_main_join(((uint16_t *)it->w)[i], it->rem[i]);
+    return ns_ref_load(it->w, it->dt, i);
+}
+
 void ns_ref_adamw(ns_exec *x, const ns_opt_args *a)
 {
     const ns_step *s = x->step;
@@ -30,20 +51,27 @@ void ns_ref_adamw(ns_exec *x, const ns_opt_args *a)
     for (int64_t k = 0; k < a->n_items; k++) {
         const ns_opt_item *it = &a->items[k];
         float wd = it->decay ? s->weight_decay : 0.0f;
+        const ns_opt_form f = it->form;
+        const int rounds = (it->dt == NS_DTYPE_BF16 && f.no_rem) || f.m == NS_DTYPE_BF16 || f.v == NS_DTYPE_BF16;
         uint16_t *hi = it->w;
+        uint32_t words[3][4] = {{0}};
         for (int64_t i = 0; i < it->n; i++) {
-            float p = it->dt == NS_DTYPE_BF16 ? ns_main_join(hi[i], it->rem[i]) : ((float *)it->w)[i];
+            const int64_t e = it->first + i;
+            if (rounds && (i == 0 || e % 8 == 0))
+                for (int what = NS_ROUND_WEIGHT; what <= NS_ROUND_V; what++)
+                    ns_round_words(words[what], x->key, s->t, it->tensor, what, e / 8);
+            float p = get_weight(it, i);
             float g = it->grad[i] * s->clip_coef;
-            float m = b1 * it->m[i] + a1 * g;
-            float v = b2 * it->v[i] + a2 * (g * g);
+            float m = b1 * ns_ref_load(it->m, f.m, i) + a1 * g;
+            float v = b2 * ns_ref_load(it->v, f.v, i) + a2 * (g * g);
             float u = (m / c1) / (sqrtf(v / c2) + s->eps) + wd * p;
             p = p - s->lr * u;
-            it->m[i] = m;
-            it->v[i] = v;
-            if (it->dt == NS_DTYPE_BF16)
+            put_state(it->m, f.m, i, m, words[NS_ROUND_M], e);
+            put_state(it->v, f.v, i, v, words[NS_ROUND_V], e);
+            if (it->dt == NS_DTYPE_BF16 && !f.no_rem)
                 ns_main_split(p, &hi[i], &it->rem[i]);
             else
-                ((float *)it->w)[i] = p;
+                put_state(it->w, it->dt, i, p, words[NS_ROUND_WEIGHT], e);
         }
     }
 }

@@ -48,9 +48,16 @@ typedef struct
     void *w;
     int16_t *rem;
     const float *grad;
-    float *m, *v;
-    int32_t bf16, decay, aligned, pad; /* aligned: all to 16 bytes */
+    void *m, *v;   /* of the form's types */
+    int64_t first; /* number of element 0 in its tensor, a multiple of 8: for stochastic rounding */
+    uint32_t tensor;
+    int32_t decay, aligned, pad; /* aligned: all to 16 bytes */
 } nsk_opt;
+/* What all items of a call keep (ns_opt_form). */
+typedef struct nsk_opt_form {
+    int bf16, no_rem, m_bf16, v_bf16; /* bf16: the weights */
+    uint32_t k0, k1;                  /* key of the rounding */
+} nsk_opt_form;
 int64_t nsk_opt_chunks(int64_t n);
 int64_t nsk_opt_work(int64_t n_items);
 void nsk_sumsq(nsk_stream s, const nsk_opt *items, int n_items, int64_t n_chunks, double *sum);
@@ -61,7 +68,8 @@ typedef struct nsk_adamw_scalars { /* addresses of the fields in device memory *
     const int64_t *t;
     const int32_t *nonfinite;
 } nsk_adamw_scalars;
-void nsk_adamw(nsk_stream s, const nsk_adamw_scalars *sc, const nsk_opt *items, int n_items, int64_t n_chunks);
+void nsk_adamw(nsk_stream s, const nsk_opt_form *form, const nsk_adamw_scalars *sc, const nsk_opt *items, int n_items,
+               int64_t n_chunks);
 
 int nsk_probe(void); /* 0, or the cudaError_t that using a kernel gives */
 

@@ -125,44 +125,121 @@ __global__ void adam_scalars(nsk_adamw_scalars sc, adam *s)
     s->eps = *sc.eps, s->wd = *sc.weight_decay, s->coef = *sc.clip_coef, s->skip = *sc.nonfinite;
 }
 
-template <int BF16> __device__ __forceinline__ void adam_one(const adam &s, const nsk_opt &o, int64_t i)
+/* ---- forms: W 0 f32, 1 bf16 and remainder, 2 bf16 alone; M, V: a moment is bf16 (1) or f32. bf16 alone is rounded stochastically ---- */
+__device__ __forceinline__ void philox(uint32_t (&c)[4], uint32_t k0, uint32_t k1)
 {
-    float m = o.m[i], v = o.v[i], p;
+#pragma unroll
+    for (int r = 0; r < 10; r++) {
+        uint32_t h0 = __umulhi(0xD2511F53u, c[0]), l0 = 0xD2511F53u * c[0];
+        uint32_t h1 = __umulhi(0xCD9E8D57u, c[2]), l1 = 0xCD9E8D57u * c[2];
+        c[0] = h1 ^ c[1] ^ k0;
+        c[1] = l1;
+        c[2] = h0 ^ c[3] ^ k1;
+        c[3] = l0;
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+}
+struct rounding { uint32_t k0, k1, step; };
+/* ns_round_words: what is 0 for weights, 1 for m, 2 for v; e: element of the tensor, any of the 8 */
+__device__ __forceinline__ void round_words(uint32_t (&w)[4], const rounding &r, uint32_t tensor, uint32_t what, int64_t e)
+{
+    int64_t g = e >> 3;
+    w[0] = (uint32_t)g, w[1] = (uint32_t)(g >> 32) << 8 | what, w[2] = tensor, w[3] = r.step;
+    philox(w, r.k0, r.k1);
+}
+__device__ __forceinline__ uint16_t round_random(float f, uint32_t r) /* ns_f32_to_bf16_random */
+{
+    uint32_t u = __float_as_uint(f), up = (u + r) >> 16;
+    if ((u & 0x7f800000u) == 0x7f800000u) return (uint16_t)(u >> 16 | ((u & 0x007fffffu) ? 0x40u : 0u));
+    return (uint16_t)((up & 0x7f80u) == 0x7f80u ? u >> 16 : up);
+}
+__device__ __forceinline__ float widen(uint16_t h) { return __uint_as_float((uint32_t)h << 16); }
+
+template <int BF16> __device__ __forceinline__ float get_one(const void *p, int64_t i)
+{
+    return BF16 ? widen(((const uint16_t *)p)[i]) : ((const float *)p)[i];
+}
+template <int BF16>
+__device__ __forceinline__ void put_one(const rounding &r, const nsk_opt &o, void *p, int64_t i, float f, uint32_t what)
+{
+    if (!BF16) {
+        ((float *)p)[i] = f;
+        return;
+    }
+    uint32_t w[4], k = (uint32_t)(o.first + i) & 7;
+    round_words(w, r, o.tensor, what, o.first + i);
+    uint32_t word = k & 4 ? (k & 2 ? w[3] : w[2]) : (k & 2 ? w[1] : w[0]);
+    ((uint16_t *)p)[i] = round_random(f, word >> (16 * (k & 1)) & 0xffffu);
+}
+template <int W, int M, int V>
+__device__ __forceinline__ void adam_one(const adam &s, const rounding &r, const nsk_opt &o, int64_t i)
+{
+    float m = get_one<M>(o.m, i), v = get_one<V>(o.v, i), p;
     uint16_t hi;
     int16_t lo;
-    if (BF16)
-        p = join_main(((const uint16_t *)o.w)[i], o.rem[i]);
-    else
-        p = ((const float *)o.w)[i];
+    p = W == 1 ? join_main(((const uint16_t *)o.w)[i], o.rem[i]) : get_one<W == 2>(o.w, i);
     p = update(s, p, o.grad[i], m, v);
-    o.m[i] = m, o.v[i] = v;
-    if (BF16) {
+    put_one<M>(r, o, o.m, i, m, 1);
+    put_one<V>(r, o, o.v, i, v, 2);
+    if (W == 1) {
         split_main(p, hi, lo);
         ((uint16_t *)o.w)[i] = hi, o.rem[i] = lo;
     } else {
-        ((float *)o.w)[i] = p;
+        put_one<W == 2>(r, o, o.w, i, p, 0);
     }
 }
 
-/* 8 elements of one item, 16-byte accesses; what is read once is not kept in the caches. */
-template <int BF16> __device__ __forceinline__ void adam_eight(const adam &s, const nsk_opt &o, int64_t i)
+/* 8 elements, 16-byte accesses; what is read once is not kept in the caches. */
+template <int BF16> __device__ __forceinline__ void get_eight(float (&d)[8], const void *p, int64_t i)
 {
-    __align__(16) float g[8], m[8], v[8], p[8];
+    if (BF16) {
+        uint4 u = __ldcs((const uint4 *)((const uint16_t *)p + i));
+        uint32_t w[4] = {u.x, u.y, u.z, u.w};
+#pragma unroll
+        for (int k = 0; k < 4; k++) d[2 * k] = __uint_as_float(w[k] << 16), d[2 * k + 1] = __uint_as_float(w[k] & 0xffff0000u);
+    } else {
+#pragma unroll
+        for (int k = 0; k < 2; k++) {
+            float4 f = __ldcs((const float4 *)((const float *)p + i) + k);
+            d[4 * k] = f.x, d[4 * k + 1] = f.y, d[4 * k + 2] = f.z, d[4 * k + 3] = f.w;
+        }
+    }
+}
+template <int BF16>
+__device__ __forceinline__ void put_eight(const rounding &r, const nsk_opt &o, void *p, int64_t i, const float (&d)[8], uint32_t what)
+{
+    if (BF16) {
+        uint32_t w[4];
+        round_words(w, r, o.tensor, what, o.first + i);
+#pragma unroll
+        for (int k = 0; k < 4; k++)
+            w[k] = round_random(d[2 * k], w[k] & 0xffffu) | (uint32_t)round_random(d[2 * k + 1], w[k] >> 16) << 16;
+        __stcs((uint4 *)((uint16_t *)p + i), make_uint4(w[0], w[1], w[2], w[3]));
+    } else {
+#pragma unroll
+        for (int k = 0; k < 2; k++)
+            __stcs((float4 *)((float *)p + i) + k, make_float4(d[4 * k], d[4 * k + 1], d[4 * k + 2], d[4 * k + 3]));
+    }
+}
+template <int W, int M, int V>
+__device__ __forceinline__ void adam_eight(const adam &s, const rounding &r, const nsk_opt &o, int64_t i)
+{
+    float g[8], m[8], v[8], p[8];
     __align__(16) uint16_t hi[8];
     __align__(16) int16_t lo[8];
-#pragma unroll
-    for (int k = 0; k < 2; k++) {
-        ((float4 *)g)[k] = __ldcs((const float4 *)(o.grad + i) + k);
-        ((float4 *)m)[k] = __ldcs((const float4 *)(o.m + i) + k);
-        ((float4 *)v)[k] = __ldcs((const float4 *)(o.v + i) + k);
-        if (!BF16) ((float4 *)p)[k] = __ldcs((const float4 *)((const float *)o.w + i) + k);
-    }
-    if (BF16) *(uint4 *)hi = __ldcs((const uint4 *)((const uint16_t *)o.w + i)), *(uint4 *)lo = __ldcs((const uint4 *)(o.rem + i));
+    get_eight<0>(g, o.grad, i);
+    get_eight<M>(m, o.m, i);
+    get_eight<V>(v, o.v, i);
+    if (W == 1)
+        *(uint4 *)hi = __ldcs((const uint4 *)((const uint16_t *)o.w + i)), *(uint4 *)lo = __ldcs((const uint4 *)(o.rem + i));
+    else
+        get_eight<W == 2>(p, o.w, i);
     int ok = s.c1 > 0x1p-40f && s.c2 > 0x1p-40f;
     float old_m[8], old_v[8], old_p[8];
 #pragma unroll
     for (int k = 0; k < 8; k++) {
-        if (BF16) p[k] = join_main(hi[k], lo[k]);
+        if (W == 1) p[k] = join_main(hi[k], lo[k]);
         old_m[k] = m[k], old_v[k] = v[k], old_p[k] = p[k];
         p[k] = update_fast(s, p[k], g[k], m[k], v[k], ok);
     }
@@ -172,48 +249,61 @@ template <int BF16> __device__ __forceinline__ void adam_eight(const adam &s, co
             m[k] = old_m[k], v[k] = old_v[k];
             p[k] = update(s, old_p[k], g[k], m[k], v[k]);
         }
+    put_eight<M>(r, o, o.m, i, m, 1);
+    put_eight<V>(r, o, o.v, i, v, 2);
+    if (W == 1) {
 #pragma unroll
-    for (int k = 0; k < 8; k++)
-        if (BF16) split_main(p[k], hi[k], lo[k]);
-#pragma unroll
-    for (int k = 0; k < 2; k++) {
-        __stcs((float4 *)(o.m + i) + k, ((float4 *)m)[k]);
-        __stcs((float4 *)(o.v + i) + k, ((float4 *)v)[k]);
-        if (!BF16) __stcs((float4 *)((float *)o.w + i) + k, ((float4 *)p)[k]);
+        for (int k = 0; k < 8; k++) split_main(p[k], hi[k], lo[k]);
+        __stcs((uint4 *)((uint16_t *)o.w + i), *(uint4 *)hi), __stcs((uint4 *)(o.rem + i), *(uint4 *)lo);
+    } else {
+        put_eight<W == 2>(r, o, o.w, i, p, 0);
     }
-    if (BF16) __stcs((uint4 *)((uint16_t *)o.w + i), *(uint4 *)hi), __stcs((uint4 *)(o.rem + i), *(uint4 *)lo);
 }
 
-template <int BF16> __device__ __forceinline__ void adam_chunk(const adam &s, const nsk_opt &o, int64_t from)
-{
-    int64_t n = o.n - from < CHUNK ? o.n - from : CHUNK;
-    if (o.aligned && n == CHUNK)
-        for (int k = 0; k < CHUNK / 2048; k++) adam_eight<BF16>(s, o, from + (k * 256 + (int)threadIdx.x) * 8);
-    else
-        for (int64_t i = threadIdx.x; i < n; i += 256) adam_one<BF16>(s, o, from + i);
-}
-__global__ void __launch_bounds__(256) adamw(const adam *scalars, const nsk_opt *items, int n_items, int64_t n_chunks)
+template <int W, int M, int V>
+__global__ void __launch_bounds__(256)
+    adamw(const adam *scalars, uint32_t k0, uint32_t k1, const int64_t *t, const nsk_opt *items, int n_items, int64_t n_chunks)
 {
     adam s = *scalars;
+    const rounding r = {k0, k1, (uint32_t)*t};
     int at = 0;
     float wd = s.wd;
     if (s.skip) return;
     for (int64_t chunk = blockIdx.x; chunk < n_chunks; chunk += gridDim.x) {
         const nsk_opt o = item_of(items, n_items, chunk, at);
+        int64_t from = (chunk - o.first_chunk) * CHUNK, n = o.n - from < CHUNK ? o.n - from : CHUNK;
         s.wd = o.decay ? wd : 0.0f;
-        if (o.bf16)
-            adam_chunk<1>(s, o, (chunk - o.first_chunk) * CHUNK);
+        if (o.aligned && n == CHUNK)
+            for (int k = 0; k < CHUNK / 2048; k++) adam_eight<W, M, V>(s, r, o, from + (k * 256 + (int)threadIdx.x) * 8);
         else
-            adam_chunk<0>(s, o, (chunk - o.first_chunk) * CHUNK);
+            for (int64_t i = threadIdx.x; i < n; i += 256) adam_one<W, M, V>(s, r, o, from + i);
     }
 }
 
-extern "C" void nsk_adamw(nsk_stream s, const nsk_adamw_scalars *sc, const nsk_opt *items, int n_items, int64_t n_chunks)
+extern "C" void nsk_adamw(nsk_stream s, const nsk_opt_form *f, const nsk_adamw_scalars *sc, const nsk_opt *items, int n_items,
+                          int64_t n_chunks)
 {
     if (n_chunks <= 0) return;
     adam *scalars = (adam *)((char *)items + (n_items * (int64_t)sizeof(nsk_opt) + 255) / 256 * 256);
     adam_scalars<<<1, 1, 0, cs(s)>>>(*sc, scalars);
-    adamw<<<n_chunks < ADAM_BLOCKS ? (unsigned)n_chunks : ADAM_BLOCKS, 256, 0, cs(s)>>>(scalars, items, n_items, n_chunks);
+    const unsigned blocks = n_chunks < ADAM_BLOCKS ? (unsigned)n_chunks : ADAM_BLOCKS;
+#define RUN(w, m, v)                                                                                                             \
+    case (w) * 4 + (m) * 2 + (v): adamw<w, m, v><<<blocks, 256, 0, cs(s)>>>(scalars, f->k0, f->k1, sc->t, items, n_items, n_chunks); break
+    switch ((f->bf16 ? 1 + (f->no_rem != 0) : 0) * 4 + (f->m_bf16 != 0) * 2 + (f->v_bf16 != 0)) {
+        RUN(0, 0, 0);
+        RUN(0, 0, 1);
+        RUN(0, 1, 0);
+        RUN(0, 1, 1);
+        RUN(1, 0, 0);
+        RUN(1, 0, 1);
+        RUN(1, 1, 0);
+        RUN(1, 1, 1);
+        RUN(2, 0, 0);
+        RUN(2, 0, 1);
+        RUN(2, 1, 0);
+        RUN(2, 1, 1);
+    }
+#undef RUN
 }
 
 /* Error code of the first thing that fails when the library holds no machine code for the present device. */

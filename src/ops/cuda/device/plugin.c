@@ -478,7 +478,8 @@ static int64_t put_items(ns_exec *x, const ns_opt_args *a, const char *op)
         const ns_opt_item *o = &a->items[i];
         int aligned =
             ((uintptr_t)o->w | (uintptr_t)o->rem | (uintptr_t)o->grad | (uintptr_t)o->m | (uintptr_t)o->v) % 16 == 0;
-        part[i % 64] = (nsk_opt){o->n, chunks, o->w, o->rem, o->grad, o->m, o->v, is_bf16(o->dt), o->decay, aligned, 0};
+        part[i % 64] =
+            (nsk_opt){o->n, chunks, o->w, o->rem, o->grad, o->m, o->v, o->first, o->tensor, o->decay, aligned, 0};
         chunks += nsk_opt_chunks(o->n);
         if (i % 64 == 63 || i + 1 == a->n_items)
             upload(x, (nsk_opt *)x->work + i / 64 * 64, part, (i % 64 + 1) * (int64_t)sizeof *part);
@@ -505,8 +506,18 @@ static void adamw(ns_exec *x, const ns_opt_args *a)
     nsk_adamw_scalars sc = {&s->lr,           &s->beta1,     &s->beta2, &s->eps,
                             &s->weight_decay, &s->clip_coef, &s->t,     &s->nonfinite};
     int64_t chunks = put_items(x, a, "adamw");
-    if (chunks < 0) return;
-    nsk_adamw(stream(x), &sc, x->work, (int)a->n_items, chunks);
+    if (chunks <= 0) return;
+    const ns_opt_item *o = a->items;
+    nsk_opt_form form = {is_bf16(o->dt),     is_bf16(o->dt) && o->form.no_rem,
+                         is_bf16(o->form.m), is_bf16(o->form.v),
+                         x->key.k[0],        NS_ROUND_KEY};
+    for (int64_t i = 1; i < a->n_items; i++)
+        if (o[i].dt != o->dt || o[i].form.no_rem != o->form.no_rem || o[i].form.m != o->form.m ||
+            o[i].form.v != o->form.v) {
+            fail(x, "adamw", "items of several forms in one call", a->n_items, i, 0);
+            return;
+        }
+    nsk_adamw(stream(x), &form, &sc, x->work, (int)a->n_items, chunks);
     check(x, "adamw", a->n_items, 0, 0);
 }
 
