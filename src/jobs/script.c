@@ -265,7 +265,9 @@ ns_status ns_script_task(ns_buf *out, const ns_submission *s, int task, ns_error
     JOBS_TRY(assign(out, "ns_logs", t->log_dir, err));
     JOBS_TRY(ns_buf_adds(out, head_text, err));
     if (t->limit_s > 0) /* trainings stop by themselves in time, counted from here */
-        JOBS_TRY(ns_buf_printf(out, err, "export NS_STOP_AT=$(($(date +%%s) + %.0f))\n", t->limit_s - t->margin_s));
+        JOBS_TRY(ns_buf_printf(
+            out, err, "ns_now=$(date +%%s)\nexport NS_STOP_AT=$((ns_now + %.0f)) NS_LIMIT_AT=$((ns_now + %.0f))\n",
+            t->limit_s - t->margin_s, t->limit_s));
     for (size_t i = 0; i < t->n_groups; i++) JOBS_TRY(put_launch(out, s, task, i, err));
     JOBS_TRY(ns_buf_adds(out, t->n_groups > 1 ? wait_first_text : wait_text, err));
     if (t->n_groups > 1) JOBS_TRY(ns_buf_printf(out, err, "ns_srun=%d\n", strcmp(g->executor, "slurm") == 0));

@@ -23,8 +23,16 @@ static void live_line(const ns_sft *t, ns_progress *p, double loss, double grad_
     ns_progress_set(p, (double)t->state.step, note);
 }
 
+/* A step as long as those so far, and a save, must end before the job is killed; the margin of the limit is for ordinary ones. */
+static void stop_in_time(double seconds, double *longest_step, double longest_save)
+{
+    if (seconds > *longest_step) *longest_step = seconds;
+    if (*longest_step + longest_save > ns_stop_left()) ns_stop_now();
+}
+
 static ns_status run_steps(ns_sft *t, ns_progress *p, ns_stop_reason *stopped, ns_error *err)
 {
+    double longest_step = 0, longest_save = 0;
     while (t->state.step < t->max_steps) {
         double start = ns_time_now(), loss = 0, norm = 0;
         int64_t tokens = 0;
@@ -38,15 +46,18 @@ static ns_status run_steps(ns_sft *t, ns_progress *p, ns_stop_reason *stopped, n
         t->state.epoch = t->state.step / t->steps_per_epoch;
         live_line(t, p, loss, norm, lr, seconds, tokens);
 
+        stop_in_time(seconds, &longest_step, longest_save);
         double stop = ns_stop_check(); /* whoever is told to stop: all stop at the same step */
         NS_TRY(ns_comm_scalars(&t->ranks.all, &stop, 1, NS_COMM_MAX, err), "%s", "stop");
         *stopped = (ns_stop_reason)stop;
         int last = t->state.step == t->max_steps, due = t->save_interval > 0 && t->state.step % t->save_interval == 0;
         int save = t->save_interval > 0 && (last || due || *stopped);
+        const double ended = ns_time_now();
         if (t->val_interval > 0 && (t->state.step % t->val_interval == 0 || last || save))
             NS_TRY(ns_sft_validate(t, err), "validate");
         const double began = ns_time_now();
         if (save) NS_TRY(ns_sft_save(t, *stopped && !last && !due, err), "save step %" PRId64, t->state.step);
+        if (save && ns_time_now() - ended > longest_save) longest_save = ns_time_now() - ended;
         if (save) ns_trace_span(t->trace, NS_TRACE_COMPUTE, "save", began, 0);
         NS_TRY(ns_trace_flush(t->trace, err), "%s", "trace");
         if (*stopped && !last) return NS_OK;
@@ -145,6 +156,8 @@ static ns_status train(ns_sft *t, const char *config_yaml, int argc, char *const
         return NS_OK;
     }
     t->engine.exec.key = (ns_philox_key){{(uint32_t)t->o->seed, 0x64726f70u}};
+    st = ns_ranks_first(&t->ranks) ? ns_sft_check_time(t, ns_stop_left(), err) : NS_OK;
+    NS_TRY(ns_ranks_vote(&t->ranks, st, err), "%s", "time limit");
     if (ns_ranks_first(&t->ranks)) NS_TRY(ns_sft_row_report(t, err), "row report");
     if (ns_ranks_first(&t->ranks)) NS_TRY(ns_sft_record_open(t, config_yaml, argc, argv, err), "records");
     ns_stop_install();

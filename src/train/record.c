@@ -72,6 +72,25 @@ done:
     return st;
 }
 
+ns_status ns_sft_check_time(const ns_sft *t, double left_s, ns_error *err)
+{
+    char path[2100];
+    ns_buf b = {0};
+    snprintf(path, sizeof path, "%s/metrics.jsonl", t->train_dir);
+    if (!(left_s < INFINITY) || !ns_path_exists(path)) return NS_OK;
+    NS_TRY(ns_file_read(&b, path, err), "read %s", path);
+    const char *last = NULL, *p = b.data;
+    while (p && (p = strstr(p, "\"step_time\": "))) last = p += 13;
+    double step_s = last ? strtod(last, NULL) : 0;
+    ns_buf_free(&b);
+    NS_FAIL_IF(
+        step_s > left_s, NS_ERR_CONFIG,
+        "the job's time limit leaves %.0f s, and a step took %.0f s in the job before: no step and save would fit; "
+        "give the jobs more time (--time, or timeouts in the cluster file)",
+        left_s > 0 ? left_s : 0, step_s);
+    return NS_OK;
+}
+
 ns_status ns_sft_record_open(ns_sft *t, const char *config_yaml, int argc, char *const *argv, ns_error *err)
 {
     char path[2100];

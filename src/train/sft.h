@@ -92,6 +92,8 @@ void ns_sft_step_free(ns_sft *t);
 /* Stops a run whose rows are truncated, dropped, without target or repeated beyond the shares of the options. */
 ns_status ns_sft_check_rows(ns_sft *t, const ns_examples *r, const char *path, ns_error *err);
 ns_status ns_sft_row_report(const ns_sft *t, ns_error *err); /* writes row_report.jsonl */
+/* Refuses to begin when not even one step, as long as the last one of the job before, ends within `left_s`. */
+ns_status ns_sft_check_time(const ns_sft *t, double left_s, ns_error *err);
 ns_status ns_sft_record_open(ns_sft *t, const char *config_yaml, int argc, char *const *argv, ns_error *err);
 ns_status ns_sft_record_step(ns_sft *t, double loss, double grad_norm, double lr, double step_s, int64_t tokens,
                              ns_error *err);

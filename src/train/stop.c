@@ -1,5 +1,6 @@
 #include "train/stop.h"
 
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,6 +45,19 @@ void ns_stop_set_limit(double seconds)
     double left = at && *at ? strtod(at, NULL) - (double)time(NULL) : 0;
     if (!at || !*at || (g_deadline > 0 && ns_time_now() + left > g_deadline)) return;
     g_deadline = ns_time_now() + (left > 0 ? left : 0);
+}
+
+double ns_stop_left(void)
+{
+    const char *at = getenv("NS_LIMIT_AT");
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return at && *at ? strtod(at, NULL) - ((double)now.tv_sec + (double)now.tv_nsec * 1e-9) : (double)INFINITY;
+}
+
+void ns_stop_now(void)
+{
+    g_deadline = ns_time_now();
 }
 
 ns_stop_reason ns_stop_check(void)

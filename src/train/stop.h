@@ -11,7 +11,11 @@ void ns_stop_install(void); /* handlers; call once, before the first step */
 /* <= 0: none; $NS_STOP_AT (Unix seconds) holds as well, the earlier wins */
 void ns_stop_set_limit(double seconds_from_now);
 ns_stop_reason ns_stop_check(void); /* cheap */
-const char *ns_stop_name(void);     /* "SIGTERM", "time limit", ... of what ns_stop_check last reported */
+/* Seconds until the job is killed ($NS_LIMIT_AT, Unix seconds, from its script); infinite without one. */
+double ns_stop_left(void);
+/* From here on the limit has been reached: no other step and save would fit into what is left. */
+void ns_stop_now(void);
+const char *ns_stop_name(void); /* "SIGTERM", "time limit", ... of what ns_stop_check last reported */
 NS_MUST_USE ns_status ns_stop_parse_limit(double *seconds, const char *text, ns_error *err);
 
 #endif

@@ -2,6 +2,7 @@
 #include "base/testing.h"
 
 #include <signal.h>
+#include <time.h>
 
 #include "train/stop.h"
 
@@ -41,8 +42,24 @@ static void signals_and_deadline(void **state)
     assert_string_equal(ns_stop_name(), "SIGUSR1");
 }
 
+static void what_is_left_of_a_job(void **state)
+{
+    (void)state;
+    char at[32];
+    unsetenv("NS_LIMIT_AT");
+    assert_true(ns_stop_left() > 1e300);
+    snprintf(at, sizeof at, "%lld", (long long)time(NULL) + 100);
+    setenv("NS_LIMIT_AT", at, 1);
+    assert_true(ns_stop_left() > 95 && ns_stop_left() <= 100.01);
+    unsetenv("NS_LIMIT_AT");
+    ns_stop_install();
+    ns_stop_now();
+    assert_int_equal(ns_stop_check(), NS_STOP_TIME);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(limits), cmocka_unit_test(signals_and_deadline)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(limits), cmocka_unit_test(signals_and_deadline),
+                                       cmocka_unit_test(what_is_left_of_a_job)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -93,6 +93,16 @@ cmp "$dir/avg1/model.safetensors" "$dir/avg2/model.safetensors" || fail "the ave
 grep -q 'Resume with the same command' "$dir/limited.log" || fail "the resume command is printed"
 echo "ok a run stopped $stops times by its time limit averages to the same model"
 
+# A job that is killed at NS_LIMIT_AT: stops while a step and a save still fit, and is refused where not even a step does.
+NS_LIMIT_AT=$(($(date +%s) + 2)) sft "$dir/killed-at" ++trainer.sft.max_steps=100000000 ++trainer.sft.max_epochs=100000000
+rc=$?
+[ $rc = 130 ] && grep -q 'stopped by time limit after step [0-9]* of 100000000; saved' "$dir/killed-at.log" || fail "a limit in 2 s: exit $rc: $(tail -3 "$dir/killed-at.log")"
+echo '{"step": 1000000, "loss": 1, "step_time": 100.5}' >>"$dir/killed-at/metrics.jsonl"
+NS_LIMIT_AT=$(($(date +%s) + 60)) sft "$dir/killed-at" ++trainer.sft.max_steps=100000000 ++trainer.sft.max_epochs=100000000
+rc=$?
+[ $rc = 2 ] && grep -q 'a step took 10[01] s in the job before: no step and save would fit' "$dir/killed-at.log" || fail "no step fits: exit $rc: $(tail -3 "$dir/killed-at.log")"
+echo "ok a step and a save end before the job is killed; a job in which they cannot is refused"
+
 (
     prefix="exec"
     sft "$dir/signal"
