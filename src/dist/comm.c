@@ -214,3 +214,21 @@ ns_status ns_comm_send_recv(ns_comm *c, int to, const void *out, int64_t out_byt
     if (from >= 0) c->xfers[n++] = xfer(c, from, 1, in, in_bytes);
     return ns_world_exchange(c->world, "send_recv", c->xfers, n, err);
 }
+
+ns_status ns_comm_turn_start(ns_comm *c, const ns_comm_turn *t, int n, ns_error *err)
+{
+    const int next = (c->rank + 1) % c->size, before = (c->rank + c->size - 1) % c->size;
+    int k = 0;
+    NS_ASSERT(n <= 2 && n <= c->size);
+    for (int i = 0; i < n; i++) {
+        c->xfers[k++] = xfer(c, next, 0, (void *)(uintptr_t)t[i].out, t[i].bytes);
+        c->xfers[k++] = xfer(c, before, 1, t[i].in, t[i].bytes);
+        if (next != c->rank) c->sent[NS_COMM_SEND] += (uint64_t)t[i].bytes;
+    }
+    return ns_world_start(c->world, "ring", c->xfers, k, err);
+}
+
+ns_status ns_comm_turn_wait(ns_comm *c, ns_error *err)
+{
+    return ns_world_wait(c->world, err);
+}

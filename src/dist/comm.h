@@ -64,7 +64,16 @@ NS_MUST_USE ns_status ns_comm_scalars(ns_comm *c, double *x, int n, ns_comm_op o
 /* One number of each member: out[size]. */
 NS_MUST_USE ns_status ns_comm_gather_scalar(ns_comm *c, double x, double *out, ns_error *err);
 NS_MUST_USE ns_status ns_comm_barrier(ns_comm *c, ns_error *err);
-/* To one member and from one member at the same time; -1: none. Pipeline stages and ring exchange. */
+/* A turn of the ring: up to two buffers to the next member, as many of the same sizes from the one before, while the caller computes on
+ * others. Until wait the group's world does nothing else. Counted as send. */
+typedef struct ns_comm_turn {
+    const void *out;
+    void *in;
+    int64_t bytes;
+} ns_comm_turn;
+NS_MUST_USE ns_status ns_comm_turn_start(ns_comm *c, const ns_comm_turn *t, int n, ns_error *err);
+NS_MUST_USE ns_status ns_comm_turn_wait(ns_comm *c, ns_error *err);
+/* To one member and from one member at the same time; -1: none. Stages of a pipeline. */
 NS_MUST_USE ns_status ns_comm_send_recv(ns_comm *c, int to, const void *out, int64_t out_bytes, int from, void *in,
                                         int64_t in_bytes, ns_error *err);
 

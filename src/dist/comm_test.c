@@ -76,7 +76,24 @@ static int collectives(ns_world_options *o)
     int64_t out = o->rank, in = -1;
     RANK_OK(ns_comm_send_recv(&c, next, &out, sizeof out, before, &in, sizeof in, &err), &err);
     RANK_CHECK(in == before);
-    RANK_OK(ns_comm_barrier(&c, &err), &err);
+
+    /* a ring: what started at a member has seen all when it comes home; two buffers a turn, large ones too; other calls in between */
+    uint64_t sent = c.sent[NS_COMM_SEND];
+    int64_t *big[2] = {malloc((size_t)n * sizeof *big[0]), malloc((size_t)n * sizeof *big[0])}, seen[2] = {o->rank, -1};
+    for (int64_t i = 0; i < n; i++) big[0][i] = o->rank * n + i;
+    for (int s = 0; s < o->size; s++) {
+        const ns_comm_turn t[] = {{big[s % 2], big[(s + 1) % 2], n * (int64_t)sizeof *big[0]},
+                                  {&seen[s % 2], &seen[(s + 1) % 2], sizeof *seen}};
+        RANK_OK(ns_comm_turn_start(&c, t, o->size > 1 ? 2 : 1, &err), &err);
+        for (int64_t i = 0; i < n; i++) RANK_CHECK(big[s % 2][i] == (o->rank + o->size - s) % o->size * n + i);
+        RANK_OK(ns_comm_turn_wait(&c, &err), &err);
+        RANK_OK(ns_comm_barrier(&c, &err), &err);
+    }
+    RANK_CHECK(big[o->size % 2][n - 1] == o->rank * n + n - 1 && (o->size == 1 || seen[o->size % 2] == o->rank));
+    RANK_CHECK(c.sent[NS_COMM_SEND] - sent == (o->size > 1 ? (uint64_t)(o->size * (n + 1)) * sizeof(int64_t) : 0));
+    free(big[0]);
+    free(big[1]);
+
     if (o->rank == 0 && getenv("NS_TRANSPORT")) {
         printf("transport %s\n", ns_world_transport(w));
         RANK_CHECK(!strcmp(getenv("NS_TRANSPORT"), ns_world_transport(w)) || o->size == 1);

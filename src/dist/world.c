@@ -283,6 +283,7 @@ void ns_world_close(ns_world **pw)
     ns_world *w = *pw;
     if (!w) return;
     int broken = !w->thread_runs || atomic_load(&w->aborted);
+    dist_flight_close(w);
     dist_control_stop(w);
     if (w->mpi) w->mpi->close(broken);
     for (int i = 0; w->peers && i < w->size; i++) {
@@ -467,25 +468,43 @@ static ns_status run_mpi(ns_world *w, const char *op, ns_xfer *x, int n, ns_erro
             what);
 }
 
-ns_status ns_world_exchange(ns_world *w, const char *op, ns_xfer *x, int n, ns_error *err)
+dist_place dist_enter(ns_world *w, const char *op)
+{
+    dist_place p = {atomic_load_explicit(&w->op, memory_order_relaxed), ns_time_now()};
+    atomic_store_explicit(&w->op, op, memory_order_relaxed);
+    atomic_store(&w->waiting, 1);
+    atomic_fetch_add(&w->seq, 1);
+    return p;
+}
+
+void dist_leave(ns_world *w, dist_place p)
+{
+    atomic_fetch_add(&w->waited_ns, (int64_t)((ns_time_now() - p.began) * 1e9));
+    atomic_store(&w->waiting, 0);
+    atomic_fetch_add(&w->seq, 1);
+    atomic_store_explicit(&w->op, p.before, memory_order_relaxed);
+}
+
+ns_status dist_move(ns_world *w, const char *op, ns_xfer *x, int n, ns_error *err)
 {
     for (int i = 0; i < n; i++) x[i].done = 0;
     copy_own(w, x, n);
     if (w->size == 1) return NS_OK;
-    const char *before = atomic_load_explicit(&w->op, memory_order_relaxed);
-    atomic_store_explicit(&w->op, op, memory_order_relaxed);
-    atomic_store(&w->waiting, 1);
-    atomic_fetch_add(&w->seq, 1);
     const double began = ns_time_now();
     ns_status st = w->mpi ? run_mpi(w, op, x, n, err) : run_exchange(w, op, x, n, err);
-    atomic_fetch_add(&w->waited_ns, (int64_t)((ns_time_now() - began) * 1e9));
     if (w->trace) {
         int64_t bytes = 0;
         for (int i = 0; i < n; i++) bytes += x[i].bytes;
         ns_trace_span(w->trace, NS_TRACE_COMM, op, began, bytes);
     }
-    atomic_store(&w->waiting, 0);
-    atomic_fetch_add(&w->seq, 1);
-    atomic_store_explicit(&w->op, before, memory_order_relaxed);
+    return st;
+}
+
+ns_status ns_world_exchange(ns_world *w, const char *op, ns_xfer *x, int n, ns_error *err)
+{
+    if (w->size == 1) return dist_move(w, op, x, n, err);
+    const dist_place p = dist_enter(w, op);
+    ns_status st = dist_move(w, op, x, n, err);
+    dist_leave(w, p);
     return st;
 }

@@ -79,4 +79,9 @@ typedef struct ns_xfer {
  * must agree (NS_ERR_MISMATCH names both sides). A transfer to the rank itself is copied, first send to first receive. */
 NS_MUST_USE ns_status ns_world_exchange(ns_world *w, const char *op, ns_xfer *x, int n, ns_error *err);
 
+/* The same while the caller computes: a thread of the world moves the bytes. One at a time; until wait has returned the caller
+ * leaves x and its buffers alone and starts no other exchange. wait gives the exchange's result; without a start, NS_OK. */
+NS_MUST_USE ns_status ns_world_start(ns_world *w, const char *op, ns_xfer *x, int n, ns_error *err);
+NS_MUST_USE ns_status ns_world_wait(ns_world *w, ns_error *err);
+
 #endif

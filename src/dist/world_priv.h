@@ -31,6 +31,20 @@ typedef struct peer {
     double heard, moved; /* times of the last heartbeat; of the last change of seq */
 } peer;
 
+typedef struct flight { /* the exchange that runs while its caller computes (flight.c) */
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    int runs;                                         /* there is a thread */
+    enum { FLIGHT_NONE, FLIGHT_ON, FLIGHT_OVER } now; /* under lock, as the rest */
+    int stop;
+    const char *op;
+    ns_xfer *x;
+    int n;
+    ns_status st;
+    ns_error err;
+} flight;
+
 struct ns_world {
     ns_world_options o;
     int rank, size;
@@ -49,6 +63,7 @@ struct ns_world {
     ns_trace *trace;
     _Atomic int64_t waited_ns; /* in exchanges */
     _Atomic int waiting, aborted, closing;
+    flight flight;
     pthread_mutex_t lock; /* of `why` and `local_failure` */
     char why[700];
     char local_failure[700];
@@ -66,6 +81,17 @@ ns_status dist_recv_line(int fd, line_reader *in, char out[LINE_MAX_BYTES], doub
 ns_status dist_recv_exact(int fd, char *out, int n, double until, ns_error *err);
 /* One complete line if there is one: 1, 0 not yet, -1 the connection is closed or broken. Never blocks. */
 int dist_next_line(int fd, line_reader *in, char out[LINE_MAX_BYTES]);
+
+/* Moves the bytes of one exchange: the part that any thread may do. Says nothing of where the rank is. */
+ns_status dist_move(ns_world *w, const char *op, ns_xfer *x, int n, ns_error *err);
+/* This rank is inside `op` until it leaves; out: what enter said. */
+typedef struct dist_place {
+    const char *before;
+    double began;
+} dist_place;
+dist_place dist_enter(ns_world *w, const char *op);
+void dist_leave(ns_world *w, dist_place p);
+void dist_flight_close(ns_world *w);
 
 ns_status dist_control_start(ns_world *w, ns_error *err);
 void dist_control_stop(ns_world *w);

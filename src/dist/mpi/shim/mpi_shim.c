@@ -21,7 +21,9 @@ static const char *shim_open(int *rank, int *size, const char **version)
     static char text[MPI_MAX_LIBRARY_VERSION_STRING];
     int done = 0, level = 0, n = 0;
     MPI_Initialized(&done);
-    if (!done && MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &level) != MPI_SUCCESS) return "MPI_Init failed";
+    if (!done && MPI_Init_thread(NULL, NULL, MPI_THREAD_SERIALIZED, &level) != MPI_SUCCESS) return "MPI_Init failed";
+    if (done) MPI_Query_thread(&level);
+    if (level < MPI_THREAD_SERIALIZED) return "this MPI serves one thread only: set NS_TRANSPORT=tcp";
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
     MPI_Comm_rank(MPI_COMM_WORLD, rank);
     MPI_Comm_size(MPI_COMM_WORLD, size);
