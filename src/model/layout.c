@@ -24,6 +24,13 @@ static ns_status check_supported(const ns_arch *a, const ns_model_options *o, ns
                ns_dtype_name(o->dt));
     NS_FAIL_IF(o->tp_size > 1 && a->head_softcap > 0, NS_ERR_UNSUPPORTED, "%s",
                "tensor parallel with soft-capped logits is not supported");
+    NS_FAIL_IF(o->cp_size > 1 && o->cp_ring && (a->window > 0 && a->window < o->max_len), NS_ERR_UNSUPPORTED,
+               "model.cp_comm_type=p2p: the ring has no sliding windows (%lld tokens, the longest row has %lld); use "
+               "all_gather",
+               (long long)a->window, (long long)o->max_len);
+    NS_FAIL_IF(o->cp_size > 1 && o->cp_ring && o->attention_dropout > 0, NS_ERR_UNSUPPORTED, "%s",
+               "model.cp_comm_type=p2p: the ring has no attention_dropout; use all_gather, or attention_dropout=0");
+    NS_FAIL_IF(o->cp_size > 1 && o->cp_ring && !o->train, NS_ERR_INTERNAL, "%s", "the ring is for training");
     NS_FAIL_IF(o->dp_size > NS_MAX_DP, NS_ERR_UNSUPPORTED, "%d ranks share the optimiser state: at most %d", o->dp_size,
                NS_MAX_DP);
     NS_FAIL_IF(o->train && o->tp_size > 1 &&
@@ -222,10 +229,36 @@ static ns_status layout_acts(ns_model *m, ns_space *s, ns_error *err)
     return NS_OK;
 }
 
+static void layout_ring(ns_model *m, ns_space *s)
+{
+    const ns_model_options *o = &m->opt;
+    const int64_t n = o->T_cap * 2 * m->arch.n_kv * m->arch.head_dim, q = o->T_cap * m->arch.n_heads * m->arch.head_dim,
+                  es = (int64_t)ns_dtype_size(o->dt), all = o->cp_size * o->S_cap * 4;
+    for (int k = 0; k < 2; k++) {
+        m->ring_kv[k] = take(s, "acts", "ring_kv", n * es, NS_LIFE_STEP);
+        m->ring_dkv[k] = take(s, "acts", "ring_dkv", n * 4, NS_LIFE_STEP);
+        m->dkv[k] = take(s, "acts", "dkv", n * es, NS_LIFE_STEP);
+    }
+    m->ring_own = take(s, "acts", "ring_own", n * 4, NS_LIFE_STEP);
+    m->ring_part = take(s, "acts", "ring_part", q * es, NS_LIFE_STEP);
+    m->ring_lse = take(s, "acts", "ring_lse", o->T_cap * m->arch.n_heads * 4, NS_LIFE_STEP);
+    m->ring_acc = take(s, "acts", "ring_acc", q * 4, NS_LIFE_STEP);
+    m->ring_start = take(s, "batch", "ring_start", all, NS_LIFE_RUN);
+    m->ring_len = take(s, "batch", "ring_len", all, NS_LIFE_RUN);
+    m->to_block = take(s, "batch", "to_block", o->T_cap * 4, NS_LIFE_RUN);
+    m->of_block = take(s, "batch", "of_block", o->T_cap * 4, NS_LIFE_RUN);
+}
+
 static void layout_context(ns_model *m, ns_space *s)
 {
     const ns_model_options *o = &m->opt;
     if (o->cp_size <= 1) return;
+    m->cp_rows = o->T_cap;
+    m->n_whole = o->T_whole;
+    if (o->cp_ring) {
+        layout_ring(m, s);
+        return;
+    }
     int64_t row = 2 * m->arch.n_kv * m->arch.head_dim * (int64_t)ns_dtype_size(o->dt);
     m->kv_raw = take(s, "acts", "kv_raw", o->cp_size * o->T_cap * row, NS_LIFE_STEP);
     m->kv_all = take(s, "acts", "kv_all", o->T_whole * row, NS_LIFE_STEP);
@@ -234,8 +267,6 @@ static void layout_context(ns_model *m, ns_space *s)
     m->kv_len = take(s, "batch", "kv_len", o->S_cap * 4, NS_LIFE_RUN);
     m->cp_row = take(s, "batch", "cp_row", o->cp_size * o->T_cap * 4, NS_LIFE_RUN);
     m->own_row = take(s, "batch", "own_row", o->T_whole * 4, NS_LIFE_RUN);
-    m->cp_rows = o->T_cap;
-    m->n_whole = o->T_whole;
 }
 
 static ns_status layout_cache(ns_model *m, ns_space *s, ns_error *err)
@@ -278,6 +309,9 @@ ns_status ns_model_layout(ns_model *m, const ns_arch *a, const ns_param_table *t
                           const ns_model_options *o, ns_error *err)
 {
     NS_TRY(check_supported(a, o, err), "model");
+    NS_FAIL_IF(o->cp_size > 1 && o->cp_ring && !ops->attn_merge, NS_ERR_UNSUPPORTED,
+               "model.cp_comm_type=p2p: engine %s has no ring exchange; use all_gather, or train on the processor",
+               ops->name);
     *m = (ns_model){.arch = *a, .table = t, .opt = *o, .arena = NS_ARENA_INIT("model")};
     if (o->tp_size <= 1) m->opt.stream_split = 0;
     m->rows = ns_arena_alloc(&m->arena, ((size_t)o->tp_size + 1) * sizeof *m->rows, err);
@@ -414,10 +448,17 @@ void ns_model_set_part(ns_model *m, ns_exec *x, const ns_batch_part *p)
     NS_ASSERT(p->T_whole == m->opt.T_whole && p->batch.S_cap == m->opt.S_cap);
     ns_model_set_batch(m, x, &p->batch);
     const int64_t S = m->opt.S_cap, sent = m->opt.cp_size * p->rows;
-    x->ops->upload(x, m->kv_start, p->kv_start, S * 4);
-    x->ops->upload(x, m->kv_len, p->kv_len, S * 4);
-    x->ops->upload(x, m->cp_row, p->kv_row, sent * 4);
-    x->ops->upload(x, m->own_row, p->own_row, p->T_whole * 4);
+    if (m->opt.cp_ring) {
+        x->ops->upload(x, m->ring_start, p->ring_start, m->opt.cp_size * S * 4);
+        x->ops->upload(x, m->ring_len, p->ring_len, m->opt.cp_size * S * 4);
+        x->ops->upload(x, m->to_block, p->to_block, m->opt.T_cap * 4);
+        x->ops->upload(x, m->of_block, p->of_block, m->opt.T_cap * 4);
+    } else {
+        x->ops->upload(x, m->kv_start, p->kv_start, S * 4);
+        x->ops->upload(x, m->kv_len, p->kv_len, S * 4);
+        x->ops->upload(x, m->cp_row, p->kv_row, sent * 4);
+        x->ops->upload(x, m->own_row, p->own_row, p->T_whole * 4);
+    }
     m->cp_rows = p->rows;
     m->n_whole = p->n_whole;
     int64_t rows = (p->rows + 31) / 32 * 32; /* the same on all ranks */

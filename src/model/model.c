@@ -10,7 +10,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "model/model.h"
+#include "model/model_priv.h"
 
 enum { DROP_ATTN_OUT = 1, DROP_MLP_OUT = 2, DROP_FFN = 3, DROP_ATTN = 4 };
 
@@ -27,7 +27,7 @@ static const ns_weight *head_weight(const ns_model *m)
 
 static char *at(void *p, int64_t elements, ns_dtype dt)
 {
-    return (char *)p + elements * (int64_t)ns_dtype_size(dt);
+    return ns_model_at(p, elements, dt);
 }
 
 static void linear(ns_model *m, ns_exec *x, const ns_weight *w, const ns_weight *b, const void *in, void *out)
@@ -192,7 +192,7 @@ static void norm_bwd(ns_model *m, ns_exec *x, const ns_weight *w, const void *h,
                                             .eps = m->arch.norm_eps});
 }
 
-static ns_attn_args attn_args(ns_model *m, int l, void *qkv)
+ns_attn_args ns_model_attn_args(ns_model *m, int l, void *qkv)
 {
     const ns_arch *a = &m->arch;
     int64_t hd = a->head_dim, stride = (a->n_heads + 2 * a->n_kv) * hd;
@@ -245,7 +245,7 @@ static void rope(ns_model *m, ns_exec *x, void *qkv, int inverse)
 static void attend_cache(ns_model *m, ns_exec *x, int l, ns_block_acts *b)
 {
     const ns_arch *a = &m->arch;
-    ns_attn_args t = attn_args(m, l, b->qkv);
+    ns_attn_args t = ns_model_attn_args(m, l, b->qkv);
     int64_t kv = a->n_kv * a->head_dim;
     x->ops->scatter_rows(x, &(ns_scatter_args){.T = m->T,
                                                .cols = kv,
@@ -274,16 +274,11 @@ static void attend_cache(ns_model *m, ns_exec *x, int l, ns_block_acts *b)
 
 /* ---- context parallel: queries are mine, keys and values are everybody's ---- */
 
-static int64_t kv_width(const ns_model *m)
-{
-    return 2 * m->arch.n_kv * m->arch.head_dim; /* k and v of a token lie side by side in qkv */
-}
-
 /* k and v of all ranks into m->kv_all, in the order of the whole batch. */
 static void gather_kv(ns_model *m, ns_exec *x, void *qkv)
 {
-    const ns_attn_args t = attn_args(m, 0, qkv); /* for its addresses */
-    const int64_t w = kv_width(m), rows = m->cp_rows, ranks = m->opt.cp_size;
+    const ns_attn_args t = ns_model_attn_args(m, 0, qkv); /* for its addresses */
+    const int64_t w = ns_model_kv_width(m), rows = m->cp_rows, ranks = m->opt.cp_size;
     x->ops->scatter_rows(x, &(ns_scatter_args){.T = rows,
                                                .cols = w,
                                                .dt = m->opt.dt,
@@ -310,15 +305,15 @@ static void gather_kv(ns_model *m, ns_exec *x, void *qkv)
 /* Attention arguments with keys from m->kv_all; segments [first, first + n) of the part. */
 static ns_attn_args context_args(ns_model *m, int l, void *qkv, int64_t first, int64_t n)
 {
-    ns_attn_args t = attn_args(m, l, qkv);
+    ns_attn_args t = ns_model_attn_args(m, l, qkv);
     t.n_seg = n;
     t.live_seg = t.live_len = t.live_rows = 0;
     t.cu_q += first;
     t.kv_start = m->kv_start + first;
     t.kv_len = m->kv_len + first;
     t.k = m->kv_all;
-    t.v = at(m->kv_all, kv_width(m) / 2, m->opt.dt);
-    t.k_stride = t.v_stride = kv_width(m);
+    t.v = at(m->kv_all, ns_model_kv_width(m) / 2, m->opt.dt);
+    t.k_stride = t.v_stride = ns_model_kv_width(m);
     return t;
 }
 
@@ -335,8 +330,8 @@ static void attend_context(ns_model *m, ns_exec *x, int l, ns_block_acts *b)
  * and over all ranks; each rank takes the rows of its own tokens. */
 static void attend_context_bwd(ns_model *m, ns_exec *x, int l, ns_block_acts *b)
 {
-    const int64_t w = kv_width(m), S = m->opt.S_cap / 2, es = (int64_t)ns_dtype_size(m->opt.dt);
-    const ns_attn_args d = attn_args(m, l, m->dqkv);
+    const int64_t w = ns_model_kv_width(m), S = m->opt.S_cap / 2, es = (int64_t)ns_dtype_size(m->opt.dt);
+    const ns_attn_args d = ns_model_attn_args(m, l, m->dqkv);
     gather_kv(m, x, b->qkv);
     x->ops->zero(x, &(ns_fill_args){m->dqkv, m->T * d.q_stride * es});
     for (int half = 0; half < 2; half++) {
@@ -373,9 +368,9 @@ static void block_from_h0(ns_model *m, ns_exec *x, int l, ns_block_acts *b)
     if (m->k_cache) {
         attend_cache(m, x, l, b);
     } else if (m->opt.cp_size > 1) {
-        attend_context(m, x, l, b);
+        (m->opt.cp_ring ? ns_ring_attend : attend_context)(m, x, l, b);
     } else {
-        ns_attn_args t = attn_args(m, l, b->qkv);
+        ns_attn_args t = ns_model_attn_args(m, l, b->qkv);
         t.out = b->att;
         t.lse = b->lse;
         x->ops->attn_fwd(x, &t);
@@ -447,9 +442,9 @@ void ns_block_backward(ns_model *m, ns_exec *x, int l, int slot)
     linear_dx(m, x, weight(m, NS_P_O, l), dy, m->datt);
     linear_dw(m, x, weight(m, NS_P_O, l), NULL, b->att, dy);
     if (m->opt.cp_size > 1) {
-        attend_context_bwd(m, x, l, b);
+        (m->opt.cp_ring ? ns_ring_attend_bwd : attend_context_bwd)(m, x, l, b);
     } else {
-        ns_attn_args t = attn_args(m, l, b->qkv), d = attn_args(m, l, m->dqkv);
+        ns_attn_args t = ns_model_attn_args(m, l, b->qkv), d = ns_model_attn_args(m, l, m->dqkv);
         t.out = b->att;
         t.lse = b->lse;
         t.dout = m->datt;

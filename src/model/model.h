@@ -44,6 +44,7 @@ typedef struct ns_model_options {
     int stream_split;        /* sequence parallel: each tensor-parallel rank has its rows of the stream */
     int64_t vocab_first;     /* word of the first row of embedding and head */
     int cp_rank, cp_size;    /* context parallel: batches are parts (ns_batch_part); size 0 or 1: whole */
+    int cp_ring;             /* 1: keys and values travel a ring (model/ring.c) instead of being gathered */
     int64_t T_whole;         /* capacity of the whole micro-batch then; T_cap and S_cap are the part's */
     int dp_rank, dp_size;    /* ranks that share the optimiser state (ZeRO-1); size 0 or 1: one has all */
     int pp_rank, pp_size;    /* pipeline stage: this model is layers of ns_part_layers; size 0 or 1: all of them */
@@ -101,6 +102,13 @@ typedef struct ns_model {
     void *kv_raw, *kv_all;     /* [cp_size*T_cap, 2 kv] as ranks send them; [T_whole, 2 kv] in order */
     void *dkv[2];              /* [T_whole, 2 kv] gradients from the first and second pieces of all segments */
     int32_t *cp_row, *own_row; /* ns_batch_part.kv_row, .own_row */
+    void *ring_kv[2];          /* [T_cap, 2 kv] blocks: the one at hand, the one that comes */
+    void *ring_part;           /* [T,nh*hd] attention over one block */
+    float *ring_lse;           /* [nh,T] its log-sum-exp */
+    float *ring_acc;           /* [T,nh*hd] attention, or its gradient by q, over the blocks so far */
+    float *ring_dkv[2];        /* [T_cap, 2 kv] gradients of a block that travel with it */
+    float *ring_own;           /* [T_cap, 2 kv] what I have to add to those of my block when they are back */
+    int32_t *ring_start, *ring_len, *to_block, *of_block; /* as in ns_batch_part */
     int64_t cp_rows, n_whole;
     void (*grad_ready)(void *user,
                        int layer); /* NULL, or called in a backward: gradients of layers >= this one are complete */

@@ -160,6 +160,36 @@ typedef struct ns_attn_args {
     void *dq, *dk, *dv; /* same strides as q, k, v; assigned; rows of the dead tail set to 0 */
 } ns_attn_args;
 
+/* Attention over keys that come in parts (context parallel ring): with lse of each part,
+ *   lse' = log(exp(lse) + exp(part_lse)),  acc' = acc exp(lse - lse') + part exp(part_lse - lse')
+ * for rows [cu_q[0], cu_q[n_seg]). A side that saw no key has lse -inf and adds nothing; both: acc 0. */
+typedef struct ns_attn_merge_args {
+    int64_t T, n_heads, head_dim;
+    ns_dtype dt;
+    int64_t n_seg;
+    const int32_t *cu_q;   /* [n_seg+1] */
+    const void *part;      /* [T, n_heads*head_dim] */
+    const float *part_lse; /* [n_heads,T] */
+    float *acc;            /* [T, n_heads*head_dim] */
+    float *lse;            /* [n_heads,T] */
+    int assign;            /* 1: the first part: acc = part for all T rows; part_lse and lse are not looked at */
+    void *out;             /* [T, n_heads*head_dim] acc of all T rows behind the last part; NULL: more come */
+} ns_attn_merge_args;
+
+/* acc = (assign ? 0 : acc) + src + more, then out[row[t],:] = acc[t,:]: gradients that come in parts, added in f32. */
+typedef struct ns_sum_rows_args {
+    int64_t T, cols;
+    ns_dtype dt; /* of src and out */
+    int assign;
+    const void *src; /* [T] rows of src_stride; NULL: none */
+    int64_t src_stride;
+    const float *more; /* [T,cols] or NULL */
+    float *acc;        /* [T,cols] */
+    void *out;         /* NULL: more comes */
+    int64_t out_stride, out_rows;
+    const int32_t *row; /* [T] < out_rows, negative: not written; NULL: row[t] = t */
+} ns_sum_rows_args;
+
 typedef enum ns_act { NS_ACT_SWIGLU, NS_ACT_GEGLU_TANH, NS_ACT_RELU2 } ns_act;
 /* Gated: y[T,F] = act(g[T,F]) * u[T,F], with [g|u] = x[T,2F]. RELU2 is plain: x[T,F]. */
 typedef struct ns_act_args {
@@ -284,6 +314,8 @@ typedef struct ns_ops {
     void (*rope)(ns_exec *, const ns_rope_args *);
     void (*attn_fwd)(ns_exec *, const ns_attn_args *);
     void (*attn_bwd)(ns_exec *, const ns_attn_args *); /* needs out, lse, dout */
+    void (*attn_merge)(ns_exec *, const ns_attn_merge_args *); /* NULL: the back-end has no ring; so sum_rows */
+    void (*sum_rows)(ns_exec *, const ns_sum_rows_args *);
     void (*act_fwd)(ns_exec *, const ns_act_args *);
     void (*act_bwd)(ns_exec *, const ns_act_args *);
     void (*head)(ns_exec *, const ns_head_args *);

@@ -559,6 +559,145 @@ static void head_bwd(prob *p)
     (void)p;
 }
 
+/* ---- ring: attention over keys in two parts, joined; gradients of both parts added. Part 0: as many keys as queries, causal; part 1: for
+ * the later half of the segments, 7 keys of each or none, all seen ---- */
+static void ring_setup(prob *p)
+{
+    const cas *c = p->c;
+    const int64_t ns = n_segments(c), w = 2 * c->nkv * c->hd, qw = c->nh * c->hd, n = c->T * qw, keys = c->T + 7 * ns;
+    memcpy(ints(p, "cu", ns + 1), c->cu, (size_t)(ns + 1) * 4);
+    int32_t *start = ints(p, "kv_start", ns), *len = ints(p, "kv_len", ns);
+    for (int64_t s = 0; s < ns; s++) start[s] = (int32_t)(c->T + 7 * s), len[s] = s == ns - 2 ? 0 : 7;
+    in(p, "q", c->dt, n, 1, "dq");
+    in(p, "kv", c->dt, keys * w, 1, "dkv");
+    in(p, "dout", c->dt, n, 1, NULL);
+    const double terms = 4 * (double)(c->T + c->hd);
+    out(p, "part", c->dt, n, FWD, (double)c->T, NULL)->inner = 1;
+    out(p, "part_lse", NS_DTYPE_F32, c->nh * c->T, FWD, (double)c->hd, NULL);
+    out(p, "acc", NS_DTYPE_F32, n, FWD, (double)c->T, NULL)->inner = 1;
+    out(p, "lse", NS_DTYPE_F32, c->nh * c->T, FWD, (double)c->hd, NULL);
+    out(p, "out", c->dt, n, FWD, (double)c->T, "dout")->inner = 1;
+    out(p, "dq part", c->dt, n, BWD, terms, NULL)->inner = 1;
+    out(p, "dkv part", c->dt, keys * w, BWD, terms, NULL)->inner = 1;
+    out(p, "dq acc", NS_DTYPE_F32, n, BWD, terms, NULL)->inner = 1;
+    out(p, "dkv acc", NS_DTYPE_F32, keys * w, BWD, terms, NULL)->inner = 1;
+    out(p, "dq", c->dt, n, BWD, terms, NULL)->inner = 1;
+    out(p, "dkv", c->dt, keys * w, BWD, terms, NULL)->inner = 1;
+}
+static ns_attn_args ring_args(prob *p, int part)
+{
+    const cas *c = p->c;
+    const int64_t es = (int64_t)ns_dtype_size(c->dt), w = c->nkv * c->hd, ns = n_segments(c), first = part ? ns / 2 : 0;
+    char *kv = ptr(p, "kv"), *dkv = ptr(p, "dkv part");
+    int64_t longest = 7;
+    for (int64_t s = 0; s < ns; s++) longest = c->cu[s + 1] - c->cu[s] > longest ? c->cu[s + 1] - c->cu[s] : longest;
+    return (ns_attn_args){.T = c->T,
+                          .n_seg = ns - first,
+                          .max_q = longest,
+                          .max_kv = longest,
+                          .n_heads = c->nh,
+                          .n_kv = c->nkv,
+                          .head_dim = c->hd,
+                          .dt = c->dt,
+                          .scale = 1 / sqrtf((float)c->hd),
+                          .causal = !part,
+                          .cu_q = (int32_t *)ptr(p, "cu") + first,
+                          .kv_start = part ? (int32_t *)ptr(p, "kv_start") + first : ptr(p, "cu"),
+                          .kv_len = part ? (int32_t *)ptr(p, "kv_len") + first : NULL,
+                          .q = ptr(p, "q"),
+                          .k = kv,
+                          .v = kv + w * es,
+                          .q_stride = c->nh * c->hd,
+                          .k_stride = 2 * w,
+                          .v_stride = 2 * w,
+                          .out = ptr(p, "part"),
+                          .lse = ptr(p, part == 1 ? "part_lse" : "lse"),
+                          .dout = ptr(p, "dout"),
+                          .dq = ptr(p, "dq part"),
+                          .dk = dkv,
+                          .dv = dkv + w * es};
+}
+static void zero_buf(prob *p, const char *name)
+{
+    p->x.ops->zero(&p->x, &(ns_fill_args){ptr(p, name), find(p, name)->bytes});
+}
+static void ring_fwd(prob *p)
+{
+    const cas *c = p->c;
+    zero_buf(p, "part_lse");
+    for (int part = 0; part < 2; part++) {
+        const ns_attn_args a = ring_args(p, part);
+        p->x.ops->attn_fwd(&p->x, &a);
+        p->x.ops->attn_merge(&p->x, &(ns_attn_merge_args){.T = c->T,
+                                                          .n_heads = c->nh,
+                                                          .head_dim = c->hd,
+                                                          .dt = c->dt,
+                                                          .n_seg = a.n_seg,
+                                                          .cu_q = a.cu_q,
+                                                          .part = a.out,
+                                                          .part_lse = part ? ptr(p, "part_lse") : NULL,
+                                                          .acc = ptr(p, "acc"),
+                                                          .lse = ptr(p, "lse"),
+                                                          .assign = !part,
+                                                          .out = part ? ptr(p, "out") : NULL});
+    }
+}
+static void ring_sum(prob *p, const char *src, const char *acc, const char *to, int64_t cols, int part)
+{
+    p->x.ops->sum_rows(&p->x, &(ns_sum_rows_args){.T = find(p, src)->n / cols,
+                                                  .cols = cols,
+                                                  .dt = p->c->dt,
+                                                  .assign = !part,
+                                                  .src = ptr(p, src),
+                                                  .src_stride = cols,
+                                                  .acc = ptr(p, acc),
+                                                  .out = part ? ptr(p, to) : NULL,
+                                                  .out_stride = cols,
+                                                  .out_rows = find(p, src)->n / cols});
+}
+static void ring_bwd(prob *p)
+{
+    const cas *c = p->c;
+    for (int part = 0; part < 2; part++) {
+        ns_attn_args a = ring_args(p, part);
+        a.lse = ptr(p, "lse"); /* of all keys: probabilities come out right in each part */
+        a.out = ptr(p, "out");
+        zero_buf(p, "dq part");
+        zero_buf(p, "dkv part");
+        p->x.ops->attn_bwd(&p->x, &a);
+        ring_sum(p, "dq part", "dq acc", "dq", c->nh * c->hd, part);
+        ring_sum(p, "dkv part", "dkv acc", "dkv", 2 * c->nkv * c->hd, part);
+    }
+}
+
+/* ---- sum_rows: strides, a map of rows, a second addend ---- */
+static void sum_setup(prob *p)
+{
+    const cas *c = p->c;
+    in(p, "x", c->dt, c->T * (c->C + 3), 1, NULL);
+    in(p, "more", NS_DTYPE_F32, c->T * c->C, 1, NULL);
+    int32_t *row = ints(p, "row", c->T);
+    for (int64_t t = 0; t < c->T; t++) row[t] = t % 5 == 4 ? -1 : (int32_t)(c->T - 1 - t);
+    mk(p, "acc", NS_DTYPE_F32, c->T * c->C, 1, FWD, 1);
+    mk(p, "y", c->dt, c->T * (c->C + 2), 1, FWD, 1); /* rows that the map leaves out, columns beyond: kept */
+}
+static void sum_fwd(prob *p)
+{
+    const cas *c = p->c;
+    p->x.ops->sum_rows(&p->x, &(ns_sum_rows_args){.T = c->T,
+                                                  .cols = c->C,
+                                                  .dt = c->dt,
+                                                  .assign = c->flag,
+                                                  .src = c->flag ? NULL : ptr(p, "x"),
+                                                  .src_stride = c->C + 3,
+                                                  .more = ptr(p, "more"),
+                                                  .acc = ptr(p, "acc"),
+                                                  .out = ptr(p, "y"),
+                                                  .out_stride = c->C + 2,
+                                                  .out_rows = c->T,
+                                                  .row = ptr(p, "row")});
+}
+
 /* ---- dropout, add, zero ---- */
 static void drop_setup(prob *p)
 {
@@ -666,6 +805,8 @@ static void opt_fwd(prob *p)
 #define ACT act_setup, act_fwd, act_bwd
 #define HEAD head_setup, head_fwd, head_bwd
 #define DROP drop_setup, drop_fwd, drop_bwd
+#define RING ring_setup, ring_fwd, ring_bwd
+#define SUM sum_setup, sum_fwd, NULL
 #define ADD add_setup, add_fwd, NULL
 #define OPT opt_setup, opt_fwd, NULL
 
@@ -729,6 +870,14 @@ static const cas cases[] = {
     {"attn.softcap.bf16", ATTN, BF16, .T = 133, .nh = 2, .nkv = 1, .hd = 32, .softcap = 3, .cu = cu_mid},
     {"attn.full.bf16", ATTN, BF16, .T = 133, .nh = 2, .nkv = 1, .hd = 64, .flag = 1, .cu = cu_mid},
     {"attn.cache.bf16", ATTN, BF16, .T = 133, .nh = 4, .nkv = 2, .hd = 32, .flag = 2, .cu = cu_mid, .no_diff = 1},
+    {"ring.f32", RING, F32, .T = 26, .nh = 4, .nkv = 2, .hd = 8, .cu = cu_small},
+    {"ring.mid.f32", RING, F32, .T = 133, .nh = 2, .nkv = 1, .hd = 32, .cu = cu_mid},
+    {"ring.empty.f32", RING, F32, .T = 10, .nh = 2, .nkv = 2, .hd = 16, .cu = cu_empty},
+    {"ring.bf16", RING, BF16, .T = 133, .nh = 4, .nkv = 2, .hd = 32, .cu = cu_mid},
+    {"ring.hd128.bf16", RING, BF16, .T = 133, .nh = 2, .nkv = 1, .hd = 128, .cu = cu_mid},
+    {"sum_rows.f32", SUM, F32, .T = 71, .C = 33},
+    {"sum_rows.assign.f32", SUM, F32, .T = 5, .C = 8, .flag = 1},
+    {"sum_rows.bf16", SUM, BF16, .T = 133, .C = 40},
     {"attn.dropout.f32", ATTN, F32, .T = 24, .nh = 4, .nkv = 2, .hd = 16, .flag = 4, .cu = cu_small},
     {"attn.dropout_window.f32", ATTN, F32, .T = 24, .nh = 2, .nkv = 1, .hd = 8, .window = 4, .softcap = 2, .flag = 4,
      .cu = cu_small},

@@ -245,6 +245,25 @@ BREAK(attn_drop_local_head, attn_fwd, ns_attn_args, a.head0 = 0)
 BREAK(attn_bwd_drop_nothing, attn_bwd, ns_attn_args, a.dropout = 0)
 BREAK(attn_bwd_drop_other, attn_bwd, ns_attn_args, a.layer++)
 
+BREAK(merge_no_shrink, attn_merge, ns_attn_merge_args, a.head_dim -= !a.assign)
+BREAK(merge_short, attn_merge, ns_attn_merge_args, a.n_seg--)
+BREAK(merge_assigns, attn_merge, ns_attn_merge_args, a.assign = 1)
+BREAK(sum_forgets, sum_rows, ns_sum_rows_args, a.assign = 1)
+BREAK(sum_no_more, sum_rows, ns_sum_rows_args, a.more = NULL)
+BREAK(sum_no_map, sum_rows, ns_sum_rows_args, a.row = NULL)
+
+static void merge_by_halves(ns_exec *x, const ns_attn_merge_args *a) /* as if both parts weighed the same */
+{
+    float *lse = NULL;
+    ns_error err = NS_ERROR_INIT;
+    const int64_t n = a->n_heads * a->T;
+    assert_ns_ok(ns_alloc((void **)&lse, (size_t)n * sizeof *lse, "test", &err), &err);
+    ns_attn_merge_args b = *a;
+    b.part_lse = memcpy(lse, a->lse, (size_t)n * sizeof *lse);
+    ns_ops_ref.attn_merge(x, &b);
+    ns_free(lse);
+}
+
 typedef struct broken {
     const char *name, *hits; /* hits: prefix of the cases that may notice */
     ns_ops ops;
@@ -265,6 +284,13 @@ static void broken_variants_fail(void **state)
     B(attn_drop_local_head, attn_fwd, "attn.dropout");
     B(attn_bwd_drop_nothing, attn_bwd, "attn.dropout");
     B(attn_bwd_drop_other, attn_bwd, "attn.dropout");
+    B(merge_no_shrink, attn_merge, "ring");
+    B(merge_short, attn_merge, "ring");
+    B(merge_assigns, attn_merge, "ring");
+    B(merge_by_halves, attn_merge, "ring");
+    B(sum_forgets, sum_rows, "ring");
+    B(sum_no_more, sum_rows, "sum_rows");
+    B(sum_no_map, sum_rows, "sum_rows");
     B(norm_no_eps, norm_fwd, "norm");
     B(norm_plus_one, norm_fwd, "norm");
     B(norm_bwd_no_dres, norm_bwd, "norm");

@@ -27,6 +27,11 @@ ns_status ns_batch_part_new(ns_batch_part *p, int32_t T_cap, int32_t S_cap, int 
     NS_CHECK(st,
              ns_alloc((void **)&p->kv_row, (size_t)size * (size_t)p->batch.T_cap * sizeof(int32_t), "batch.part", err),
              "%s", "part of a batch");
+    const size_t T2 = (size_t)p->batch.T_cap * sizeof(int32_t), all = (size_t)size * S2 * sizeof(int32_t);
+    NS_CHECK(st, ns_alloc((void **)&p->to_block, T2, "batch.part", err), "%s", "part of a batch");
+    NS_CHECK(st, ns_alloc((void **)&p->of_block, T2, "batch.part", err), "%s", "part of a batch");
+    NS_CHECK(st, ns_alloc((void **)&p->ring_start, all, "batch.part", err), "%s", "part of a batch");
+    NS_CHECK(st, ns_alloc((void **)&p->ring_len, all, "batch.part", err), "%s", "part of a batch");
     NS_CHECK(st, ns_alloc((void **)&p->own_row, (size_t)T_cap * sizeof(int32_t), "batch.part", err), "%s",
              "part of a batch");
 done:
@@ -41,6 +46,10 @@ void ns_batch_part_free(ns_batch_part *p)
     ns_free(p->kv_len);
     ns_free(p->kv_row);
     ns_free(p->own_row);
+    ns_free(p->to_block);
+    ns_free(p->of_block);
+    ns_free(p->ring_start);
+    ns_free(p->ring_len);
     memset(p, 0, sizeof *p);
 }
 
@@ -64,6 +73,40 @@ static int32_t rows_of(const ns_batch *b, int rank, int size)
             n += p.to - p.from;
         }
     return n;
+}
+
+static int32_t length(piece p)
+{
+    return p.to - p.from;
+}
+
+/* What my pieces r and 2 size - 1 - r of each segment see of the block of `from`, with the pieces from and 2 size - 1 - from: an earlier
+ * piece all of it, the same piece as far as causal attention sees, a later one nothing. */
+static void take_ring(ns_batch_part *p, const ns_batch *b, int rank, int size)
+{
+    const int32_t S = b->S_cap;
+    for (int from = 0; from < size; from++) {
+        int32_t *start = p->ring_start + (size_t)from * 2 * (size_t)S, *len = p->ring_len + (size_t)from * 2 * (size_t)S;
+        for (int32_t s = 0, at = 0; s < S; s++) {
+            const int live = s < b->n_seg;
+            const int32_t early = live ? length(piece_of(b, s, from, size, 0)) : 0,
+                          late = live ? length(piece_of(b, s, from, size, 1)) : 0;
+            start[s] = start[S + s] = at;
+            len[s] = from <= rank ? early : 0;
+            len[S + s] = from >= rank ? early + late : early;
+            at += early + late;
+        }
+    }
+    for (int32_t t = 0; t < p->batch.T_cap; t++) p->to_block[t] = p->of_block[t] = -1;
+    for (int32_t i = 0; i < 2 * S; i++) { /* segment i of mine is a piece of segment i mod S */
+        const int32_t s = i % S, q0 = p->batch.cu_seqlens[i], n = p->batch.cu_seqlens[i + 1] - q0,
+                      before = i < S || s >= b->n_seg ? 0 : length(piece_of(b, s, rank, size, 0)),
+                      at = p->ring_start[(size_t)rank * 2 * (size_t)S + (size_t)s] + before;
+        for (int32_t k = 0; k < n; k++) {
+            p->to_block[q0 + k] = at + k;
+            p->of_block[at + k] = q0 + k;
+        }
+    }
 }
 
 /* Tokens of my pieces, first halves of all segments before the second ones: two runs of segments for attention. */
@@ -127,4 +170,5 @@ void ns_batch_cut(ns_batch_part *p, const ns_batch *b, int rank, int size)
         while (t < p->rows) row[t++] = -1;
     }
     take_tokens(p, b, rank, size);
+    take_ring(p, b, rank, size);
 }

@@ -22,6 +22,43 @@ static void fill(ns_batch *b, const int32_t *len, int32_t n)
     for (int32_t i = 0; i < t; i++) b->weight_sum += (double)b->weight[i];
 }
 
+/* Over all turns of the ring each query row sees exactly the keys at or before it of its segment, each once; mine in the order of ops.h:
+ * within my own block causal, in the blocks of others all of the range. */
+static void check_ring(const ns_batch *b, int rank, int size)
+{
+    enum { T = 256 };
+    ns_error err = NS_ERROR_INIT;
+    static int32_t block[8][T]; /* [rank][row of its block] token of the whole */
+    ns_batch_part p;
+    for (int r = 0; r < size; r++) {
+        assert_ns_ok(ns_batch_part_new(&p, b->T_cap, b->S_cap, size, &err), &err);
+        ns_batch_cut(&p, b, r, size);
+        for (int32_t t = 0; t < p.batch.T_cap; t++) {
+            assert_true((t < p.batch.n_tok) == (p.to_block[t] >= 0) && (t < p.batch.n_tok) == (p.of_block[t] >= 0));
+            if (t >= p.batch.n_tok) continue;
+            assert_int_equal(p.of_block[p.to_block[t]], t);
+            block[r][p.to_block[t]] = p.batch.ids[t] - 1000;
+        }
+        ns_batch_part_free(&p);
+    }
+    assert_ns_ok(ns_batch_part_new(&p, b->T_cap, b->S_cap, size, &err), &err);
+    ns_batch_cut(&p, b, rank, size);
+    for (int32_t i = 0; i < p.batch.S_cap; i++) {
+        const int32_t q0 = p.batch.cu_seqlens[i], q1 = p.batch.cu_seqlens[i + 1];
+        for (int32_t q = q0; q < q1; q++) {
+            int times[T] = {0};
+            const int32_t mine = p.batch.ids[q] - 1000, first = mine - p.batch.position[q];
+            for (int from = 0; from < size; from++) {
+                const int32_t at = p.ring_start[from * p.batch.S_cap + i], n = p.ring_len[from * p.batch.S_cap + i];
+                const int32_t seen = from == rank ? q - q0 + n - (q1 - q0) + 1 : n;
+                for (int32_t k = 0; k < seen; k++) times[block[from][at + k]]++;
+            }
+            for (int32_t t = 0; t < T; t++) assert_int_equal(times[t], t >= first && t <= mine);
+        }
+    }
+    ns_batch_part_free(&p);
+}
+
 static void check(const int32_t *len, int32_t n_seg, int size)
 {
     enum { T = 256, S = 8 };
@@ -58,6 +95,7 @@ static void check(const int32_t *len, int32_t n_seg, int size)
         for (int32_t i = 0; i < size * p.rows; i++)
             if (p.kv_row[i] >= 0) order[p.kv_row[i]] += r == 0;
         ns_batch_part_free(&p);
+        check_ring(&b, r, size);
     }
     for (int32_t t = 0; t < b.n_tok; t++) assert_true(seen[t] == 1 && order[t] == 1);
     assert_true(weights == b.weight_sum);

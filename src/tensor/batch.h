@@ -38,6 +38,11 @@ typedef struct ns_batch_part {
     int32_t *kv_start; /* [S_cap] per segment: its keys are tokens [kv_start, kv_start+kv_len) of the whole batch */
     int32_t *kv_len;   /* [S_cap] */
     int32_t *kv_row;   /* [size * T_cap], the first size * rows are used; -1: filler */
+    /* For the ring, where keys and values of one rank after another pass by: its block has its segments one after another, the two
+     * pieces of each side by side, so that what a piece of mine sees of it is one range. */
+    int32_t *to_block, *of_block; /* [T_cap] my row t lies in row to_block[t] of my block; the reverse; -1: filler */
+    int32_t *ring_start;          /* [size * S_cap] per rank and segment of mine: its keys are rows */
+    int32_t *ring_len;            /* ... [ring_start, ring_start+ring_len) of that rank's block; 0: none, all masked */
     int32_t *own_row;  /* [T_whole] my row of a token of the whole batch, -1: another rank's */
 } ns_batch_part;
 

@@ -136,6 +136,7 @@ static ns_status plan_memory(ns_sft *t, ns_error *err)
                           .T_whole = t->T_cap,
                           .cp_rank = ns_ranks_cp_rank(&t->ranks),
                           .cp_size = cp,
+                          .cp_ring = !strcmp(o->cp_comm, "p2p"),
                           .max_len = longest,
                           .n_slots =
                               ns_stages_slots(ns_ranks_pp_rank(&t->ranks), ns_ranks_pp(&t->ranks), t->most_micro),

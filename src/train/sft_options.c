@@ -174,6 +174,13 @@ const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS] = {
     INT("model.tensor_model_parallel_size", tp, "1", 1, 1e6, "tensor parallel ranks"),
     INT("model.pipeline_model_parallel_size", pp, "1", 1, 1e6, "pipeline stages"),
     INT("model.context_parallel_size", cp, "1", 1, 1e6, "context parallel ranks"),
+    {.key = "model.cp_comm_type",
+     .type = NS_OPT_STRING,
+     .at = AT(cp_comm),
+     .def = "all_gather",
+     .choices = "all_gather|p2p",
+     .help = "with context parallel: keys and values are gathered, or travel a ring (p2p: two blocks at a time, exchanged "
+             "during the computation)"},
     STR("model.resume_from_checkpoint", resume_from, NULL, "continue from this checkpoint"),
     FLT("model.hidden_dropout", hidden_dropout, "0.0", 0, 0.999, "dropout after attention and mlp"),
     FLT("model.attention_dropout", attention_dropout, "0.0", 0, 0.999,

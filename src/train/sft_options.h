@@ -26,6 +26,7 @@ typedef struct ns_sft_options {
     int save_forced_named;
     int64_t seed;
     int64_t tp, pp, cp;
+    const char *cp_comm;
     int sequence_parallel, overlap_grads;
     const ns_node *vpp;
     double dead_s, hang_s; /* of dist/world.h */
@@ -70,7 +71,7 @@ typedef struct ns_sft_options {
     double beta1, beta2;
 } ns_sft_options;
 
-enum { NS_SFT_N_OPTIONS = 173 };
+enum { NS_SFT_N_OPTIONS = 174 };
 enum { NS_SFT_DEFAULT_GBS = 512 };
 extern const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS];
 

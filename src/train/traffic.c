@@ -13,6 +13,7 @@ ns_traffic ns_traffic_of(const ns_engine *e, const ns_ranks *r)
                         .tp_rank = ns_ranks_tp_rank(r),
                         .cp = ns_ranks_cp(r),
                         .cp_rank = ns_ranks_cp_rank(r),
+                        .ring = e->opt.cp_ring,
                         .grads = ns_ranks_grads(r),
                         .stages = ns_ranks_pp(r),
                         .stage = ns_ranks_pp_rank(r),
@@ -60,7 +61,11 @@ void ns_traffic_micro(const ns_traffic *f, int64_t T, int64_t cp_rows, int64_t n
         gather(bytes, 6 * L + 2 * f->repeated + f->first + f->last, rows * f->C, f->tp, f->es);
     }
     if (f->tp > 1 && f->last) gather(bytes, 1, 2 * T, f->tp, 4); /* what each knows of the softmax */
-    if (f->cp > 1) {
+    if (f->cp > 1 && f->ring) { /* keys and values in both directions, their gradients in f32 */
+        const int64_t block = (f->cp - 1) * cp_rows * f->kv;
+        bytes[NS_COMM_SEND] += (uint64_t)((2 * L + f->repeated) * block * f->es + L * block * 4);
+    }
+    if (f->cp > 1 && !f->ring) {
         gather(bytes, 2 * L + f->repeated, cp_rows * f->kv, f->cp, f->es);
         sum(bytes, L, n_whole * f->kv, f->cp_rank, f->cp, f->es);
     }

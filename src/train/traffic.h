@@ -15,6 +15,7 @@
 typedef struct ns_traffic { /* a rank's place */
     int world, tp, tp_rank, cp, cp_rank, grads, stages, stage;
     int first, last;          /* stage has the embedding; the head */
+    int ring;                 /* context parallel by turns */
     int stream_split;         /* sequence parallel */
     int64_t layers, repeated; /* of this stage; of them those whose forward runs again in the backward */
     int64_t C, kv, es;        /* hidden; k and v of a token on this rank; bytes of an activation */

@@ -170,6 +170,8 @@ void ns_cpu_rope(ns_exec *x, const ns_rope_args *a, void (*serial)(ns_exec *, co
 void ns_cpu_act(ns_exec *x, const ns_act_args *a, void (*serial)(ns_exec *, const ns_act_args *));
 void ns_cpu_dropout(ns_exec *x, const ns_dropout_args *a, void (*serial)(ns_exec *, const ns_dropout_args *));
 void ns_cpu_add(ns_exec *x, const ns_add_args *a, void (*serial)(ns_exec *, const ns_add_args *));
+void ns_cpu_attn_merge(ns_exec *x, const ns_attn_merge_args *a); /* cpu_ring.c */
+void ns_cpu_sum_rows(ns_exec *x, const ns_sum_rows_args *a);
 void ns_cpu_embed_fwd(ns_exec *x, const ns_embed_args *a);
 void ns_cpu_embed_bwd(ns_exec *x, const ns_embed_args *a);
 void ns_cpu_zero(ns_exec *x, const ns_fill_args *a);

@@ -130,6 +130,8 @@ static void use_pool(ns_ops *o)
     o->embed_bwd = ns_cpu_embed_bwd;
     o->dropout = f32_dropout;
     o->zero = ns_cpu_zero;
+    o->attn_merge = ns_cpu_attn_merge;
+    o->sum_rows = ns_cpu_sum_rows;
 }
 
 #if defined(__x86_64__)

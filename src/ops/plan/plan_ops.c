@@ -148,6 +148,22 @@ static void attn_bwd(ns_exec *x, const ns_attn_args *a)
            arr(a->dout, n, e), arr(a->lse, a->T * a->n_heads, 4), arr(a->cu_q, a->n_seg + 1, 4));
 }
 
+static void attn_merge(ns_exec *x, const ns_attn_merge_args *a)
+{
+    const int64_t n = a->T * a->n_heads * a->head_dim, heads = a->T * a->n_heads, e = es(a->dt);
+    RECORD(x, "attn_merge", 3 * n, arr(a->part, n, e), (use){a->acc, n * 4, a->assign ? 1 : 2},
+           arr(a->assign ? NULL : a->part_lse, heads, 4), (use){a->assign ? NULL : a->lse, heads * 4, 2},
+           arr(a->out, n, e), arr(a->cu_q, a->n_seg + 1, 4));
+}
+
+static void sum_rows(ns_exec *x, const ns_sum_rows_args *a)
+{
+    const int64_t n = a->T * a->cols, e = es(a->dt);
+    const use src = {a->src, a->T > 0 ? ((a->T - 1) * a->src_stride + a->cols) * e : 0, 1};
+    RECORD(x, "sum_rows", 2 * n, src, arr(a->more, n, 4), (use){a->acc, n * 4, a->assign ? 1 : 2},
+           arr(a->out, a->cols, e), arr(a->row, a->T, 4));
+}
+
 static void act_fwd(ns_exec *x, const ns_act_args *a)
 {
     int64_t n = a->T * a->F, e = es(a->dt), wide = a->act == NS_ACT_RELU2 ? 1 : 2;
@@ -282,6 +298,8 @@ const ns_ops ns_ops_plan = {
     .rope = rope,
     .attn_fwd = attn_fwd,
     .attn_bwd = attn_bwd,
+    .attn_merge = attn_merge,
+    .sum_rows = sum_rows,
     .act_fwd = act_fwd,
     .act_bwd = act_bwd,
     .head = head,

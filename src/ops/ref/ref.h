@@ -40,6 +40,8 @@ void ns_ref_linear_wgrad(ns_exec *x, const ns_linear_args *a);
 void ns_ref_rope(ns_exec *x, const ns_rope_args *a);
 void ns_ref_attn_fwd(ns_exec *x, const ns_attn_args *a);
 void ns_ref_attn_bwd(ns_exec *x, const ns_attn_args *a);
+void ns_ref_attn_merge(ns_exec *x, const ns_attn_merge_args *a);
+void ns_ref_sum_rows(ns_exec *x, const ns_sum_rows_args *a);
 void ns_ref_act_fwd(ns_exec *x, const ns_act_args *a);
 void ns_ref_act_bwd(ns_exec *x, const ns_act_args *a);
 void ns_ref_head(ns_exec *x, const ns_head_args *a);
