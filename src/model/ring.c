@@ -83,8 +83,8 @@ static void make_block(ns_model *m, ns_exec *x, void *qkv)
 static ns_attn_args block_args(ns_model *m, const ns_exec *x, int l, void *qkv, int turn, int64_t first, int64_t n)
 {
     ns_attn_args t = ns_model_attn_args(m, l, qkv);
-    const int64_t w = ns_model_kv_width(m), from = owner(m, turn) * m->opt.S_cap + first,
-                  longest = m->opt.max_len, piece = (longest + 2 * m->opt.cp_size - 1) / (2 * m->opt.cp_size);
+    const int64_t w = ns_model_kv_width(m), from = owner(m, turn) * m->opt.S_cap + first, longest = m->opt.max_len,
+                  piece = (longest + 2 * m->opt.cp_size - 1) / (2 * m->opt.cp_size);
     t.n_seg = n;
     t.live_seg = t.live_len = t.live_rows = 0;
     t.window = 0; /* no segment is longer (layout.c) */

@@ -313,7 +313,7 @@ typedef struct ns_ops {
     void (*linear_wgrad)(ns_exec *, const ns_linear_args *);
     void (*rope)(ns_exec *, const ns_rope_args *);
     void (*attn_fwd)(ns_exec *, const ns_attn_args *);
-    void (*attn_bwd)(ns_exec *, const ns_attn_args *); /* needs out, lse, dout */
+    void (*attn_bwd)(ns_exec *, const ns_attn_args *);         /* needs out, lse, dout */
     void (*attn_merge)(ns_exec *, const ns_attn_merge_args *); /* NULL: the back-end has no ring; so sum_rows */
     void (*sum_rows)(ns_exec *, const ns_sum_rows_args *);
     void (*act_fwd)(ns_exec *, const ns_act_args *);

@@ -86,7 +86,8 @@ static void take_ring(ns_batch_part *p, const ns_batch *b, int rank, int size)
 {
     const int32_t S = b->S_cap;
     for (int from = 0; from < size; from++) {
-        int32_t *start = p->ring_start + (size_t)from * 2 * (size_t)S, *len = p->ring_len + (size_t)from * 2 * (size_t)S;
+        int32_t *start = p->ring_start + (size_t)from * 2 * (size_t)S,
+                *len = p->ring_len + (size_t)from * 2 * (size_t)S;
         for (int32_t s = 0, at = 0; s < S; s++) {
             const int live = s < b->n_seg;
             const int32_t early = live ? length(piece_of(b, s, from, size, 0)) : 0,

@@ -43,7 +43,7 @@ typedef struct ns_batch_part {
     int32_t *to_block, *of_block; /* [T_cap] my row t lies in row to_block[t] of my block; the reverse; -1: filler */
     int32_t *ring_start;          /* [size * S_cap] per rank and segment of mine: its keys are rows */
     int32_t *ring_len;            /* ... [ring_start, ring_start+ring_len) of that rank's block; 0: none, all masked */
-    int32_t *own_row;  /* [T_whole] my row of a token of the whole batch, -1: another rank's */
+    int32_t *own_row;             /* [T_whole] my row of a token of the whole batch, -1: another rank's */
 } ns_batch_part;
 
 #endif

@@ -179,8 +179,9 @@ const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS] = {
      .at = AT(cp_comm),
      .def = "all_gather",
      .choices = "all_gather|p2p",
-     .help = "with context parallel: keys and values are gathered, or travel a ring (p2p: two blocks at a time, exchanged "
-             "during the computation)"},
+     .help =
+         "with context parallel: keys and values are gathered, or travel a ring (p2p: two blocks at a time, exchanged "
+         "during the computation)"},
     STR("model.resume_from_checkpoint", resume_from, NULL, "continue from this checkpoint"),
     FLT("model.hidden_dropout", hidden_dropout, "0.0", 0, 0.999, "dropout after attention and mlp"),
     FLT("model.attention_dropout", attention_dropout, "0.0", 0, 0.999,

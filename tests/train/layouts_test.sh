@@ -153,6 +153,32 @@ for layout in $split; do
 done
 echo "ok and with sequence parallel in $split"
 
+# the ring: keys and values of one context-parallel rank after another pass by; recomputed activations change nothing
+ring="++model.cp_comm_type=p2p"
+rings="1_2_1_1 1_4_1_1 2_2_1_1"
+[ -n "${NS_FULL:-}" ] && rings="$rings 1_3_1_1 1_8_1_1 1_2_2_1 1_2_1_2 2_2_2_1"
+for layout in $rings; do
+    for shape in llama qwen; do
+        # shellcheck disable=SC2046
+        set -- $(echo "$layout" | tr _ ' ')
+        sft "ring-$shape-$layout" $shape "$1" "$2" "$3" "$4" ++trainer.precision=32 $ring || fail "ring, $shape $layout: $(tail -3 "$dir/ring-$shape-$layout.log")"
+        # shellcheck disable=SC2086
+        close "ring-$shape-$layout" $shape-1 $f32 || fail "ring, $shape $layout: another curve"
+    done
+done
+sft ring-bf16 qwen 2 2 1 1 ++trainer.precision=bf16 $ring || fail "ring, bf16: $(tail -3 "$dir/ring-bf16.log")"
+# shellcheck disable=SC2086
+close ring-bf16 bf16-1 $bf16 || fail "ring, bf16: another curve"
+sft ring-recompute qwen 2 2 1 1 ++trainer.precision=bf16 $ring ++model.activations_checkpoint_granularity=full || fail "ring: $(tail -3 "$dir/ring-recompute.log")"
+[ "$(curve ring-bf16)" = "$(curve ring-recompute)" ] || fail "ring: recomputed activations give another curve"
+cmp -s "$dir/ring-bf16/checkpoints/"*step="$steps"*-last/model.safetensors "$dir/bf16-2_2_1_1/checkpoints/"*step="$steps"*-last/model.safetensors &&
+    fail "cp_comm_type=p2p: the bits of all_gather"
+sft ring-drop qwen 1 2 1 1 $ring ++model.attention_dropout=0.1 && fail "ring with attention dropout"
+grep -q "cp_comm_type=p2p: the ring has no attention_dropout" "$dir/ring-drop.log" || fail "ring: $(tail -3 "$dir/ring-drop.log")"
+sft ring-a2a qwen 1 2 1 1 ++model.cp_comm_type=a2a && fail "cp_comm_type=a2a"
+grep -q "cp_comm_type.*a2a" "$dir/ring-a2a.log" || fail "a2a: $(tail -3 "$dir/ring-a2a.log")"
+echo "ok and with a ring of keys and values in $rings"
+
 # trainer.trace: one row of compute and one of communication for each rank, every micro-batch forward and backward
 sft traced qwen 1 1 2 2 ++trainer.precision=32 ++trainer.trace="$dir/trace.json" || fail "trace: $(tail -3 "$dir/traced.log")"
 # shellcheck disable=SC2086
@@ -167,40 +193,43 @@ done
 [ ! -e "$dir/trace.json.rank0" ] || fail "parts of the trace are left"
 echo "ok bytes sent are those of the formula in all of these; a trace shows what each rank does"
 
-# bitwise LAYOUT: again, and through kill -9 of the last rank and resume; the dead rank is named
+# bitwise LAYOUT [SETTING]: again, and through kill -9 of the last rank and resume; the dead rank is named
 bitwise() {
-    layout=$1
+    layout=$1 setting=${2:-++model.cp_comm_type=all_gather}
+    first=bf16-$layout again=again-$layout killed=killed-$layout
+    [ -n "${2:-}" ] && first=bf16-ring-$layout again=again-ring-$layout killed=killed-ring-$layout
     # shellcheck disable=SC2046
     set -- $(echo "$layout" | tr _ ' ')
-    [ -d "$dir/bf16-$layout" ] || sft "bf16-$layout" qwen "$1" "$2" "$3" "$4" ++trainer.precision=bf16 || fail "bf16: $(tail -3 "$dir/bf16-$layout.log")"
-    sft "again-$layout" qwen "$1" "$2" "$3" "$4" ++trainer.precision=bf16 || fail "repeated run: $(tail -3 "$dir/again-$layout.log")"
-    same "bf16-$layout" "again-$layout" || fail "$layout: a repeated run differs"
+    [ -d "$dir/$first" ] || sft "$first" qwen "$1" "$2" "$3" "$4" ++trainer.precision=bf16 "$setting" || fail "bf16: $(tail -3 "$dir/$first.log")"
+    sft "$again" qwen "$1" "$2" "$3" "$4" ++trainer.precision=bf16 "$setting" || fail "repeated run: $(tail -3 "$dir/$again.log")"
+    same "$first" "$again" || fail "$layout: a repeated run differs"
     (
         prefix="exec"
-        sft "killed-$layout" qwen "$1" "$2" "$3" "$4" ++trainer.precision=bf16
+        sft "$killed" qwen "$1" "$2" "$3" "$4" ++trainer.precision=bf16 "$setting"
     ) &
     pid=$!
     n=0
-    while [ "$(steps "killed-$layout")" -lt 6 ] 2>/dev/null || [ ! -e "$dir/killed-$layout/metrics.jsonl" ]; do
+    while [ "$(steps "$killed")" -lt 6 ] 2>/dev/null || [ ! -e "$dir/$killed/metrics.jsonl" ]; do
         n=$((n + 1))
-        [ $n -gt 6000 ] && fail "the run to be killed does not get to step 6: $(tail -3 "$dir/killed-$layout.log")"
+        [ $n -gt 6000 ] && fail "the run to be killed does not get to step 6: $(tail -3 "$dir/$killed.log")"
         kill -0 $pid 2>/dev/null || break
         sleep 0.01
     done
     victim=$(pgrep -P $pid | tail -n 1)
     [ -n "$victim" ] && kill -9 "$victim" 2>/dev/null
     wait $pid
-    if [ "$(steps "killed-$layout")" -lt "$steps" ]; then
-        grep -q "rank $(($1 * $2 * $3 * $4 - 1)) (.*, pid $victim) at step .* died" "$dir/killed-$layout.log" ||
-            fail "$layout: the dead rank is not named: $(tail -3 "$dir/killed-$layout.log")"
+    if [ "$(steps "$killed")" -lt "$steps" ]; then
+        grep -q "rank $(($1 * $2 * $3 * $4 - 1)) (.*, pid $victim) at step .* died" "$dir/$killed.log" ||
+            fail "$layout: the dead rank is not named: $(tail -3 "$dir/$killed.log")"
     fi
-    sft "killed-$layout" qwen "$1" "$2" "$3" "$4" ++trainer.precision=bf16 || fail "resume: $(tail -3 "$dir/killed-$layout.log")"
-    same "bf16-$layout" "killed-$layout" || fail "$layout: after kill -9 of a rank and resume the result differs"
+    sft "$killed" qwen "$1" "$2" "$3" "$4" ++trainer.precision=bf16 "$setting" || fail "resume: $(tail -3 "$dir/$killed.log")"
+    same "$first" "$killed" || fail "$layout: after kill -9 of a rank and resume the result differs"
 }
 exact="2_1_1_2 1_2_2_1"
 [ -n "${NS_FULL:-}" ] && exact=$layouts
 for layout in $exact; do bitwise "$layout"; done
-echo "ok $exact repeat themselves bit for bit, also through kill -9 and resume"
+bitwise 2_2_1_1 $ring
+echo "ok $exact and a ring repeat themselves bit for bit, also through kill -9 and resume"
 
 # gradients reduced during the backward: the same checkpoints, bit for bit; where that cannot be it is said
 for dp in 2 3; do

@@ -48,18 +48,31 @@ while [ $i -lt 100 ]; do
 done >"$dir/rows.jsonl"
 "$ns" init --config "$dir/config.json" --tokenizer "$root/examples/demo/tokenizer" --output "$dir/base" --seed 7 >"$dir/init.log" 2>&1 ||
     fail "ns init: $(cat "$dir/init.log")"
+# shellcheck disable=SC2086
 train() { # OUT [LAUNCHER...]
     out=$1
     shift
     "$@" "$ns" sft ++model.restore_from_path="$dir/base" ++model.data.train_ds.file_path="$dir/rows.jsonl" ++exp_manager.explicit_log_dir="$out" \
         ++model.data.train_ds.global_batch_size=16 ++model.data.train_ds.micro_batch_size=2 ++trainer.sft.max_steps="${steps:-6}" \
-        ++trainer.sft.max_epochs=1000 ++trainer.sft.save_interval="${every:-3}" ++trainer.devices=2 >"$out.log" 2>&1
+        ++trainer.sft.max_epochs=1000 ++trainer.sft.save_interval="${every:-3}" ++trainer.devices=2 ${extra:-} >"$out.log" 2>&1
 }
 train "$dir/own" || fail "our own ranks: $(tail -3 "$dir/own.log")"
 train "$dir/mpi" ranks 2 || fail "ranks of mpirun: $(tail -3 "$dir/mpi.log")"
 for d in own mpi; do (cd "$dir/$d/checkpoints" && find . -type f | sort | xargs cksum) >"$dir/$d.sum"; done
 cmp -s "$dir/own.sum" "$dir/mpi.sum" || fail "MPI and TCP give different checkpoints: $(diff "$dir/own.sum" "$dir/mpi.sum" | head -4)"
 echo "ok a training over MPI is bit-equal to one over TCP"
+
+extra="++model.context_parallel_size=2 ++model.cp_comm_type=p2p"
+train "$dir/own-ring" || fail "a ring of our own ranks: $(tail -3 "$dir/own-ring.log")"
+train "$dir/mpi-ring" ranks 2 || fail "a ring of mpirun's ranks: $(tail -3 "$dir/mpi-ring.log")"
+for d in own-ring mpi-ring; do
+    (cd "$dir/$d/checkpoints" && find . -type f | sort | xargs cksum) >"$dir/$d.sum"
+    grep -q "on all ranks the bytes are those of the formula" "$dir/$d.log" || fail "$d: bytes sent: $(grep bytes "$dir/$d.log")"
+done
+cmp -s "$dir/own-ring.sum" "$dir/mpi-ring.sum" || fail "a ring over MPI and TCP: different checkpoints"
+cmp -s "$dir/own.sum" "$dir/own-ring.sum" && fail "the ring was not there"
+extra=""
+echo "ok a ring of keys and values over MPI is bit-equal to one over TCP"
 
 steps=100000 every=-1 train "$dir/killed" "$mpirun" --oversubscribe --bind-to none -n 2 &
 pid=$!

@@ -42,12 +42,14 @@ static void merge_tile(void *arg, int i, int worker)
     const ns_attn_merge_args *a = arg;
     const int64_t wide = a->n_heads * a->head_dim, t0 = (int64_t)i * ROWS, t1 = ns_cpu_min(t0 + ROWS, a->T);
     (void)worker;
-    if (a->assign) ns_to_f32(a->acc + t0 * wide, (const char *)a->part + t0 * wide * (int64_t)ns_dtype_size(a->dt), a->dt,
-                             (size_t)((t1 - t0) * wide));
+    if (a->assign)
+        ns_to_f32(a->acc + t0 * wide, (const char *)a->part + t0 * wide * (int64_t)ns_dtype_size(a->dt), a->dt,
+                  (size_t)((t1 - t0) * wide));
     const int64_t from = ns_cpu_max(t0, a->cu_q[0]), to = ns_cpu_min(t1, a->cu_q[a->n_seg]);
     for (int64_t t = from; !a->assign && t < to; t++) merge_row(a, t);
-    if (a->out) ns_from_f32((char *)a->out + t0 * wide * (int64_t)ns_dtype_size(a->dt), a->dt, a->acc + t0 * wide,
-                            (size_t)((t1 - t0) * wide));
+    if (a->out)
+        ns_from_f32((char *)a->out + t0 * wide * (int64_t)ns_dtype_size(a->dt), a->dt, a->acc + t0 * wide,
+                    (size_t)((t1 - t0) * wide));
 }
 
 void ns_cpu_attn_merge(ns_exec *x, const ns_attn_merge_args *a)
