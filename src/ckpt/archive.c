@@ -127,7 +127,7 @@ ns_status ns_archive_slice(ns_archive *a, ns_arc_tensor *dst, int64_t row0, cons
 {
     int k = lead >= 0;
     size_t size = ns_dtype_size(src->dt);
-    NS_ASSERT(!src->q);
+    NS_ASSERT(!src->q && (!src->n_pieces || !src->pieces[0].wq));
     NS_ASSERT(src->nd == dst->nd + k && src->dt == dst->dt && src_row0 + n <= src->shape[k]);
     for (size_t i = 0; i < src->n_pieces; i++) {
         const ns_box *p = &src->pieces[i];
@@ -247,6 +247,11 @@ static void box_rows(const rows_out *w, const ns_arc_tensor *t, const ns_box *p,
     size_t to = ns_dtype_size(w->dt);
     int64_t base = (a ? (w->lead - p->off[0]) * p->stride[0] : 0) + (r0 - p->off[a]) * rs;
     char *o = w->out + (size_t)((r0 - w->row0) * w->cols + c0) * to;
+    if (p->wq) {
+        for (int64_t r = r0; r < r1; r++, o += (size_t)w->cols * to)
+            ns_wq_row(p->wq, p->wq_row + r - p->off[a], (float *)(void *)o);
+        return;
+    }
     const unsigned char *q = mapped ? p->data + byte_at(t, base) : NULL; /* pages of memory of our own are not let go */
     if (nc == w->cols && rs == nc && cs == 1) {
         size_t bytes = byte_at(t, (r1 - r0) * nc);

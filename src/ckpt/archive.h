@@ -16,6 +16,7 @@
 #include "ckpt/codec.h"
 #include "ckpt/ggml.h"
 #include "ckpt/tree.h"
+#include "ckpt/trt_quant.h"
 #include "tensor/dtype.h"
 
 typedef struct ns_crc { /* of a stored run of bytes, compared when first read; pieces of one run share it */
@@ -30,6 +31,8 @@ typedef struct ns_box {
     const unsigned char *data;          /* NULL: zeros, or packed */
     ns_packed *packed;                  /* compressed: unpacked when read; the box begins `skip` bytes into it */
     size_t skip;
+    const ns_wq *wq; /* rows of a weight-only matrix from row wq_row on, all its columns; NULL: plain */
+    int64_t wq_row;
     ns_crc *crc; /* NULL: none */
     const char *file;
 } ns_box;

@@ -42,7 +42,7 @@ static int is_head(ns_kind k)
 static int64_t step_of(const ns_param_table *t, int v)
 {
     const ns_param *p = &t->params[t->views[v].param];
-    int64_t unit = is_head(p->kind) ? t->arch->head_dim : 1, k = NS_BLOCK / (p->cols * unit);
+    int64_t unit = is_head(p->kind) ? t->arch->head_dim : 4, k = NS_BLOCK / (p->cols * unit);
     return (k > 1 ? k : 1) * unit;
 }
 

@@ -11,13 +11,13 @@
 #include "arch/params.h"
 #include "base/threads.h"
 
-enum { NS_BLOCK = 1 << 22 }; /* elements at most (or one row, or the rows of one head) */
+enum { NS_BLOCK = 1 << 22 }; /* elements at most (or four rows, or the rows of one head) */
 
 typedef struct ns_sink ns_sink;
 struct ns_sink {
     const ns_param_table *t;
     ns_dtype dt; /* of the rows that put takes */
-    /* Heads are not cut: blocks of q, k, v begin and end at a head. scratch: as large as the block's rows in f32.
+    /* Heads are not cut: blocks of q, k, v begin and end at a head; others begin at a multiple of four rows. scratch: as large as the block's rows in f32.
      * back: NULL, or (a view that is not stored exactly) takes the f32 values that a reader will find. */
     ns_status (*put)(ns_sink *s, int view, int64_t row0, int64_t n, const void *rows, void *scratch, float *back,
                      ns_error *err);

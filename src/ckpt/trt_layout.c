@@ -34,6 +34,7 @@ static ns_trt_tensor *add(build *w, int layer, const char *name, int64_t rows, i
     t->shape[0] = rows;
     t->shape[1] = cols;
     t->nd = nd;
+    t->matrix = layer >= 0 && nd == 2;
     return t;
 }
 
@@ -146,4 +147,9 @@ void ns_trt_layout_free(ns_trt_layout *l)
     ns_free(l->d);
     ns_arena_free(&l->arena);
     memset(l, 0, sizeof *l);
+}
+
+void ns_trt_scale_name(char out[112], const char *weight)
+{
+    snprintf(out, 112, "%.*s.per_channel_scale", (int)(strlen(weight) - strlen(".weight")), weight);
 }

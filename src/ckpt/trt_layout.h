@@ -5,6 +5,9 @@
 
 #include "arch/params.h"
 
+/* config.json: ours, for TensorRT-LLM a word it does not know. In what order the bytes of int8 matrices are: "sm80" (trt_quant.h). */
+#define NS_TRT_LAYOUT_KEY "ns_weight_only_layout"
+
 typedef struct
     ns_trt_dest { /* rows [src, src+n) of a view, columns from col0 on, are rows from `row` on of a rank's tensor */
     int rank, tensor, next; /* next: of the same view, -1 */
@@ -15,6 +18,7 @@ typedef struct ns_trt_tensor {
     char name[96];
     int64_t shape[2], rows; /* rows: that views fill; the rest are zeros */
     int nd;
+    int matrix; /* of a layer: what weight-only quantisation takes */
 } ns_trt_tensor;
 
 typedef struct ns_trt_rank {
@@ -35,5 +39,7 @@ typedef struct ns_trt_layout {
 /* Err: NS_ERR_CONFIG if the model cannot be cut so. */
 NS_MUST_USE ns_status ns_trt_layout_build(ns_trt_layout *l, const ns_param_table *t, int tp, int pp, ns_error *err);
 void ns_trt_layout_free(ns_trt_layout *l);
+/* "….qkv.weight" -> "….qkv.per_channel_scale". */
+void ns_trt_scale_name(char out[112], const char *weight);
 
 #endif

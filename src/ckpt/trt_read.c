@@ -10,10 +10,31 @@
 #include "ckpt/safetensors.h"
 #include "ckpt/trt_layout.h"
 
+typedef struct quant { /* of config.json */
+    int bits;          /* 8, 4; 0: none */
+    int sm80;          /* ints are in this order */
+} quant;
+
 struct ns_trt {
     ns_trt_layout l;
     ns_st **st; /* by rank */
+    quant q;
+    ns_arena arena; /* matrices of ints */
 };
+
+static ns_status quant_of(quant *q, const ns_json *t, const char *where, ns_error *err)
+{
+    const ns_json *algo = ns_json_at(t, "quantization.quant_algo"), *layout = ns_json_get(t, NS_TRT_LAYOUT_KEY);
+    memset(q, 0, sizeof *q);
+    if (!algo || algo->type != NS_JSON_STRING) return NS_OK;
+    q->bits = ns_str_eq(algo->s, "W8A16") ? 8 : ns_str_eq(algo->s, "W4A16") ? 4 : 0;
+    NS_FAIL_IF(!q->bits, NS_ERR_UNSUPPORTED,
+               "%s: quantised weights (%.*s) cannot be read (known: W8A16, W4A16): convert the model they came from",
+               where, (int)(algo->s.n < 60 ? algo->s.n : 60), algo->s.p);
+    q->sm80 = layout && layout->type == NS_JSON_STRING && ns_str_eq(layout->s, "sm80");
+    NS_FAIL_IF(layout && !q->sm80, NS_ERR_UNSUPPORTED, "%s: \"" NS_TRT_LAYOUT_KEY "\" is not \"sm80\"", where);
+    return NS_OK;
+}
 
 /* config.json of TensorRT-LLM as one of Hugging Face. */
 static ns_status config_of(ns_json **out, const ns_json *t, ns_arena *m, const char *where, ns_error *err)
@@ -42,7 +63,7 @@ static ns_status config_of(ns_json **out, const ns_json *t, ns_arena *m, const c
                                           {"tie_word_embeddings", "tie_word_embeddings"},
                                           {"torch_dtype", "dtype"}};
     const ns_json *name = ns_json_get(t, "architecture"), *qwen = ns_json_get(t, "qwen_type"), *v;
-    const ns_json *algo = ns_json_at(t, "quantization.quant_algo"), *window = ns_json_get(t, "sliding_window");
+    const ns_json *window = ns_json_get(t, "sliding_window");
     size_t k = 0, n = sizeof known / sizeof known[0];
     int has_window = window && window->type == NS_JSON_NUMBER;
     NS_FAIL_IF(!name || name->type != NS_JSON_STRING, NS_ERR_INPUT, "%s: \"architecture\" is missing", where);
@@ -53,9 +74,8 @@ static ns_status config_of(ns_json **out, const ns_json *t, ns_arena *m, const c
                "%s: architecture '%.*s' is not supported (known: LlamaForCausalLM, MistralForCausalLM, QWenForCausalLM "
                "with qwen_type qwen2 or qwen3)",
                where, (int)(name->s.n < 60 ? name->s.n : 60), name->s.p);
-    NS_FAIL_IF(algo && algo->type == NS_JSON_STRING, NS_ERR_UNSUPPORTED,
-               "%s: quantised weights (%.*s) cannot be read: convert the model they came from", where,
-               (int)(algo->s.n < 60 ? algo->s.n : 60), algo->s.p);
+    quant q;
+    NS_TRY(quant_of(&q, t, where, err), "%s", "");
     ns_json *c = ns_json_new(m, NS_JSON_OBJECT, err), *list = ns_json_new(m, NS_JSON_ARRAY, err);
     if (!c || !list) return NS_ERR_MEMORY;
     NS_TRY(ns_json_append(list, m, ns_json_new_str(m, known[k].name, err), err), "%s", "");
@@ -94,7 +114,7 @@ done:
     return st;
 }
 
-static ns_status mapping(const char *dir, int64_t *tp, int64_t *pp, ns_error *err)
+static ns_status mapping(const char *dir, int64_t *tp, int64_t *pp, quant *q, ns_error *err)
 {
     ns_arena m = NS_ARENA_INIT("trt.config");
     char path[4096];
@@ -107,29 +127,69 @@ static ns_status mapping(const char *dir, int64_t *tp, int64_t *pp, ns_error *er
                (a && !ns_json_is_int(a, tp)) || (b && !ns_json_is_int(b, pp)) || *tp < 1 || *pp < 1 || *tp > 1024 ||
                    *pp > 1024,
                NS_ERR_INPUT, "%s: \"mapping\" has no usable tp_size and pp_size", path);
+    NS_CHECK(st, quant_of(q, t, path, err), "%s", "");
 done:
     ns_arena_free(&m);
     return st;
+}
+
+static ns_status check_ints(const ns_trt *t, int r, const ns_trt_tensor *w, const char *path, ns_error *err)
+{
+    char name[112];
+    ns_wq q = {.bits = t->q.bits, .rows = w->shape[0], .cols = w->shape[1]};
+    NS_FAIL_IF(
+        !t->q.sm80, NS_ERR_UNSUPPORTED,
+        "%s: tensor \"%s\" is int8 in an order that depends on the GPU it was made for, and config.json does not say "
+        "which: if it was made for compute capability 7.5 to 8.9, add \"" NS_TRT_LAYOUT_KEY
+        "\": \"sm80\" to config.json",
+        path, w->name);
+    NS_TRY(ns_wq_check(&q, w->name, err), "%s", path);
+    ns_trt_scale_name(name, w->name);
+    const ns_st_tensor *s = ns_st_find(t->st[r], name);
+    NS_FAIL_IF(!s, NS_ERR_MISMATCH, "%s: tensor \"%s\" is missing", path, name);
+    NS_FAIL_IF(s->nd != 1 || s->shape[0] != w->shape[0] ||
+                   (s->dt != NS_DTYPE_F32 && s->dt != NS_DTYPE_BF16 && s->dt != NS_DTYPE_F16),
+               NS_ERR_MISMATCH, "%s: tensor \"%s\": expected %lld scales of type BF16, F16 or F32", path, name,
+               (long long)w->shape[0]);
+    return NS_OK;
+}
+
+static ns_status ints_of(ns_trt *t, const ns_wq **out, int r, const ns_trt_tensor *k, const ns_st_tensor *data,
+                         ns_error *err)
+{
+    char name[112];
+    ns_wq *q = ns_arena_alloc(&t->arena, sizeof *q, err);
+    if (!q) return NS_ERR_MEMORY;
+    ns_trt_scale_name(name, k->name);
+    const ns_st_tensor *s = ns_st_find(t->st[r], name);
+    *q = (ns_wq){t->q.bits, k->shape[0], k->shape[1], data->data, s->data, s->dt};
+    *out = q;
+    return NS_OK;
 }
 
 static ns_status open_rank(ns_trt *t, int r, const char *dir, ns_error *err)
 {
     char path[4096];
     const ns_trt_rank *k = &t->l.r[r];
+    int n = k->n;
     NS_TRY(ns_path(path, sizeof path, err, "%s/rank%d.safetensors", dir, r), "%s", "");
     NS_TRY(ns_st_open(&t->st[r], path, err), "rank %d of %d", r, t->l.tp * t->l.pp);
     for (int i = 0; i < k->n; i++) {
         const ns_trt_tensor *w = &k->t[i];
         const ns_st_tensor *x = ns_st_find(t->st[r], w->name);
         NS_FAIL_IF(!x, NS_ERR_MISMATCH, "%s: tensor \"%s\" is missing", path, w->name);
-        int64_t cols = w->nd == 2 ? w->shape[1] : 1, found = x->nd == 2 ? x->shape[1] : 1;
-        NS_FAIL_IF(x->nd != w->nd || x->shape[0] != w->shape[0] || found != cols, NS_ERR_MISMATCH,
+        int ints = w->matrix && t->q.bits && x->dt == NS_DTYPE_I8;
+        int64_t rows = ints ? w->shape[1] : w->shape[0], found = x->nd == 2 ? x->shape[1] : 1;
+        int64_t cols = ints ? w->shape[0] * t->q.bits / 8 : w->nd == 2 ? w->shape[1] : 1;
+        NS_FAIL_IF(x->nd != w->nd || x->shape[0] != rows || found != cols, NS_ERR_MISMATCH,
                    "%s: tensor \"%s\" has %d axes, %lld x %lld, expected %d axes, %lld x %lld", path, w->name, x->nd,
-                   (long long)(x->nd ? x->shape[0] : 0), (long long)found, w->nd, (long long)w->shape[0],
-                   (long long)cols);
+                   (long long)(x->nd ? x->shape[0] : 0), (long long)found, w->nd, (long long)rows, (long long)cols);
+        if (!ints) continue;
+        NS_TRY(check_ints(t, r, w, path, err), "%s", "");
+        n++;
     }
-    NS_FAIL_IF(ns_st_count(t->st[r]) != k->n, NS_ERR_MISMATCH, "%s: %d tensors, expected %d by config.json", path,
-               ns_st_count(t->st[r]), k->n);
+    NS_FAIL_IF(ns_st_count(t->st[r]) != n, NS_ERR_MISMATCH, "%s: %d tensors, expected %d by config.json", path,
+               ns_st_count(t->st[r]), n);
     return NS_OK;
 }
 
@@ -146,11 +206,13 @@ static ns_status add_view(ns_trt *t, ns_archive *hf, int v, ns_error *err)
         const ns_st_tensor *s = ns_st_find(t->st[d->rank], k->name);
         int64_t cols = k->nd == 2 ? k->shape[1] : 1;
         int seen = q->kind == NS_P_EMBED && !strcmp(k->name, "lm_head.weight"); /* tied */
-        if (!x && !seen) NS_TRY(ns_archive_add(hf, &x, w->name, s->dt, shape, w->nd, err), "%s", "");
+        int ints = k->matrix && t->q.bits && s->dt == NS_DTYPE_I8;
+        ns_dtype dt = ints ? NS_DTYPE_F32 : s->dt;
+        if (!x && !seen) NS_TRY(ns_archive_add(hf, &x, w->name, dt, shape, w->nd, err), "%s", "");
         for (size_t j = 0; x && j < x->n_pieces && !seen; j++)
             seen = x->pieces[j].off[0] == d->src && x->pieces[j].off[1] == d->col0;
         if (seen) continue;
-        NS_FAIL_IF(s->dt != x->dt, NS_ERR_INPUT, "%s: tensor \"%s\" has another type than in other ranks", s->file,
+        NS_FAIL_IF(dt != x->dt, NS_ERR_INPUT, "%s: tensor \"%s\" has another type than in other ranks", s->file,
                    s->name);
         ns_box b = {.file = s->file};
         b.off[0] = d->src;
@@ -160,7 +222,12 @@ static ns_status add_view(ns_trt *t, ns_archive *hf, int v, ns_error *err)
             b.size[1] = cols;
         }
         ns_box_dense(&b, w->nd);
-        b.data = (const unsigned char *)s->data + (size_t)(d->row * cols) * ns_dtype_size(s->dt);
+        if (ints) {
+            NS_TRY(ints_of(t, &b.wq, d->rank, k, s, err), "%s", "");
+            b.wq_row = d->row;
+        } else {
+            b.data = (const unsigned char *)s->data + (size_t)(d->row * cols) * ns_dtype_size(s->dt);
+        }
         NS_TRY(ns_arc_box_add(hf, x, &b, err), "%s", "");
     }
     return NS_OK;
@@ -169,11 +236,14 @@ static ns_status add_view(ns_trt *t, ns_archive *hf, int v, ns_error *err)
 ns_status ns_trt_read(ns_trt **out, ns_archive *hf, const char *dir, const ns_param_table *table, ns_error *err)
 {
     ns_trt *t = NULL;
+    quant q;
     int64_t tp, pp;
     ns_status st = NS_OK;
     *out = NULL;
-    NS_TRY(mapping(dir, &tp, &pp, err), "%s", "");
+    NS_TRY(mapping(dir, &tp, &pp, &q, err), "%s", "");
     NS_TRY(ns_alloc((void **)&t, sizeof *t, "trt", err), "%s", dir);
+    t->q = q;
+    t->arena.label = "trt";
     NS_CHECK(st, ns_trt_layout_build(&t->l, table, (int)tp, (int)pp, err), "%s", dir);
     NS_CHECK(st, ns_alloc((void **)&t->st, (size_t)(tp * pp) * sizeof *t->st, "trt", err), "%s", dir);
     for (int r = 0; r < tp * pp; r++) NS_CHECK(st, open_rank(t, r, dir, err), "%s", dir);
@@ -193,6 +263,7 @@ void ns_trt_close(ns_trt **pt)
     for (int r = 0; t->st && r < t->l.tp * t->l.pp; r++) ns_st_close(&t->st[r]);
     ns_free(t->st);
     ns_trt_layout_free(&t->l);
+    ns_arena_free(&t->arena);
     ns_free(t);
     *pt = NULL;
 }

@@ -1,5 +1,5 @@
-/* A TensorRT-LLM checkpoint (training.md §5.7) as a Hugging Face model: every rank's file, any tp and pp, weights that are not
- * quantised.
+/* A TensorRT-LLM checkpoint (training.md §5.7) as a Hugging Face model: every rank's file, any tp and pp, plain or weight-only
+ * quantised (W8A16, W4A16; int8 matrices are read as q * scale in f32).
  *     NS_TRY(ns_trt_arch(&a, dir, err), "..."); ns_trt *t; NS_TRY(ns_trt_read(&t, &archive, dir, &table, err), "...");
  * The archive's pieces point into *t. */
 #ifndef NS_CKPT_TRT_READ_H

@@ -1,6 +1,7 @@
 /* Sink of TensorRT-LLM checkpoints: rows go where trt_layout.c says, to one rank<r>.safetensors a GPU. */
 #include "ckpt/trt_write.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -9,6 +10,7 @@
 #include "ckpt/path.h"
 #include "ckpt/safetensors.h"
 #include "ckpt/trt_layout.h"
+#include "ckpt/trt_quant.h"
 
 typedef struct writer {
     ns_sink s;
@@ -17,8 +19,14 @@ typedef struct writer {
     ns_arena arena;
     ns_trt_layout l;
     ns_st_writer **out; /* by rank */
+    int **scale;        /* by rank and tensor: index of its scales, 0: not quantised */
     const char *dir;
 } writer;
+
+static ns_wq wq_of(const writer *w, const ns_trt_tensor *t)
+{
+    return (ns_wq){.bits = w->a->bits, .rows = t->shape[0], .cols = t->nd == 2 ? t->shape[1] : 1, .scale_dt = w->a->dt};
+}
 
 static ns_status begin_rank(writer *w, int r, ns_error *err)
 {
@@ -26,8 +34,25 @@ static ns_status begin_rank(writer *w, int r, ns_error *err)
     const ns_trt_rank *k = &w->l.r[r];
     snprintf(base, sizeof base, "rank%d", r);
     NS_TRY(ns_st_writer_new(&w->out[r], w->dir, base, 0, err), "%s", base);
-    for (int i = 0; i < k->n; i++)
-        NS_TRY(ns_st_declare(w->out[r], k->t[i].name, w->a->dt, k->t[i].shape, k->t[i].nd, err), "%s", base);
+    for (int i = 0; i < k->n; i++) {
+        const ns_trt_tensor *t = &k->t[i];
+        int64_t packed[2] = {t->shape[1], t->shape[0] * w->a->bits / 8};
+        int q = w->a->packed && t->matrix;
+        ns_wq wq = wq_of(w, t);
+        if (q) NS_TRY(ns_wq_check(&wq, t->name, err), "TensorRT-LLM");
+        NS_TRY(ns_st_declare(w->out[r], t->name, q ? NS_DTYPE_I8 : w->a->dt, q ? packed : t->shape, t->nd, err), "%s",
+               base);
+    }
+    if (!w->a->packed) return NS_OK;
+    w->scale[r] = ns_arena_alloc(&w->arena, (size_t)k->n * sizeof **w->scale, err);
+    if (!w->scale[r]) return NS_ERR_MEMORY;
+    for (int i = 0, next = k->n; i < k->n; i++) {
+        char name[112];
+        if (!k->t[i].matrix) continue;
+        ns_trt_scale_name(name, k->t[i].name);
+        w->scale[r][i] = next++;
+        NS_TRY(ns_st_declare(w->out[r], name, w->a->dt, k->t[i].shape, 1, err), "%s", base);
+    }
     return NS_OK;
 }
 
@@ -73,6 +98,82 @@ static ns_status put(ns_sink *s, int view, int64_t row0, int64_t n, const void *
                "rank %d", d->rank);
     }
     return NS_OK;
+}
+
+/* ---- packed: rows come in f32 ---- */
+static ns_status quantise(writer *w, const ns_trt_dest *d, int64_t row, int64_t n, const float *x, int64_t full,
+                          unsigned char *scratch, float *back, ns_error *err)
+{
+    const ns_trt_tensor *t = &w->l.r[d->rank].t[d->tensor];
+    ns_wq q = wq_of(w, t);
+    int64_t group = ns_wq_group(&q), size = (int64_t)ns_dtype_size(w->a->dt);
+    NS_ASSERT(row % group == 0 && n % group == 0); /* heads and MLP rows of 64; blocks are cut to four rows or more */
+    int8_t *ints = (int8_t *)scratch + ns_wq_bytes(&q, n);
+    char *scales = (char *)scratch + ns_wq_bytes(&q, n) + q.cols;
+    for (int64_t r = 0; r < n; r++, x += full) {
+        for (int64_t i = 0; i < q.cols; i++)
+            NS_FAIL_IF(!isfinite(x[d->col0 + i]), NS_ERR_NUMERIC, "%s: a value is not finite: it cannot be quantised",
+                       t->name);
+        float s = ns_wq_quantise(&q, x + d->col0, ints);
+        ns_from_f32(scales + r * size, w->a->dt, &s, 1);
+        ns_wq_put_row(&q, scratch, r, ints);
+    }
+    q.data = scratch;
+    q.scale = scales;
+    for (int64_t r = 0; r < n; r++) ns_wq_row(&q, r, back + r * full + d->col0);
+    NS_TRY(ns_st_put(w->out[d->rank], (size_t)d->tensor, ns_wq_bytes(&q, row), scratch, ns_wq_bytes(&q, n), err),
+           "rank %d", d->rank);
+    return ns_st_put(w->out[d->rank], (size_t)w->scale[d->rank][d->tensor], row * size, scales, n * size, err);
+}
+
+static ns_status put_packed(ns_sink *s, int view, int64_t row0, int64_t n, const void *rows, void *scratch, float *back,
+                            ns_error *err)
+{
+    writer *w = (writer *)s;
+    size_t size = ns_dtype_size(w->a->dt);
+    int64_t full = s->t->params[s->t->views[view].param].cols;
+    for (int i = w->l.first[view]; i >= 0; i = w->l.d[i].next) {
+        const ns_trt_dest *d = &w->l.d[i];
+        const ns_trt_tensor *t = &w->l.r[d->rank].t[d->tensor];
+        int64_t from = row0 > d->src ? row0 : d->src, to = row0 + n < d->src + d->n ? row0 + n : d->src + d->n;
+        const float *x = (const float *)rows + (from - row0) * full;
+        int64_t row = d->row + from - d->src, k = (to - from) * full;
+        if (from >= to) continue;
+        if (t->matrix) {
+            NS_TRY(quantise(w, d, row, to - from, x, full, scratch, back + (from - row0) * full, err), "%s", "");
+            continue;
+        }
+        ns_from_f32(scratch, w->a->dt, x, (size_t)k); /* never cut by columns */
+        if (back) {
+            float *y = back + (from - row0) * full;
+            ns_to_f32(y, scratch, w->a->dt, (size_t)k);
+            for (int64_t e = 0; e < k; e++)
+                NS_FAIL_IF(isfinite(x[e]) && !isfinite(y[e]), NS_ERR_NUMERIC, "%s: the value %g is too large for %s",
+                           t->name, (double)x[e], ns_dtype_name(w->a->dt));
+        }
+        NS_TRY(
+            ns_st_put(w->out[d->rank], (size_t)d->tensor, row * full * (int64_t)size, scratch, k * (int64_t)size, err),
+            "rank %d", d->rank);
+    }
+    return NS_OK;
+}
+
+static int is_matrix(const writer *w, int view)
+{
+    const ns_trt_dest *d = &w->l.d[w->l.first[view]];
+    return w->l.r[d->rank].t[d->tensor].matrix;
+}
+
+static int packed_exact(const ns_sink *s, int view)
+{
+    const writer *w = (const writer *)s;
+    return w->a->dt == NS_DTYPE_F32 && !is_matrix(w, view);
+}
+
+static const char *packed_type(const ns_sink *s, int view)
+{
+    const writer *w = (const writer *)s;
+    return !is_matrix(w, view) ? ns_dtype_name(w->a->dt) : w->a->bits == 8 ? "int8" : "int4";
 }
 
 /* ---- config.json ---- */
@@ -123,9 +224,13 @@ static ns_status config_text(ns_buf *b, const ns_trt_args *a, ns_error *err)
         "  \"embedding_sharding_dim\": 0,\n  \"share_embedding_table\": false,\n"
         "  \"tie_word_embeddings\": %s,\n"
         "  \"mapping\": {\"world_size\": %d, \"tp_size\": %d, \"pp_size\": %d, \"cp_size\": 1, "
-        "\"gpus_per_node\": %d},\n"
-        "  \"quantization\": {\"quant_algo\": null, \"kv_cache_quant_algo\": null, \"group_size\": 128}\n}\n",
-        m->qkv_bias ? "true" : "false", m->tied ? "true" : "false", a->tp * a->pp, a->tp, a->pp, a->tp < 8 ? 8 : a->tp);
+        "\"gpus_per_node\": %d},\n%s"
+        "  \"quantization\": {\"quant_algo\": %s, \"kv_cache_quant_algo\": null, \"group_size\": 128}\n}\n",
+        m->qkv_bias ? "true" : "false", m->tied ? "true" : "false", a->tp * a->pp, a->tp, a->pp, a->tp < 8 ? 8 : a->tp,
+        a->packed ? "  \"" NS_TRT_LAYOUT_KEY "\": \"sm80\",\n" : "",
+        a->bits == 8   ? "\"W8A16\""
+        : a->bits == 4 ? "\"W4A16\""
+                       : "null");
 }
 
 static ns_status finish(ns_sink *s, ns_error *err)
@@ -165,11 +270,21 @@ ns_status ns_trt_sink(ns_sink **out, const char *dir, const ns_trt_args *a, ns_e
     w->s = (ns_sink){.t = a->table, .dt = a->dt, .put = put, .finish = finish, .free = trt_free};
     w->args = *a;
     w->a = &w->args;
+    if (a->packed) {
+        NS_BAIL_IF(st, a->table->arch->head_dim % 4, NS_ERR_CONFIG,
+                   "TensorRT-LLM: weight-only: heads of %lld, expected a multiple of 4",
+                   (long long)a->table->arch->head_dim);
+        w->s.dt = NS_DTYPE_F32;
+        w->s.put = put_packed;
+        w->s.is_exact = packed_exact;
+        w->s.type_name = packed_type;
+    }
     w->arena.label = "trt.writer";
     NS_CHECK(st, ns_trt_layout_build(&w->l, a->table, a->tp, a->pp, err), "%s", "");
     w->dir = ns_arena_strdup(&w->arena, dir, err);
     w->out = ns_arena_alloc(&w->arena, (size_t)(a->tp * a->pp) * sizeof *w->out, err);
-    if (!w->dir || !w->out) st = NS_ERR_MEMORY;
+    w->scale = ns_arena_alloc(&w->arena, (size_t)(a->tp * a->pp) * sizeof *w->scale, err);
+    if (!w->dir || !w->out || !w->scale) st = NS_ERR_MEMORY;
     if (st != NS_OK) goto done;
     for (int r = 0; r < a->tp * a->pp; r++) NS_CHECK(st, begin_rank(w, r, err), "%s", dir);
     NS_CHECK(st, pad(w, err), "%s", dir);

@@ -2,6 +2,7 @@
  * sink (sink.h).
  *     ns_trt_args a = {.table = &t, .dt = NS_DTYPE_BF16, .tp = 8, .pp = 1};
  *     NS_TRY(ns_trt_sink(&sink, tmp, &a, err), "write");                                  // into an existing directory
+ * The sink takes rows of type dt, f32 if packed (dt is then the type of what is not a matrix, and of the scales).
  * `trtllm-build --checkpoint_dir DIR` makes the engine of it. */
 #ifndef NS_CKPT_TRT_WRITE_H
 #define NS_CKPT_TRT_WRITE_H
@@ -12,6 +13,9 @@ typedef struct ns_trt_args {
     const ns_param_table *table;
     ns_dtype dt;
     int tp, pp;
+    int bits; /* 8, 4: weight-only quantisation of the layers' matrices; 0: none */
+    int packed; /* bits: the integers are written, for compute capability 7.5 to 8.9 (trt_quant.h); 0: the weights as they are, and
+                   TensorRT-LLM quantises them when it loads them, for whatever GPU it runs on */
 } ns_trt_args;
 
 NS_MUST_USE ns_status ns_trt_sink(ns_sink **out, const char *dir, const ns_trt_args *a, ns_error *err);

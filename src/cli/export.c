@@ -9,9 +9,10 @@
 #include "export/export.h"
 
 typedef struct export_options {
-    const char *input, *output, *model_type, *from, *to, *hf, *dtype, *gguf_type, *parity, *nemo_format, *max_shard;
+    const char *input, *output, *model_type, *from, *to, *hf, *dtype, *gguf_type, *parity, *nemo_format, *max_shard,
+        *weight_only_precision, *weight_only_layout;
     int64_t num_gpus, num_nodes;
-    int force;
+    int force, use_weight_only;
 } export_options;
 
 #define AT(f) offsetof(export_options, f)
@@ -53,6 +54,17 @@ static const ns_option opts[] = {
      .min = 1,
      .max = 1024,
      .help = "trtllm: pipeline parallel size"},
+    {.key = "use_weight_only",
+     .flag = 1,
+     .type = NS_OPT_BOOL,
+     .at = AT(use_weight_only),
+     .def = "false",
+     .help = "trtllm: weight-only quantisation of the layers' matrices (quant_algo W8A16 or W4A16)"},
+    TEXT("weight_only_precision", weight_only_precision, NULL, "int8|int4", "with --use_weight_only; default: int8"),
+    TEXT("weight_only_layout", weight_only_layout, NULL, "any|sm80",
+         "any (default): weights as they are, quantised by trtllm-build for its GPU; sm80: integers for compute "
+         "capability 7.5 "
+         "to 8.9"),
     {.key = "force",
      .flag = 1,
      .type = NS_OPT_BOOL,
@@ -90,6 +102,28 @@ static void print_trt(const export_options *o, const ns_parsed *p, const char *i
     printf("\n");
 }
 
+/* Quantisations of TensorRT-LLM's converter that are not made here: never passed on in silence to trtllm-build, which has no such words. */
+static ns_status check_words(const export_options *o, const ns_parsed *p, ns_error *err)
+{
+    static const char *const not_here[] = {"use_fp8",      "use_fp8_rowwise", "use_nvfp4",
+                                           "smoothquant",  "per_token",       "per_channel",
+                                           "per_group",    "use_qserve",      "int8_kv_cache",
+                                           "fp8_kv_cache", "quant_ckpt_path", "disable_weight_only_quant_plugin"};
+    for (size_t i = 0; i < p->n_overrides; i++) {
+        const char *w = p->overrides[i] + strspn(p->overrides[i], "-");
+        size_t n = strcspn(w, "=");
+        for (size_t k = 0; k < sizeof not_here / sizeof not_here[0]; k++)
+            NS_FAIL_IF(
+                strlen(not_here[k]) == n && !strncmp(w, not_here[k], n), NS_ERR_UNSUPPORTED,
+                "--%s is not supported: it needs activations measured on a GPU or kernels of TensorRT-LLM; known: "
+                "--use_weight_only --weight_only_precision int8|int4",
+                not_here[k]);
+    }
+    NS_FAIL_IF(!o->use_weight_only && (o->weight_only_layout || o->weight_only_precision), NS_ERR_CONFIG,
+               "--%s needs --use_weight_only", o->weight_only_layout ? "weight_only_layout" : "weight_only_precision");
+    return NS_OK;
+}
+
 static int run(void *options, ns_parsed *p)
 {
     const export_options *o = options;
@@ -119,6 +153,11 @@ static int run(void *options, ns_parsed *p)
     a.tp = (int)o->num_gpus;
     a.pp = (int)o->num_nodes;
     a.force = o->force;
+    if (o->use_weight_only) {
+        a.weight_only = o->weight_only_precision && o->weight_only_precision[3] == '4' ? 4 : 8;
+        a.weight_only_packed = o->weight_only_layout && !strcmp(o->weight_only_layout, "sm80");
+    }
+    if (st == NS_OK) st = check_words(o, p, &err);
     if (st == NS_OK) st = ns_export(&a, r, &err);
     if (st == NS_OK && p->json) {
         printf("{\"from\": \"%s\", \"to\": \"%s\", \"dtype\": \"%s\", \"tensors\": %lld, \"compared\": %lld, "

@@ -34,6 +34,7 @@ typedef struct job {
     double before; /* elements of the passes before this one */
     ns_view_stats *stats;
     const char *quant; /* gguf: type of the matrices */
+    ns_dtype stored;   /* trtllm, packed: type of what is not an integer */
 } job;
 
 static void progress(void *user, double elements)
@@ -184,8 +185,14 @@ static ns_status open_input(job *j, ns_error *err)
                                             : "f32";
         j->dt = NS_DTYPE_F32;
     }
+    NS_FAIL_IF(a->weight_only && strcmp(a->to, "trtllm"), NS_ERR_CONFIG,
+               "--use_weight_only is for --convert_to trtllm");
+    j->stored = j->dt;
+    if (a->weight_only_packed) j->dt = NS_DTYPE_F32; /* of the rows that are compared */
     j->r->dt = j->dt;
-    j->r->type = j->quant ? j->quant : ns_dtype_name(j->dt);
+    j->r->type = a->weight_only_packed ? (a->weight_only == 8 ? "int8" : "int4")
+                 : j->quant            ? j->quant
+                                       : ns_dtype_name(j->dt);
     j->r->n_elements = j->table.n_elements;
     return NS_OK;
 }
@@ -210,7 +217,7 @@ static ns_status make_sink(job *j, ns_sink **out, const char *tmp, ns_error *err
         ns_gguf_kv_free(&kv);
         return st;
     }
-    ns_trt_args t = {&j->table, j->dt, a->tp, a->pp};
+    ns_trt_args t = {&j->table, j->stored, a->tp, a->pp, a->weight_only, a->weight_only_packed};
     NS_TRY(ns_trt_sink(out, tmp, &t, err), "%s", "");
     if (!j->tokenizer) return NS_OK;
     char p[4096];
@@ -310,6 +317,7 @@ static double parity_limit(const job *j)
     for (int v = 0; v < j->table.n_views; v++) exact &= j->src.tensor[v]->dt == j->dt;
     for (size_t i = 0; j->quant && i < 3; i++)
         if (!strcmp(j->quant, by_type[i].type)) return by_type[i].limit;
+    if (j->a->weight_only_packed) return j->a->weight_only == 8 ? 0.15 : 0.8;
     if (j->quant) exact = j->stats[0].err2 == 0 && j->dt == NS_DTYPE_F32;
     if (j->dt == NS_DTYPE_F32 && !j->quant) exact = 1;
     return exact ? 0 : 0.1;

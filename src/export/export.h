@@ -21,6 +21,8 @@ typedef struct ns_export_args {
     ns_dtype dt;
     int64_t max_shard_bytes; /* hf */
     int tp, pp;              /* trtllm */
+    int weight_only;         /* trtllm: 8, 4 bits, 0: none (ckpt/trt_write.h) */
+    int weight_only_packed;  /* the integers themselves, for compute capability 7.5 to 8.9 */
     int force;               /* an existing output is replaced */
 } ns_export_args;
 #define NS_EXPORT_DEFAULT                                                                                      \

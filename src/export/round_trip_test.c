@@ -176,6 +176,41 @@ static void tensorrt_llm(void **s)
     }
 }
 
+/* Weight-only: "any" keeps every value, integers lose what int8 and int4 rows lose; at any cut. The bytes themselves: trt_quant_test. */
+static void weight_only(void **s)
+{
+    (void)s;
+    for (int m = 0; m < N_MODELS; m++) {
+        for (int k = 0; k < 8; k++) {
+            ns_export_args a = NS_EXPORT_DEFAULT;
+            a.to = "trtllm";
+            a.tp = k & 4 ? 4 : 1;
+            a.pp = k & 4 ? 2 : 1;
+            a.weight_only = k & 1 ? 4 : 8;
+            a.weight_only_packed = (k & 2) != 0;
+            double e = there_and_back(m, &a, "wq"), most = k & 1 ? 0.2 : 0.012;
+            if (e > most) print_error("%s int%d: %g\n", models[m].name, a.weight_only, e);
+            assert_true(a.weight_only_packed ? e <= most && e > most / 4 : e == 0);
+        }
+    }
+    ns_error err = NS_ERROR_INIT;
+    static ns_export_report r;
+    char in[400], out[400];
+    ns_export_args a = NS_EXPORT_DEFAULT; /* 512 rows of the MLP in 8: 64; 8 heads of 32 in 8: 96 rows, refused */
+    snprintf(in, sizeof in, "%s/llama31", dir);
+    snprintf(out, sizeof out, "%s/refused", dir);
+    a.input = in;
+    a.output = out;
+    a.to = "trtllm";
+    a.tp = 8;
+    a.weight_only = 8;
+    a.weight_only_packed = 1;
+    assert_ns_fails(ns_export(&a, &r, &err), NS_ERR_CONFIG, "attention.qkv.weight: 96 x 256", &err);
+    assert_false(ns_path_exists(out));
+    a.to = "hf";
+    assert_ns_fails(ns_export(&a, &r, &err), NS_ERR_CONFIG, "is for --convert_to trtllm", &err);
+}
+
 static void gguf(void **s)
 {
     (void)s;
@@ -233,7 +268,8 @@ static void proofs_fail(void **s)
 int main(void)
 {
     ns_log_set_level(NS_LOG_ERROR); /* models without a tokenizer: said in every conversion */
-    const struct CMUnitTest tests[] = {cmocka_unit_test(nemo), cmocka_unit_test(tensorrt_llm), cmocka_unit_test(gguf),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(nemo), cmocka_unit_test(tensorrt_llm),
+                                       cmocka_unit_test(weight_only), cmocka_unit_test(gguf),
                                        cmocka_unit_test(proofs_fail)};
     return cmocka_run_group_tests(tests, make_models, remove_models);
 }
