@@ -312,3 +312,18 @@ done:
     ns_arena_free(&arena);
     return st;
 }
+
+int ns_arch_add_eos(ns_arch *a, int64_t id, int first)
+{
+    enum { MOST = sizeof a->eos / sizeof a->eos[0] };
+    int at = 0;
+    if (id < 0 || id >= a->vocab) return 0;
+    while (at < a->n_eos && a->eos[at] != id) at++;
+    if (at < a->n_eos && !first) return 1;
+    if (at == a->n_eos && at == MOST && !first) return 0;
+    if (at == a->n_eos && at < MOST) a->n_eos++;
+    if (at == MOST) at--; /* full: the last one goes */
+    if (first) memmove(a->eos + 1, a->eos, (size_t)at * sizeof a->eos[0]);
+    a->eos[first ? 0 : at] = id;
+    return 1;
+}

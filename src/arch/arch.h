@@ -49,6 +49,9 @@ NS_MUST_USE ns_status ns_arch_from_json(ns_arch *a, const ns_json *config, const
 NS_MUST_USE ns_status ns_arch_read(ns_arch *a, const char *config_json_path, ns_error *err);
 /* Complete HF config.json text for the record (keys that `base`, may be NULL, has beyond ours are kept). */
 NS_MUST_USE ns_status ns_arch_write_json(ns_buf *out, const ns_arch *a, const ns_json *base, ns_error *err);
+/* An id after which generation stops: to the front of the list (first) or its end; one that is there already is moved to the front or
+ * left. Returns 0 if it cannot be kept: no id of the vocabulary, or (at the end) the list is full. */
+int ns_arch_add_eos(ns_arch *a, int64_t id, int first);
 /* [max_pos, head_dim/2, 2] cos, sin in f32 computed in double (formula: training.md §4.8; constants from the record). */
 void ns_arch_rope_table(const ns_arch *a, float *out, int64_t max_pos);
 /* Floating-point operations of forward+backward of one token at context length `len` (6 per matmul weight, causal half). */

@@ -151,6 +151,8 @@ static ns_status write_all(const char *tmp, const ns_ckpt_save_args *a, ns_error
     ns_status st = NS_OK;
     int64_t shard = (int64_t)5 * 1000 * 1000 * 1000;
     NS_CHECK(st, ns_model_write(tmp, a->table, a->dt, shard, a->tokenizer_dir, a->get_model, a->user, err), "%s", "");
+    if (a->chat_template.p)
+        NS_CHECK(st, ns_model_set_chat_template(tmp, a->chat_template.p, a->chat_template.n, err), "chat template");
     NS_CHECK(st, write_optimizer(tmp, a, err), "%s", "");
     NS_CHECK(st, ns_ckpt_state_json(&b, a->state, a->table->hash, err), "%s", "");
     NS_CHECK(st, write_file(tmp, "state.json", &b, err), "%s", "");

@@ -48,6 +48,7 @@ typedef struct ns_ckpt_save_args {
     const ns_param_table *table;
     ns_dtype dt; /* dtype of the model files */
     const char *tokenizer_dir;
+    ns_str chat_template; /* becomes that of the written tokenizer; p NULL: the folder's own */
     ns_param_get_fn get_model;
     ns_opt_get_fn get_opt;
     ns_dtype state_dt[3]; /* types of main, m, v in the files: F32, or BF16 where get_opt gives values of bf16 */

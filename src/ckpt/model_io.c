@@ -85,25 +85,74 @@ done:
     return st;
 }
 
-static ns_status write_generation_config(const char *dir, const ns_arch *a, ns_error *err)
+/* Adds the ids of `more` (an id or a list) that the list does not have. */
+static ns_status add_ids(ns_json *list, ns_arena *arena, const ns_json *more, ns_error *err)
 {
+    const ns_json *v = more && more->type == NS_JSON_ARRAY ? more->items : more;
+    size_t n = !more ? 0 : more->type == NS_JSON_ARRAY ? more->n : 1;
+    for (size_t i = 0; i < n; i++) {
+        int64_t id, other;
+        int known = !ns_json_is_int(&v[i], &id);
+        for (size_t k = 0; k < list->n && !known; k++) known = ns_json_is_int(&list->items[k], &other) && other == id;
+        if (!known) NS_TRY(ns_json_append(list, arena, ns_json_new_int(arena, id, err), err), "%s", "");
+    }
+    return NS_OK;
+}
+
+/* generation_config.json of `from` with the ids of the model in front of its own, or a new one: generate() of transformers and vLLM
+ * stop at these and do not look into config.json. */
+static ns_status write_generation_config(const char *dir, const ns_arch *a, const char *from, ns_error *err)
+{
+    ns_arena arena = NS_ARENA_INIT("model.generation_config");
+    ns_json *c = NULL, *ids;
     ns_buf b = {0};
     ns_status st = NS_OK;
-    NS_CHECK(st, ns_buf_adds(&b, "{\n  \"_from_model_config\": true", err), "%s", "");
-    if (a->bos >= 0) NS_CHECK(st, ns_buf_printf(&b, err, ",\n  \"bos_token_id\": %lld", (long long)a->bos), "%s", "");
-    if (a->n_eos == 1)
-        NS_CHECK(st, ns_buf_printf(&b, err, ",\n  \"eos_token_id\": %lld", (long long)a->eos[0]), "%s", "");
-    if (a->n_eos > 1) {
-        for (int i = 0; i < a->n_eos; i++) {
-            NS_CHECK(st, ns_buf_printf(&b, err, "%s%lld", i ? ", " : ",\n  \"eos_token_id\": [", (long long)a->eos[i]),
-                     "%s", "");
-        }
-        NS_CHECK(st, ns_buf_addc(&b, ']', err), "%s", "");
+    char path[4096];
+    NS_CHECK(st, ns_path(path, sizeof path, err, "%s/generation_config.json", from ? from : ""), "%s", "");
+    if (from && ns_path_exists(path)) {
+        NS_CHECK(st, ns_json_read_file(&c, &arena, path, err), "%s", path);
+        NS_BAIL_IF(st, c->type != NS_JSON_OBJECT, NS_ERR_INPUT, "%s is not a JSON object", path);
+    } else {
+        c = ns_json_new(&arena, NS_JSON_OBJECT, err);
+        NS_BAIL_IF(st, !c, NS_ERR_MEMORY, "out of memory");
+        NS_CHECK(st, ns_json_set(c, &arena, "_from_model_config", ns_json_new_bool(&arena, 1, err), err), "%s", "");
+        if (a->bos >= 0)
+            NS_CHECK(st, ns_json_set(c, &arena, "bos_token_id", ns_json_new_int(&arena, a->bos, err), err), "%s", "");
     }
-    NS_CHECK(st, ns_buf_adds(&b, "\n}\n", err), "%s", "");
+    ids = ns_json_new(&arena, NS_JSON_ARRAY, err);
+    NS_BAIL_IF(st, !ids, NS_ERR_MEMORY, "out of memory");
+    for (int i = 0; i < a->n_eos; i++)
+        NS_CHECK(st, ns_json_append(ids, &arena, ns_json_new_int(&arena, a->eos[i], err), err), "%s", "");
+    NS_CHECK(st, add_ids(ids, &arena, ns_json_get(c, "eos_token_id"), err), "%s", "");
+    if (ids->n) NS_CHECK(st, ns_json_set(c, &arena, "eos_token_id", ids->n == 1 ? ids->items : ids, err), "%s", "");
+    NS_CHECK(st, ns_json_write_pretty(&b, c, err), "%s", "");
+    NS_CHECK(st, ns_buf_addc(&b, '\n', err), "%s", "");
     NS_CHECK(st, write_text(dir, "generation_config.json", b.data, b.len, err), "%s", "");
 done:
     ns_buf_free(&b);
+    ns_arena_free(&arena);
+    return st;
+}
+
+/* tokenizer_config.json, too, where it names a template: older readers look only there. */
+ns_status ns_model_set_chat_template(const char *dir, const char *text, size_t n, ns_error *err)
+{
+    ns_arena arena = NS_ARENA_INIT("model.chat_template");
+    ns_json *c = NULL, t = {.type = NS_JSON_STRING, .s = {text, n}};
+    ns_buf b = {0};
+    ns_status st = NS_OK;
+    char path[4096];
+    NS_CHECK(st, write_text(dir, "chat_template.jinja", text, n, err), "%s", "");
+    NS_CHECK(st, ns_path(path, sizeof path, err, "%s/tokenizer_config.json", dir), "%s", "");
+    if (!ns_path_exists(path)) goto done;
+    NS_CHECK(st, ns_json_read_file(&c, &arena, path, err), "%s", path);
+    NS_CHECK(st, ns_json_set(c, &arena, "chat_template", &t, err), "%s", path);
+    NS_CHECK(st, ns_json_write_pretty(&b, c, err), "%s", "");
+    NS_CHECK(st, ns_buf_addc(&b, '\n', err), "%s", "");
+    NS_CHECK(st, write_text(dir, "tokenizer_config.json", b.data, b.len, err), "%s", "");
+done:
+    ns_buf_free(&b);
+    ns_arena_free(&arena);
     return st;
 }
 
@@ -114,8 +163,7 @@ ns_status ns_model_write_side_files(const char *dir, const ns_arch *a, const cha
         "merges.txt",     "added_tokens.json",     "chat_template.jinja"};
     int copied = 0;
     NS_TRY(write_config(dir, a, from, err), "%s", "");
-    if (from) NS_TRY(copy_if_there(&copied, dir, from, "generation_config.json", err), "copy files of %s", from);
-    if (!copied) NS_TRY(write_generation_config(dir, a, err), "%s", "");
+    NS_TRY(write_generation_config(dir, a, from, err), "%s", "");
     for (size_t i = 0; from && i < sizeof files / sizeof files[0]; i++) {
         NS_TRY(copy_if_there(&copied, dir, from, files[i], err), "copy files of %s", from);
     }

@@ -25,8 +25,11 @@ NS_MUST_USE ns_status ns_model_read(const char *dir, const ns_param_table *t, ns
  * `tokenizer_dir` (may be NULL) into the existing directory `dir` (normally a temporary one from ns_dir_begin). */
 NS_MUST_USE ns_status ns_model_write(const char *dir, const ns_param_table *t, ns_dtype dt, int64_t max_shard_bytes,
                                      const char *tokenizer_dir, ns_param_get_fn get, void *user, ns_error *err);
-/* Everything but the weights: config.json, generation_config.json, tokenizer files of `from` (may be NULL). */
+/* Everything but the weights: config.json, generation_config.json, tokenizer files of `from` (may be NULL). eos_token_id: the
+ * record's, in generation_config.json followed by those that the one of `from` has beyond them. */
 NS_MUST_USE ns_status ns_model_write_side_files(const char *dir, const ns_arch *a, const char *from, ns_error *err);
+/* The template of the folder's tokenizer is from now on this text. */
+NS_MUST_USE ns_status ns_model_set_chat_template(const char *dir, const char *text, size_t n, ns_error *err);
 /* Random initial values (ns init): normal(0, init_std) by Philox stream = param index, element = flat index in the param;
  * norms 1, biases 0; o and down scaled by 1/sqrt(2 L) as GPT-2 does. Deterministic for (arch, seed), any platform. */
 NS_MUST_USE ns_status ns_model_init_values(const ns_param_table *t, int param, uint64_t seed, float *data,

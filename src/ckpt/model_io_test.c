@@ -185,11 +185,12 @@ static void files_travel(void **state)
         put_text(name, text);
     }
     put_text("tok/chat_template.jinja", ""); /* empty files, too */
+    put_text("tok/generation_config.json", "{\"temperature\": 0.6, \"eos_token_id\": [7, 2]}");
     put_text("tok/README.md", "no");
     put_text("tok/config.json", "{\"model_type\":\"llama\",\"vocab_size\":5,\"hidden_size\":8,\"intermediate_size\":8,"
                                 "\"num_hidden_layers\":1,\"num_attention_heads\":1,\"pad_token_id\":9}");
     assert_ns_ok(ns_model_write(at("m"), &m.table, NS_DTYPE_BF16, 0, at("tok"), tiny_get, &m, &err), &err);
-    for (int i = 0; i < 9; i++) {
+    for (int i = 0; i < 8; i++) {
         char name[64];
         ns_buf b = {0};
         snprintf(name, sizeof name, "m/%s", names[i]);
@@ -201,6 +202,11 @@ static void files_travel(void **state)
     assert_false(ns_path_exists(at("m/README.md")));
     ns_json *j;
     int64_t v = 0;
+    assert_ns_ok(ns_json_read_file(&j, &m.arena, at("m/generation_config.json"), &err), &err);
+    const ns_json *eos = ns_json_get(j, "eos_token_id"); /* the record's first, none twice; the rest is kept */
+    assert_true(eos->n == 2 && ns_json_is_int(&eos->items[0], &v) && v == 2);
+    assert_true(ns_json_is_int(&eos->items[1], &v) && v == 7);
+    assert_non_null(ns_json_get(j, "temperature"));
     assert_ns_ok(ns_json_read_file(&j, &m.arena, at("m/config.json"), &err), &err);
     assert_true(ns_json_is_int(ns_json_get(j, "pad_token_id"), &v) && v == 9);
     assert_true(ns_json_is_int(ns_json_get(j, "vocab_size"), &v) && v == 11);

@@ -123,6 +123,11 @@ const char *ns_chat_template_file(const ns_chat *c)
     return c && c->tmpl ? ns_chat_template_name(c->tmpl) : NULL;
 }
 
+ns_str ns_chat_template_source(const ns_chat *c)
+{
+    return c && c->tmpl ? ns_chat_template_text(c->tmpl) : (ns_str){NULL, 0};
+}
+
 void ns_chat_free(ns_chat **cp)
 {
     ns_chat *c = *cp;

@@ -37,6 +37,9 @@ typedef struct ns_chat_options {
  * fault of the folder's own template (auto) is reported by the first chat row that needs it. */
 NS_MUST_USE ns_status ns_chat_open(ns_chat **out, const char *tokenizer, const ns_chat_options *o, ns_error *err);
 const char *ns_chat_template_file(const ns_chat *c); /* for logs; NULL: shipped layouts */
+ns_str ns_chat_template_source(const ns_chat *c);    /* its text; p NULL: shipped layouts */
+/* The shipped layout of that name ("llama3", "chatml") as a chat template for other programs; NULL: it has none. */
+const char *ns_chat_layout_template(const char *layout);
 void ns_chat_free(ns_chat **c);
 
 /* One conversation for people. */

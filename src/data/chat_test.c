@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "data/rows.h"
+#include "tok/chat_template.h"
 
 static char dir[256], log_text[16384];
 static ns_tok *tok;
@@ -456,12 +457,64 @@ static void out_of_memory(void **state)
     }
 }
 
+/* The shipped layouts as templates for other programs write what training wrote. */
+static void layouts_as_templates(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name, *text, *prompt;
+    } cases[] = {{"llama3",
+                  "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nhi<|eot_id|>"
+                  "<|start_header_id|>assistant<|end_header_id|>\n\nho<|eot_id|>",
+                  "<|start_header_id|>assistant<|end_header_id|>\n\n"},
+                 {"chatml", "<|im_start|>user\n hi <|im_end|>\n<|im_start|>assistant\nho<|im_end|>\n",
+                  "<|im_start|>assistant\n"}};
+    static const char talk[] =
+        "[{\"role\": \"user\", \"content\": \" hi \"}, {\"role\": \"assistant\", \"content\": \"ho\"}]";
+    ns_error err = NS_ERROR_INIT;
+    ns_arena a = NS_ARENA_INIT("test");
+    ns_json *v;
+    assert_null(ns_chat_layout_template("alpaca"));
+    assert_null(ns_chat_layout_template("no"));
+    assert_ns_ok(ns_json_parse(&v, &a, talk, sizeof talk - 1, "talk", 0, &err), &err);
+    for (int i = 0; i < 2; i++) {
+        const char *text = ns_chat_layout_template(cases[i].name);
+        ns_chat_template *t;
+        ns_buf b = {0};
+        ns_chat_render r = {.messages = v};
+        assert_ns_ok(ns_chat_template_build(&t, text, strlen(text), cases[i].name, NULL, &err), &err);
+        assert_ns_ok(ns_chat_template_render(t, &b, &r, &err), &err);
+        assert_string_equal(b.data, cases[i].text);
+        r.add_generation_prompt = 1;
+        assert_ns_ok(ns_chat_template_render(t, &b, &r, &err), &err); /* appends */
+        assert_string_equal(b.data + b.len - strlen(cases[i].prompt), cases[i].prompt);
+        ns_buf_free(&b);
+        ns_chat_template_free(&t);
+    }
+    /* the layout itself, in this tokenizer's ids */
+    ns_chat_options o = NS_CHAT_OPTIONS_DEFAULT;
+    ns_chat_show_options so = {0};
+    ns_chat *c;
+    ns_chat_shown shown;
+    o.tmpl = "shipped";
+    assert_ns_ok(ns_chat_open(&c, dir, &o, &err), &err);
+    assert_ns_ok(ns_chat_show(&shown, c, tok, v, &so, "talk", &err), &err);
+    ns_buf b = {0};
+    assert_ns_ok(ns_tok_decode(tok, &b, shown.ids.v, shown.ids.n, 0, &err), &err);
+    assert_string_equal(b.data, cases[0].text);
+    ns_buf_free(&b);
+    ns_chat_shown_free(&shown);
+    ns_chat_free(&c);
+    ns_arena_free(&a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(shapes),        cmocka_unit_test(choices), cmocka_unit_test(refusals),
-        cmocka_unit_test(unusable),      cmocka_unit_test(forms),   cmocka_unit_test(borders),
-        cmocka_unit_test(out_of_memory),
+        cmocka_unit_test(shapes),        cmocka_unit_test(choices),
+        cmocka_unit_test(refusals),      cmocka_unit_test(unusable),
+        cmocka_unit_test(forms),         cmocka_unit_test(borders),
+        cmocka_unit_test(out_of_memory), cmocka_unit_test(layouts_as_templates),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -14,10 +14,22 @@
 #include "data/chat_internal.h"
 
 static const ns_chat_layout layouts[] = {
-    {"llama3", "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>\n\n", "<|eot_id|>", 1},
-    {"chatml", "", "<|im_start|>", "\n", "<|im_end|>", 0},
-    {"alpaca", "", "", "", "", 0},
+    {"llama3", "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>\n\n", "<|eot_id|>", 1,
+     "{{ '<|begin_of_text|>' }}{% for message in messages %}{{ '<|start_header_id|>' + message['role'] + "
+     "'<|end_header_id|>\\n\\n' + message['content'] | trim + '<|eot_id|>' }}{% endfor %}{% if add_generation_prompt "
+     "%}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"},
+    {"chatml", "", "<|im_start|>", "\n", "<|im_end|>", 0,
+     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + "
+     "'\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"},
+    {"alpaca", "", "", "", "", 0, NULL},
 };
+
+const char *ns_chat_layout_template(const char *layout)
+{
+    for (size_t i = 0; i < sizeof layouts / sizeof layouts[0]; i++)
+        if (!strcmp(layouts[i].name, layout)) return layouts[i].jinja;
+    return NULL;
+}
 
 ns_status ns_chat_layout_find(const ns_chat_layout **out, const ns_tok *tok, ns_chat_form form, ns_error *err)
 {

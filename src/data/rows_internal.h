@@ -73,7 +73,8 @@ typedef enum ns_chat_form {
 typedef struct ns_chat_layout {
     const char *name; /* "llama3", "chatml", "alpaca" */
     const char *begin, *before_role, *after_role, *after_turn;
-    int strip; /* llama3: contents are stripped of white space, as its template does */
+    int strip;         /* llama3: contents are stripped of white space, as its template does */
+    const char *jinja; /* the same as a chat template; NULL: none */
 } ns_chat_layout;
 /* The layout whose special tokens the tokenizer has; NS_ERR_UNSUPPORTED names what is missing. alpaca rows always find
  * one: without chat tokens the "### Instruction:" headings are used. */

@@ -20,6 +20,7 @@
 #include "ckpt/trt_write.h"
 #include "export/gguf_tok.h"
 #include "export/parity.h"
+#include "export/stops.h"
 
 typedef struct job {
     const ns_export_args *a;
@@ -35,6 +36,7 @@ typedef struct job {
     ns_view_stats *stats;
     const char *quant; /* gguf: type of the matrices */
     ns_dtype stored;   /* trtllm, packed: type of what is not an integer */
+    int64_t eot;       /* the chat template's end of turn, -1: none */
 } job;
 
 static void progress(void *user, double elements)
@@ -176,6 +178,7 @@ static ns_status open_input(job *j, ns_error *err)
     NS_TRY(ns_model_source_open(&j->src, a->input, &j->table, err), "input");
     NS_TRY(find_tokenizer(j, err), "%s", "");
     NS_TRY(complete_arch(j, err), "%s", "");
+    NS_TRY(ns_export_stops(&j->arch, &j->eot, j->tokenizer, err), "%s", "");
     j->dt = a->has_dtype ? a->dt : j->src.tensor[0]->dt;
     if (j->dt != NS_DTYPE_BF16 && j->dt != NS_DTYPE_F16) j->dt = NS_DTYPE_F32;
     if (!strcmp(a->to, "gguf")) {
@@ -211,7 +214,7 @@ static ns_status make_sink(job *j, ns_sink **out, const char *tmp, ns_error *err
         ns_gguf_kv kv = {0};
         const char *slash = strrchr(a->output, '/');
         ns_gguf_args g = {&j->table, j->quant, &kv, slash && slash[1] ? slash + 1 : a->output};
-        ns_status st = ns_gguf_tokenizer(&kv, j->tokenizer, &j->arch, err);
+        ns_status st = ns_gguf_tokenizer(&kv, j->tokenizer, &j->arch, j->eot, err);
         if (st == NS_OK) st = ns_path(file, sizeof file, err, "%s/model-%s.gguf", tmp, j->quant);
         if (st == NS_OK) st = ns_gguf_sink(out, file, &g, err);
         ns_gguf_kv_free(&kv);

@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/testing.h"
+#include "ckpt/gguf.h"
 #include "ckpt/model_source.h"
 
 #define GOLDEN NS_SOURCE_DIR "/tests/golden/formats"
@@ -241,6 +242,57 @@ static void tokenizer_goes_along(void **s)
     }
 }
 
+/* A base model (its config stops at 0) with a tokenizer whose template ends a turn with another token: the output lists that first,
+ * for every reader, and keeps the rest. */
+static void stop_tokens(void **s)
+{
+    (void)s;
+    static const char tok[] =
+        "{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,\"added_tokens\":["
+        "{\"id\":0,\"content\":\"<|endoftext|>\",\"single_word\":false,\"lstrip\":false,\"rstrip\":false,"
+        "\"normalized\":false,\"special\":true},"
+        "{\"id\":3,\"content\":\"<|done|>\",\"single_word\":false,\"lstrip\":false,\"rstrip\":false,"
+        "\"normalized\":false,\"special\":true}],"
+        "\"normalizer\":null,\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,"
+        "\"trim_offsets\":true,\"use_regex\":true},\"post_processor\":null,\"decoder\":{\"type\":\"ByteLevel\"},"
+        "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":1,\"n\":2},\"merges\":[]}}";
+    static const char cfg[] = "{\"eos_token\":\"<|endoftext|>\",\"chat_template\":\"{% for m in messages %}"
+                              "{{ m.content + '<|done|>' }}{% endfor %}\"}";
+    char dir[256], in[300], out[300], path[600];
+    ns_error err = NS_ERROR_INIT;
+    opened o;
+    ns_test_tmpdir(dir, sizeof dir);
+    snprintf(in, sizeof in, "%s/in", dir);
+    assert_ns_ok(convert(GOLDEN "/hf/qwen2", in, "hf", NULL, &err), &err);
+    snprintf(path, sizeof path, "%s/tokenizer.json", in);
+    assert_ns_ok(ns_file_replace(path, tok, sizeof tok - 1, &err), &err);
+    snprintf(path, sizeof path, "%s/tokenizer_config.json", in);
+    assert_ns_ok(ns_file_replace(path, cfg, sizeof cfg - 1, &err), &err);
+    snprintf(path, sizeof path, "%s/generation_config.json", in);
+    assert_ns_ok(ns_file_replace(path, "{\"eos_token_id\":5}", 18, &err), &err);
+    static const char *const to[] = {"hf", "nemo", "gguf"};
+    for (int k = 0; k < 3; k++) {
+        snprintf(out, sizeof out, "%s/%s", dir, to[k]);
+        assert_ns_ok(convert(in, out, to[k], NULL, &err), &err);
+        open_model(&o, out);
+        assert_true(o.arch.n_eos >= 3);
+        assert_int_equal(o.arch.eos[0], 3);
+        int seen = 0; /* the tokenizer's, that of generation_config.json */
+        for (int i = 1; i < o.arch.n_eos; i++) seen |= o.arch.eos[i] == 0 ? 1 : o.arch.eos[i] == 5 ? 2 : 0;
+        assert_int_equal(seen, 3);
+        close_model(&o);
+    }
+    ns_gguf *g;
+    snprintf(path, sizeof path, "%s/gguf/model-bf16.gguf", dir);
+    assert_ns_ok(ns_gguf_open(&g, path, &err), &err);
+    assert_true(ns_gguf_get(g, "tokenizer.ggml.eos_token_id")->num == 3);
+    assert_true(ns_gguf_get(g, "tokenizer.ggml.eot_token_id")->num == 3);
+    assert_true(ns_gguf_get(g, "tokenizer.ggml.eos_token_ids")->n >= 3);
+    assert_non_null(ns_gguf_get(g, "tokenizer.chat_template"));
+    ns_gguf_close(&g);
+    assert_ns_ok(ns_remove_tree(dir, &err), &err);
+}
+
 /* The log folder of the job that converts lies in the output from the start (pipelines.md §1.4). */
 static void logs_in_the_output(void **s)
 {
@@ -300,6 +352,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(there_and_back),     cmocka_unit_test(tensorrt_llm),         cmocka_unit_test(refused),
         cmocka_unit_test(logs_in_the_output), cmocka_unit_test(tokenizer_goes_along), cmocka_unit_test(faults),
+        cmocka_unit_test(stop_tokens),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

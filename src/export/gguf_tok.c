@@ -317,20 +317,31 @@ static ns_status pre_name(const char **out, const ns_json *pre, ns_error *err)
 }
 
 /* ---- special tokens, template ---- */
-static ns_status special_kv(ns_gguf_kv *kv, const ns_tok *t, const ns_json *cfg, const ns_arch *a, ns_error *err)
+/* Readers stop at eos_token_id and eot_token_id (llama.cpp), at all of eos_token_ids (Ollama), or know eos_token_id alone. */
+static ns_status stop_kv(ns_gguf_kv *kv, const ns_tok *t, const ns_arch *a, int64_t eos, int64_t eot, ns_error *err)
 {
     static const char *const ends[] = {"<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>"};
-    int64_t bos = ns_tok_bos(t), eos = ns_tok_eos(t), eot = -1;
+    int32_t ids[sizeof a->eos / sizeof a->eos[0]];
+    for (int i = 0; i < a->n_eos; i++) {
+        ids[i] = (int32_t)a->eos[i];
+        for (size_t k = 0; k < 4; k++)
+            if (eot < 0 && a->eos[i] != eos && a->eos[i] == ns_tok_id(t, ends[k])) eot = a->eos[i];
+    }
+    if (eos >= 0) NS_TRY(ns_gguf_kv_u32(kv, "tokenizer.ggml.eos_token_id", (uint32_t)eos, err), "%s", "");
+    if (eot >= 0) NS_TRY(ns_gguf_kv_u32(kv, "tokenizer.ggml.eot_token_id", (uint32_t)eot, err), "%s", "");
+    if (a->n_eos < 2) return NS_OK;
+    return ns_gguf_kv_items(kv, "tokenizer.ggml.eos_token_ids", NS_GGUF_I32, ids, (size_t)a->n_eos, err);
+}
+
+static ns_status special_kv(ns_gguf_kv *kv, const ns_tok *t, const ns_json *cfg, const ns_arch *a, int64_t eot,
+                            ns_error *err)
+{
+    int64_t bos = ns_tok_bos(t), eos = a->n_eos ? a->eos[0] : ns_tok_eos(t);
     const ns_json *pad = ns_json_get(cfg, "pad_token");
     ns_ids ids = {0};
     if (bos < 0) bos = a->bos;
-    if (eos < 0 && a->n_eos) eos = a->eos[0];
-    for (int i = 0; i < a->n_eos; i++)
-        for (size_t k = 0; k < 4; k++)
-            if (a->eos[i] != eos && a->eos[i] == ns_tok_id(t, ends[k])) eot = a->eos[i];
     if (bos >= 0) NS_TRY(ns_gguf_kv_u32(kv, "tokenizer.ggml.bos_token_id", (uint32_t)bos, err), "%s", "");
-    if (eos >= 0) NS_TRY(ns_gguf_kv_u32(kv, "tokenizer.ggml.eos_token_id", (uint32_t)eos, err), "%s", "");
-    if (eot >= 0) NS_TRY(ns_gguf_kv_u32(kv, "tokenizer.ggml.eot_token_id", (uint32_t)eot, err), "%s", "");
+    NS_TRY(stop_kv(kv, t, a, eos, eot, err), "%s", "");
     if (pad && pad->type == NS_JSON_OBJECT) pad = ns_json_get(pad, "content");
     if (pad && pad->type == NS_JSON_STRING && pad->s.n < 200) {
         char text[200];
@@ -347,7 +358,8 @@ static ns_status special_kv(ns_gguf_kv *kv, const ns_tok *t, const ns_json *cfg,
         if (id >= 0) NS_TRY(ns_gguf_kv_u32(kv, "tokenizer.ggml.unknown_token_id", (uint32_t)id, err), "%s", "");
     }
     ns_status st = ns_tok_encode(t, &ids, "a", 1, NS_TOK_ADD_SPECIAL, err);
-    int first = st == NS_OK && ids.n > 1 && ids.v[0] == bos, last = st == NS_OK && ids.n > 1 && ids.v[ids.n - 1] == eos;
+    int first = st == NS_OK && ids.n > 1 && ids.v[0] == bos,
+        last = st == NS_OK && ids.n > 1 && ids.v[ids.n - 1] == ns_tok_eos(t);
     ns_ids_free(&ids);
     if (st != NS_OK) return st;
     NS_TRY(ns_gguf_kv_bool(kv, "tokenizer.ggml.add_bos_token", first, err), "%s", "");
@@ -396,7 +408,8 @@ static ns_status vocab_kv(ns_gguf_kv *kv, const vocab *v, const char *model, con
     return ns_gguf_kv_items(kv, "tokenizer.ggml.token_type", NS_GGUF_I32, v->type, v->n, err);
 }
 
-static ns_status write_kv(ns_gguf_kv *kv, const char *dir, const ns_arch *a, ns_arena *m, ns_buf *file, ns_error *err)
+static ns_status write_kv(ns_gguf_kv *kv, const char *dir, const ns_arch *a, int64_t eot, ns_arena *m, ns_buf *file,
+                          ns_error *err)
 {
     char spm[4096];
     vocab v;
@@ -426,17 +439,17 @@ static ns_status write_kv(ns_gguf_kv *kv, const char *dir, const ns_arch *a, ns_
     if (!is_llama) NS_TRY(merges_kv(kv, model, m, err), "%s", "");
     ns_tok *t = NULL;
     NS_TRY(ns_tok_load(&t, dir, err), "%s", "");
-    ns_status st = special_kv(kv, t, cfg, a, err);
+    ns_status st = special_kv(kv, t, cfg, a, eot, err);
     ns_tok_free(&t);
     return st == NS_OK ? template_kv(kv, dir, cfg, err) : st;
 }
 
-ns_status ns_gguf_tokenizer(ns_gguf_kv *kv, const char *dir, const ns_arch *a, ns_error *err)
+ns_status ns_gguf_tokenizer(ns_gguf_kv *kv, const char *dir, const ns_arch *a, int64_t eot, ns_error *err)
 {
     ns_arena m = NS_ARENA_INIT("gguf.tokenizer");
     ns_buf file = {0};
     if (!dir) return ns_gguf_kv_str(kv, "tokenizer.ggml.model", (ns_str){"no_vocab", 8}, err);
-    ns_status st = write_kv(kv, dir, a, &m, &file, err);
+    ns_status st = write_kv(kv, dir, a, eot, &m, &file, err);
     ns_buf_free(&file);
     ns_arena_free(&m);
     return st;

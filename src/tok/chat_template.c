@@ -14,6 +14,7 @@ enum { MAX_NAMED = 64, MAX_TOKENS = 8 };
 typedef struct named {
     const char *name; /* "default", "tool_use", "rag", ... */
     ns_jinja *t;
+    ns_str text; /* as it was found */
 } named;
 
 struct ns_chat_template {
@@ -56,6 +57,9 @@ static ns_status add(ns_chat_template *t, const char *name, ns_str text, const c
     NS_FAIL_IF(t->n == MAX_NAMED, NS_ERR_INPUT, "%s: more than %d chat templates", where, MAX_NAMED);
     char *copy = ns_arena_strdup(&t->arena, name, err);
     if (!copy) return NS_ERR_MEMORY;
+    char *kept = ns_arena_strndup(&t->arena, text.p, text.n, err);
+    if (!kept) return NS_ERR_MEMORY;
+    t->v[t->n].text = (ns_str){kept, text.n};
     NS_TRY(ns_jinja_compile(&t->v[t->n].t, text.p, text.n, where, err), "chat template '%s'", name);
     t->v[t->n++].name = copy;
     return NS_OK;
@@ -223,15 +227,25 @@ done:
     return st;
 }
 
+static const named *pick_named(const ns_chat_template *t, int with_tools)
+{
+    if (t->only >= 0) return &t->v[t->only];
+    const named *def = &t->v[0];
+    for (size_t i = 0; i < t->n; i++)
+        if (!strcmp(t->v[i].name, "default")) def = &t->v[i];
+    for (size_t i = 0; with_tools && i < t->n; i++)
+        if (!strcmp(t->v[i].name, "tool_use")) def = &t->v[i];
+    return def;
+}
+
 static const ns_jinja *pick(const ns_chat_template *t, int with_tools)
 {
-    if (t->only >= 0) return t->v[t->only].t;
-    const ns_jinja *def = t->v[0].t;
-    for (size_t i = 0; i < t->n; i++)
-        if (!strcmp(t->v[i].name, "default")) def = t->v[i].t;
-    for (size_t i = 0; with_tools && i < t->n; i++)
-        if (!strcmp(t->v[i].name, "tool_use")) def = t->v[i].t;
-    return def;
+    return pick_named(t, with_tools)->t;
+}
+
+ns_str ns_chat_template_text(const ns_chat_template *t)
+{
+    return pick_named(t, 0)->text;
 }
 
 /* transformers fills reasoning_content (and thinking) from whichever of three names a message has. */

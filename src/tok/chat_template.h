@@ -44,6 +44,7 @@ int ns_chat_template_has_generation(const ns_chat_template *t, int with_tools);
 int ns_chat_template_uses(const ns_chat_template *t, const char *variable);
 const char *ns_chat_template_name(const ns_chat_template *t); /* file, and name when there are several; for logs */
 ns_str ns_chat_template_token(const ns_chat_template *t, const char *role); /* "eos_token"; p NULL: not set */
+ns_str ns_chat_template_text(const ns_chat_template *t); /* source of the one used without tools; the template's */
 void ns_chat_template_free(ns_chat_template **t);
 
 #endif

@@ -133,6 +133,7 @@ ns_status ns_sft_save(ns_sft *t, int forced, ns_error *err)
                                .table = &t->engine.table,
                                .dt = t->engine.opt.dt,
                                .tokenizer_dir = t->tokenizer_dir,
+                               .chat_template = t->trained_template,
                                .get_model = ns_engine_get,
                                .get_opt = ns_engine_get_opt,
                                .user = &t->engine,

@@ -204,6 +204,7 @@ ns_status ns_sft_open(ns_sft *t, ns_sft_options *o, ns_error *err)
     ns_status st = ns_sft_open_data(t, pool, err);
     ns_threads_free(&pool);
     NS_TRY(st, "%s", "data");
+    NS_TRY(ns_sft_find_stop(t, err), "%s", "stop token");
     NS_TRY(count_steps(t, err), "steps");
     ns_sampler_kind kind = !strcmp(o->sampler, "megatron") ? NS_SAMPLER_MEGATRON : NS_SAMPLER_GLOBAL;
     NS_TRY(ns_sampler_init(&t->sampler, kind, ns_sft_units(t, 0), o->train.gbs, o->train.mbs, ns_ranks_dp(&t->ranks),

@@ -33,6 +33,7 @@ typedef struct ns_sft {
     ns_arch arch;
     ns_tok *tok;
     ns_chat *chat;
+    ns_str trained_template; /* p NULL: the tokenizer's own, or no conversations (sft_stop.c) */
     ns_examples rows, val_rows;
     ns_packed packs, val_packs; /* packs.n > 0: the sampler draws packs, not rows */
     int val_is_train;           /* no validation file: the training rows serve both */
@@ -80,6 +81,8 @@ int64_t ns_sft_packs_for(const ns_sft *t, double n, int64_t examples);  /* a mul
 ns_status ns_sft_report_packs(const ns_sft *t, ns_buf *out, int json, ns_error *err); /* plan_packs.c */
 int64_t ns_sft_pack_size(const ns_sft *t); /* of rows packed step by step (global_batch_examples); 0: not so */
 ns_status ns_sft_open_chat(ns_sft *t, ns_error *err);
+/* What the saved model carries so that other programs stop where this training does: arch.eos, trained_template. (sft_stop.c) */
+ns_status ns_sft_find_stop(ns_sft *t, ns_error *err);
 ns_status ns_sft_lock(ns_sft *t, ns_error *err);
 ns_status ns_sft_load_weights(ns_sft *t, ns_error *err); /* base model, or the newest checkpoint */
 ns_status ns_sft_save(ns_sft *t, int forced, ns_error *err);
