@@ -61,6 +61,12 @@ typedef struct ns_param_table {
     char hash[17];      /* of names, shapes, order: in state.json */
 } ns_param_table;
 
+/* 1: every tensor-parallel rank has the weight, but only its own heads' part of the gradient: the parts are added. */
+static inline int ns_kind_of_head(ns_kind k)
+{
+    return k == NS_P_Q_NORM || k == NS_P_K_NORM;
+}
+
 /* Elements of the largest storage parameter: the size of a buffer for one at a time. */
 int64_t ns_param_table_largest(const ns_param_table *t);
 

@@ -16,8 +16,8 @@ static void *take(ns_space *s, const char *group, const char *name, int64_t byte
 
 static ns_status check_supported(const ns_arch *a, const ns_model_options *o, ns_error *err)
 {
-    NS_FAIL_IF(a->qk_norm, NS_ERR_UNSUPPORTED,
-               "q/k norm (Qwen3) is not in the engine yet; Llama, Mistral, Qwen2.5 are");
+    NS_FAIL_IF(a->qk_norm && (o->backend || o->plan_gpu), NS_ERR_UNSUPPORTED, "%s",
+               "q/k norm (Qwen3) runs on the processor only so far: use ++trainer.accelerator=cpu");
     NS_FAIL_IF(a->n_experts, NS_ERR_UNSUPPORTED, "mixture of experts (%d experts) is not supported", a->n_experts);
     NS_FAIL_IF(a->o_bias || a->mlp_bias, NS_ERR_UNSUPPORTED, "bias in attention output or mlp is not supported");
     NS_FAIL_IF(o->dt != NS_DTYPE_F32 && o->dt != NS_DTYPE_BF16, NS_ERR_UNSUPPORTED, "compute type %s: use BF16 or F32",
@@ -178,6 +178,12 @@ static void take_acts(ns_model *m, ns_space *s, ns_block_acts *b, int own_h0, in
     b->n1 = own_light ? take(s, "acts", "n1", stream * es, NS_LIFE_STEP) : shared->n1;
     b->rstd1 = take(s, "acts", "rstd1", Ts * f, NS_LIFE_STEP);
     b->qkv = take(s, "acts", "qkv", T * (a->n_heads + 2 * a->n_kv) * a->head_dim * es, NS_LIFE_STEP);
+    if (a->qk_norm) {
+        b->q_raw = take(s, "acts", "q_raw", T * a->n_heads * a->head_dim * es, NS_LIFE_STEP);
+        b->k_raw = take(s, "acts", "k_raw", T * a->n_kv * a->head_dim * es, NS_LIFE_STEP);
+        b->rstd_q = take(s, "acts", "rstd_q", T * a->n_heads * f, NS_LIFE_STEP);
+        b->rstd_k = take(s, "acts", "rstd_k", T * a->n_kv * f, NS_LIFE_STEP);
+    }
     b->att = take(s, "acts", "att", T * a->n_heads * a->head_dim * es, NS_LIFE_STEP);
     b->lse = take(s, "acts", "lse", T * a->n_heads * f, NS_LIFE_STEP);
     b->h1 = take(s, "acts", "h1", stream * es, NS_LIFE_STEP);
@@ -213,6 +219,7 @@ static ns_status layout_acts(ns_model *m, ns_space *s, ns_error *err)
     }
     if (m->opt.stream_split) m->full = take(s, "acts", "full", T * a->C * es, NS_LIFE_STEP);
     m->delta = take(s, "acts", "delta", T * a->C * es, NS_LIFE_STEP);
+    if (a->qk_norm) m->heads = take(s, "acts", "heads", T * a->n_heads * a->head_dim * es, NS_LIFE_STEP);
     if (m->opt.tp_size > 1 && ns_model_is_last(m))
         m->stats = take(s, "acts", "stats", (m->opt.tp_size + 1) * T * 8, NS_LIFE_STEP);
     if (m->opt.train) {

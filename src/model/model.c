@@ -2,7 +2,7 @@
  * g key/value heads, hd head size, T micro-batch tokens. The residual stream is h; `delta` is what the last sub-layer adds to it;
  * the add is fused into the norm that reads the sum, so block l ends with its mlp output still in delta.
  *
- *   h0 = h1[l-1] + delta        n1 = norm(h0)   qkv = n1 Wqkv^T + b   rope(q,k)   att = attention   delta = att Wo^T
+ *   h0 = h1[l-1] + delta        n1 = norm(h0)   qkv = n1 Wqkv^T + b   [norm of q, k heads]   rope(q,k)   att = attention   delta = att Wo^T
  *   h1 = h0 + delta             n2 = norm(h1)   gu = n2 Wgu^T         act = silu(gate) * up         delta = act Wd^T
  *
  * Every attention call uses the full segment capacity S_cap: unused entries of cu_seqlens repeat n_tok, so they are
@@ -241,6 +241,66 @@ static void rope(ns_model *m, ns_exec *x, void *qkv, int inverse)
                                     .inverse = inverse});
 }
 
+/* ---- q/k norm (Qwen3): RMSNorm over each head of q and of k, before rope. The norm ops take rows side by side; q and k are strided
+ * within qkv, so they are copied out and back ---- */
+
+/* Columns [at(qkv, col), + n_heads * hd) of all rows, out of qkv or back into it. */
+static void copy_heads(ns_model *m, ns_exec *x, void *qkv, int64_t col, int64_t n_heads, void *side, int back)
+{
+    const ns_arch *a = &m->arch;
+    const int64_t w = n_heads * a->head_dim, stride = (a->n_heads + 2 * a->n_kv) * a->head_dim;
+    void *in = at(qkv, col, m->opt.dt);
+    x->ops->scatter_rows(x, &(ns_scatter_args){.T = m->T,
+                                               .cols = w,
+                                               .dt = m->opt.dt,
+                                               .src = back ? side : in,
+                                               .src_stride = back ? w : stride,
+                                               .dst = back ? in : side,
+                                               .dst_rows = m->T,
+                                               .dst_stride = back ? stride : w});
+}
+
+static void norm_heads(ns_model *m, ns_exec *x, int l, ns_block_acts *b)
+{
+    const ns_arch *a = &m->arch;
+    for (int k = 0; a->qk_norm && k < 2; k++) {
+        const int64_t n = k ? a->n_kv : a->n_heads, col = k ? a->n_heads * a->head_dim : 0;
+        void *raw = k ? b->k_raw : b->q_raw;
+        copy_heads(m, x, b->qkv, col, n, raw, 0);
+        x->ops->norm_fwd(x, &(ns_norm_args){.T = m->T * n,
+                                            .C = a->head_dim,
+                                            .dt = m->opt.dt,
+                                            .eps = a->norm_eps,
+                                            .plus_one = a->norm_plus_one,
+                                            .w = weight(m, k ? NS_P_K_NORM : NS_P_Q_NORM, l),
+                                            .x = raw,
+                                            .y = m->heads,
+                                            .rstd = k ? b->rstd_k : b->rstd_q});
+        copy_heads(m, x, b->qkv, col, n, m->heads, 1);
+    }
+}
+
+/* dqkv, rotated back: gradients of the norms' outputs become those of their inputs. Uses datt, which attention has read. */
+static void norm_heads_bwd(ns_model *m, ns_exec *x, int l, ns_block_acts *b)
+{
+    const ns_arch *a = &m->arch;
+    for (int k = 0; a->qk_norm && k < 2; k++) {
+        const int64_t n = k ? a->n_kv : a->n_heads, col = k ? a->n_heads * a->head_dim : 0;
+        copy_heads(m, x, m->dqkv, col, n, m->datt, 0);
+        x->ops->norm_bwd(x, &(ns_norm_bwd_args){.T = m->T * n,
+                                                .C = a->head_dim,
+                                                .dt = m->opt.dt,
+                                                .plus_one = a->norm_plus_one,
+                                                .w = weight(m, k ? NS_P_K_NORM : NS_P_Q_NORM, l),
+                                                .h = k ? b->k_raw : b->q_raw,
+                                                .rstd = k ? b->rstd_k : b->rstd_q,
+                                                .dy = m->datt,
+                                                .dh = m->heads,
+                                                .eps = a->norm_eps});
+        copy_heads(m, x, m->dqkv, col, n, m->heads, 1);
+    }
+}
+
 /* Inference with a cache: new keys and values go to their cache rows, attention reads the cache. */
 static void attend_cache(ns_model *m, ns_exec *x, int l, ns_block_acts *b)
 {
@@ -364,6 +424,7 @@ static void attend_context_bwd(ns_model *m, ns_exec *x, int l, ns_block_acts *b)
 static void block_from_h0(ns_model *m, ns_exec *x, int l, ns_block_acts *b)
 {
     linear(m, x, weight(m, NS_P_QKV, l), weight(m, NS_P_QKV_BIAS, l), all_rows(m, x, b->n1), b->qkv);
+    norm_heads(m, x, l, b);
     rope(m, x, b->qkv, 0);
     if (m->k_cache) {
         attend_cache(m, x, l, b);
@@ -454,6 +515,7 @@ void ns_block_backward(ns_model *m, ns_exec *x, int l, int slot)
         x->ops->attn_bwd(x, &t);
     }
     rope(m, x, m->dqkv, 1);
+    norm_heads_bwd(m, x, l, b);
     linear_dx(m, x, qkv, m->dqkv, m->dtmp);
     dn = sum_parts(m, x, m->dtmp);
     norm_bwd(m, x, weight(m, NS_P_ATTN_NORM, l), b->h0, b->rstd1, dn, m->dh, m->dh, light ? b->n1 : NULL);

@@ -55,6 +55,8 @@ typedef struct ns_block_acts { /* saved for backward, per (layer, slot); shared 
     void *n1;                  /* [T,C] its norm */
     float *rstd1;              /* [T] */
     void *qkv;                 /* [T,(nh+2g)*hd], q and k rotated */
+    void *q_raw, *k_raw;       /* [T,nh*hd], [T,g*hd] before their norm; only with q/k norm, like the next two */
+    float *rstd_q, *rstd_k;    /* [T*nh], [T*g] */
     void *att;                 /* [T,nh*hd] */
     float *lse;                /* [nh,T] */
     void *h1;                  /* [T,C] residual stream entering the mlp norm */
@@ -88,6 +90,8 @@ typedef struct ns_model {
     void *full;      /* sequence parallel: [T,C] rows of all ranks */
     void *dh, *dtmp; /* [T,C] gradient of the stream; of a norm's output */
     void *dqkv, *datt, *dgu, *dact;
+    void
+        *heads; /* [T,nh*hd] q or k of all tokens side by side, on the way in and out of their norm; NULL without one */
     void *last_x, *last_y;               /* [S_cap,C], [S_cap,vocab_rows]: rows whose logits are wanted */
     void **k_cache, **v_cache;           /* [L] of [kv_rows, g*hd] */
     int32_t *kv_row, *kv_start, *kv_len; /* cache row of each token [T]; per segment [S_cap] */

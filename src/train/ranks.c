@@ -149,7 +149,8 @@ ns_status ns_ranks_reduce_one(ns_ranks *r, ns_engine *e, int i, ns_error *err)
     float *grad = e->model.w[i].grad;
     ns_model_cut(&e->part, i, r->grads.size, r->cut);
     NS_TRY(ns_comm_reduce_scatter(&r->grads, grad, NS_DTYPE_F32, r->cut, err), "gradient of %s", name);
-    if (e->model.opt.stream_split && e->part.params[i].tp == NS_SPLIT_NONE) /* each had its rows of the stream */
+    const ns_param *p = &e->part.params[i]; /* not split: each had its rows of the stream, or its heads */
+    if (p->tp == NS_SPLIT_NONE && (e->model.opt.stream_split || (r->tp.size > 1 && ns_kind_of_head(p->kind))))
         NS_TRY(ns_comm_all_reduce(&r->tp, grad + own.off, NS_DTYPE_F32, own.len, err),
                "gradient of %s on all tensor-parallel ranks", name);
     if (r->ends.size == 2 && e->arch.tied && e->table.params[i].kind == NS_P_EMBED)

@@ -85,7 +85,8 @@ void ns_traffic_update(const ns_traffic *f, const ns_engine *e, uint64_t *bytes)
         const int64_t n = cut[f->grads], own = cut[e->opt.dp_rank + 1] - cut[e->opt.dp_rank];
         scatter(bytes, 1, n, own, 4);
         gather(bytes, 1, own, f->grads, f->es);
-        if (f->stream_split && p->tp == NS_SPLIT_NONE) sum(bytes, 1, own, f->tp_rank, f->tp, 4);
+        if (p->tp == NS_SPLIT_NONE && (f->stream_split || (f->tp > 1 && ns_kind_of_head(p->kind))))
+            sum(bytes, 1, own, f->tp_rank, f->tp, 4);
         if (f->stages > 1 && e->arch.tied && p->kind == NS_P_EMBED) sum(bytes, 1, own, f->stage > 0, 2, 4);
     }
     /* loss, norm, mean, finiteness; seconds */

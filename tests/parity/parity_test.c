@@ -261,6 +261,29 @@ static void qwen25_matches_transformers(void **state)
     run_case("qwen25");
 }
 
+/* Norms over each head of q and k, in front of rope. */
+static void qwen3_matches_transformers(void **state)
+{
+    (void)state;
+    run_case("qwen3");
+}
+
+/* Qwen3 is refused on a GPU, by name and before anything is allocated. */
+static void qwen3_is_refused_on_a_gpu(void **state)
+{
+    (void)state;
+    fixture f;
+    ns_model m;
+    ns_error err = NS_ERROR_INIT;
+    int device;
+    open_fixture(&f, "qwen3");
+    ns_model_options o = {
+        .dt = NS_DTYPE_BF16, .T_cap = 128, .S_cap = 8, .max_len = 96, .n_slots = 1, .backend = &device};
+    assert_ns_fails(ns_model_layout(&m, &f.arch, NULL, NULL, &ns_ops_ref, &o, &err), NS_ERR_UNSUPPORTED,
+                    "runs on the processor only", &err);
+    close_fixture(&f);
+}
+
 /* The same gradients and steps from the CUDA back-end. */
 static void gpu_matches_transformers(void **state)
 {
@@ -368,7 +391,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(llama3_matches_transformers), cmocka_unit_test(qwen25_matches_transformers),
-        cmocka_unit_test(gpu_matches_transformers), cmocka_unit_test(a_wrong_constant_is_seen),
+        cmocka_unit_test(qwen3_matches_transformers),  cmocka_unit_test(qwen3_is_refused_on_a_gpu),
+        cmocka_unit_test(gpu_matches_transformers),    cmocka_unit_test(a_wrong_constant_is_seen),
         cmocka_unit_test(cache_in_pieces_matches)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

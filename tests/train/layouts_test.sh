@@ -26,6 +26,7 @@ JSON
 }
 model llama LlamaForCausalLM llama 1026 false
 model qwen Qwen2ForCausalLM qwen2 1025 true
+model qwen3 Qwen3ForCausalLM qwen3 1025 true
 i=0
 while [ $i -lt 200 ]; do
     more=""
@@ -89,6 +90,21 @@ for shape in llama qwen; do
         close "$shape-$layout" $shape-1 $f32 || fail "$shape, tensor_context_data_pipeline $layout: another curve"
     done
 done
+# norms of q and k: each tensor-parallel rank has the weights, and its own heads' part of their gradient
+sft qwen3-1 qwen3 1 1 1 1 ++trainer.precision=32 || fail "qwen3, one rank: $(tail -3 "$dir/qwen3-1.log")"
+for layout in 2_1_1_1 2_2_1_1 4_1_1_1 2_1_1_2 2_1_2_1; do
+    # shellcheck disable=SC2046
+    set -- $(echo "$layout" | tr _ ' ')
+    for rows in False True; do
+        sft "qwen3-$rows-$layout" qwen3 "$1" "$2" "$3" "$4" ++trainer.precision=32 ++model.sequence_parallel=$rows ||
+            fail "qwen3 $layout: $(tail -3 "$dir/qwen3-$rows-$layout.log")"
+        # shellcheck disable=SC2086
+        close "qwen3-$rows-$layout" qwen3-1 $f32 || fail "qwen3, $layout, sequence_parallel=$rows: another curve"
+        [ -n "${NS_FULL:-}" ] || [ "$layout" = 2_1_1_1 ] || break
+    done
+    [ -n "${NS_FULL:-}" ] || [ "$layout" != 2_2_1_1 ] || break
+done
+echo "ok and with norms of q and k"
 curve llama-1_1_1_2 >"$dir/a"
 curve llama-1_1_1_5 >"$dir/b"
 cmp -s "$dir/a" "$dir/b" || fail "2 and 5 stages: the same sums, another curve"

@@ -1,6 +1,6 @@
-"""Reference logits, loss, every gradient and ten optimiser steps of two tiny models, computed by transformers.
+"""Reference logits, loss, every gradient and ten optimiser steps of three tiny models, computed by transformers.
 
-    python make_parity.py [llama3] [qwen25]        rewrites the folder of each case (all cases when none is named)
+    python make_parity.py [llama3] [qwen25] [qwen3]        rewrites the folder of each case (all cases when none is named)
 
 One segment is one forward pass of its own here, so the values say what a *packed* row must give when attention and
 positions restart at every segment. README.md lists the tensors. Before anything is written the script proves that
@@ -14,7 +14,7 @@ import sys
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
+from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
 from transformers.utils import logging
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -37,6 +37,12 @@ CASES = {
         config=lambda: Qwen2Config(
             **COMMON, vocab_size=320, hidden_size=128, intermediate_size=192, rms_norm_eps=1e-6,
             max_position_embeddings=2048, tie_word_embeddings=True, use_sliding_window=False,
+            rope_parameters=dict(rope_type="default", rope_theta=1000000.0))),
+    "qwen3": dict(  # heads of 24, so that head_dim is not hidden_size / heads and rows of a norm do not fill a vector register
+        seed=20240703,
+        config=lambda: Qwen3Config(
+            **COMMON, vocab_size=288, hidden_size=64, intermediate_size=96, head_dim=24, rms_norm_eps=1e-6,
+            max_position_embeddings=2048, tie_word_embeddings=True, use_sliding_window=False, attention_bias=False,
             rope_parameters=dict(rope_type="default", rope_theta=1000000.0))),
 }
 
