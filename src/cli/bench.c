@@ -21,7 +21,7 @@
 typedef struct bench_options {
     const char *shape, *accelerator, *isa;
     int64_t rows, length, global_rows, steps, layers, threads, segment;
-    const char *recompute, *predict, *optimizer;
+    const char *recompute, *predict, *optimizer, *fp8;
     int ops, deterministic;
 } bench_options;
 
@@ -111,6 +111,13 @@ static const ns_option opts[] = {
      .at = AT(deterministic),
      .def = "false",
      .help = "the same bits in every run, as ns sft does unless deterministic=false"},
+    {.key = "fp8",
+     .flag = 1,
+     .type = NS_OPT_STRING,
+     .at = AT(fp8),
+     .def = "off",
+     .choices = "off|hybrid|e4m3",
+     .help = "products of the layers in fp8; hybrid: gradients e5m2, the rest e4m3"},
     {.key = "ops",
      .flag = 1,
      .type = NS_OPT_BOOL,
@@ -323,14 +330,15 @@ static double run_step(bench *b, int64_t t)
     return ns_time_now() - began;
 }
 
-/* Seconds of the gate/up product of layer 0, best of 10. */
-static double ceiling(bench *b, double *flops)
+/* Seconds of the gate/up product of layer 0, best of 10: in bf16, or in fp8 with the cast of its input. */
+static double ceiling(bench *b, ns_fp8 fp8, double *flops)
 {
     ns_engine *e = &b->engine;
     ns_model *m = &e->model;
-    const ns_weight *w = &m->w[ns_param_find(m->table, NS_P_GATE_UP, 0)];
+    ns_weight w = m->w[ns_param_find(m->table, NS_P_GATE_UP, 0)];
+    w.fp8 = fp8;
     ns_linear_args a = {
-        .M = m->T, .N = w->rows, .K = w->cols, .dt = m->opt.dt, .w = w, .x = m->acts[0].n2, .y = m->acts[0].gu};
+        .M = m->T, .N = w.rows, .K = w.cols, .dt = m->opt.dt, .w = &w, .x = m->acts[0].n2, .y = m->acts[0].gu};
     double best = 1e30;
     char byte;
     *flops = 2.0 * (double)a.M * (double)a.N * (double)a.K;
@@ -391,6 +399,9 @@ static ns_status train(bench *b, double began, ns_error *err)
                                                                             : NS_RECOMPUTE_NONE,
                           .any_order = !o->deterministic,
                           .optim = form_of(o),
+                          .fp8 = !strcmp(o->fp8, "off")      ? NS_FP8_OFF
+                                 : !strcmp(o->fp8, "hybrid") ? NS_FP8_HYBRID
+                                                             : NS_FP8_E4M3,
                           .plan_gpu = o->predict && strcmp(o->predict, "null") ? o->predict : NULL,
                           .accelerator = o->accelerator};
     NS_TRY(ns_engine_plan(e, &a, &m, o->isa, (int)o->threads, err), "%s", "plan");
@@ -398,10 +409,10 @@ static ns_status train(bench *b, double began, ns_error *err)
         const ns_gpu_guess g = ns_gpu_predict(e, b->micro);
         printf("{\"bench\": \"train.predict\", \"shape\": \"%s\", \"on\": \"%s\", \"rows\": %lld, \"length\": %lld, "
                "\"segment\": %lld, \"global_rows\": %lld, \"recompute\": \"%s\", \"whole_layers_recomputed\": %d, "
-               "\"optimizer_bytes_per_parameter\": %d, \"planned_gb\": %.3f, \"used_gb\": %.3f, \"step_s\": %.5f, "
-               "\"tokens_per_s\": %.1f}\n",
+               "\"fp8\": \"%s\", \"optimizer_bytes_per_parameter\": %d, \"planned_gb\": %.3f, \"used_gb\": %.3f, "
+               "\"step_s\": %.5f, \"tokens_per_s\": %.1f}\n",
                o->shape, o->predict, (long long)o->rows, (long long)o->length, (long long)(pieces > 1 ? o->segment : 0),
-               (long long)(o->rows * b->micro), o->recompute, e->opt.full_layers, ns_model_param_bytes(&e->opt),
+               (long long)(o->rows * b->micro), o->recompute, e->opt.full_layers, o->fp8, ns_model_param_bytes(&e->opt),
                (double)e->total_bytes / 1e9, g.used_bytes / 1e9, g.step_s, (double)(T * b->micro) / g.step_s);
         NS_FAIL_IF(g.used_bytes > (double)e->gpu.total_bytes, NS_ERR_CONFIG,
                    "that is more than the %.1f GB of the card", (double)e->gpu.total_bytes / 1e9);
@@ -421,7 +432,8 @@ static ns_status train(bench *b, double began, ns_error *err)
     for (int64_t i = 0; i < o->steps; i++) b->times[i] = run_step(b, i + 3);
     qsort(b->times, (size_t)o->steps, sizeof *b->times, by_value);
     double s = b->times[(o->steps - 1) / 2], flops, per = ns_arch_train_flops(&a, pieces > 1 ? o->segment : o->length);
-    double product = ceiling(b, &flops), rate = (double)(T * b->micro) / s;
+    double product = ceiling(b, NS_FP8_OFF, &flops), product8 = m.fp8 ? ceiling(b, m.fp8, &flops) : 0,
+           rate = (double)(T * b->micro) / s;
     int64_t used = e->device ? ns_cuda_used(e->device) : (int64_t)ns_mem_get_stats().bytes_peak;
     NS_FAIL_IF(e->exec.err.code != NS_OK, e->exec.err.code, "%s", e->exec.err.msg);
     int64_t dnn, own;
@@ -435,6 +447,7 @@ static ns_status train(bench *b, double began, ns_error *err)
         "\"length\": %lld, \"segment\": %lld, \"global_rows\": %lld, \"recompute\": \"%s\", "
         "\"whole_layers_recomputed\": %d, "
         "\"optimizer\": \"%s\", \"optimizer_bytes_per_parameter\": %d, "
+        "\"fp8\": \"%s\", \"fp8_product_tflop_s\": %.1f, \"transposed_weights_kept\": %s, "
         "\"deterministic\": %s, \"dnn\": \"%s\", \"attention_by_dnn\": %.3f, \"tokens_per_s\": %.1f, \"step_s\": %.5f, "
         "\"best_s\": %.5f, \"worst_s\": %.5f, "
         "\"flops_per_token\": %.6g, \"tflop_s\": %.2f, \"matmul_ceiling_tflop_s\": %.1f, \"of_ceiling\": %.4f, "
@@ -442,6 +455,7 @@ static ns_status train(bench *b, double began, ns_error *err)
         o->shape, (long long)a.L, (long long)e->table.n_elements, e->device ? e->gpu.name : e->ops.name, e->gpu.blas,
         (long long)o->rows, (long long)o->length, (long long)(pieces > 1 ? o->segment : 0),
         (long long)(o->rows * b->micro), o->recompute, e->opt.full_layers, o->optimizer, ns_model_param_bytes(&e->opt),
+        o->fp8, m.fp8 ? flops / product8 / 1e12 : 0.0, m.fp8 && !e->opt.fp8_lean ? "true" : "false",
         o->deterministic ? "true" : "false", e->gpu.dnn, (double)dnn / (double)(dnn + own > 0 ? dnn + own : 1), rate, s,
         b->times[0], b->times[o->steps - 1], per, rate * per / 1e12, flops / product / 1e12,
         rate * per / (flops / product), (double)e->total_bytes / 1e9, (double)used / 1e9, b->first_s, first_loss,

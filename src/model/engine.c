@@ -101,6 +101,21 @@ static ns_status choose_ops(ns_engine *e, const char *isa, ns_error *err)
     return ns_ops_cpu(&e->ops, level, err);
 }
 
+/* The back-end has what the options ask for. */
+static ns_status check_fp8(const ns_engine *e, ns_error *err)
+{
+    if (!e->opt.fp8) return NS_OK;
+    NS_FAIL_IF(!e->ops.fp8 && e->device, NS_ERR_UNSUPPORTED,
+               "fp8: %s (sm_%d) has no fp8 matrix products, which came with sm_89: train in bf16", e->gpu.name,
+               e->gpu.cc);
+    NS_FAIL_IF(!e->ops.fp8, NS_ERR_UNSUPPORTED, "%s",
+               "fp8 runs on a GPU (sm_89 or later); on a processor there is its reference arithmetic alone, for "
+               "comparisons: CPU level ref. Train in bf16, or on a GPU");
+    NS_FAIL_IF(e->opt.dt != NS_DTYPE_BF16 && (e->device || e->opt.plan_gpu), NS_ERR_UNSUPPORTED, "%s",
+               "fp8 products take bf16 activations: precision bf16");
+    return NS_OK;
+}
+
 /* What the driver takes beside the planned block: modules, library workspaces, the fragments of its pages. */
 #define GPU_EXTRA ((int64_t)1 << 30)
 
@@ -125,10 +140,12 @@ ns_status ns_engine_plan(ns_engine *e, const ns_arch *a, const ns_model_options 
     if (e->opt.n_slots < 1) e->opt.n_slots = 1;
     e->arena = (ns_arena)NS_ARENA_INIT("engine");
     NS_TRY(choose_ops(e, isa, err), "%s", "choose where to run");
+    NS_TRY(check_fp8(e, err), "%s", "settings");
     NS_TRY(ns_threads_new(&e->pool, n_threads, err), "thread pool");
     e->opt.pool = e->pool;
     e->opt.backend = e->device;
-    e->exec = (ns_exec){.ops = &e->ops, .pool = e->pool, .backend = e->device, .any_order = o->any_order};
+    e->exec =
+        (ns_exec){.ops = &e->ops, .pool = e->pool, .backend = e->device, .fp8 = o->fp8, .any_order = o->any_order};
     int tp = o->tp_size > 1 ? o->tp_size : 1;
     int64_t words;
     NS_TRY(ns_param_table_build(&e->table, &e->arch, &e->arena, err), "parameter table");
@@ -137,6 +154,10 @@ ns_status ns_engine_plan(ns_engine *e, const ns_arch *a, const ns_model_options 
     ns_part_vocab(&e->arch, o->tp_rank, tp, &e->opt.vocab_first, &words);
     if ((e->device || e->opt.plan_gpu) && !e->opt.memory_limit) e->opt.memory_limit = e->gpu.free_bytes - GPU_EXTRA;
     NS_TRY(plan_once(e, err), "plan");
+    if (e->opt.fp8 && e->opt.memory_limit > 0 && e->total_bytes > e->opt.memory_limit) {
+        e->opt.fp8_lean = 1;
+        NS_TRY(plan_once(e, err), "plan");
+    }
     if (e->opt.recompute != NS_RECOMPUTE_SELECTIVE || e->opt.memory_limit <= 0) return NS_OK;
     while (e->total_bytes > e->opt.memory_limit && e->opt.full_layers < e->arch.L) {
         e->opt.full_layers++;

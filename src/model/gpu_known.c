@@ -9,6 +9,7 @@ typedef struct gpu_rates {
     const char *name, *full;
     double total, free, extra;            /* bytes; extra: the driver's figure less the plan */
     double product, head;                 /* flop/s within a step (power limits it below a product alone) */
+    double product8;                      /* of fp8 products with the casts of their factors */
     double attn_fwd[2], attn_bwd[2];      /* head size up to 64, above */
     double rows, optimizer, norm, launch; /* bytes/s of row ops, AdamW, gradient norm; seconds a launch adds */
 } gpu_rates;
@@ -20,6 +21,7 @@ static const gpu_rates known[] = {{.name = "h200",
                                    .extra = 0.635e9,
                                    .product = 680e12,
                                    .head = 640e12,
+                                   .product8 = 1000e12,
                                    .attn_fwd = {320e12, 430e12},
                                    .attn_bwd = {295e12, 360e12},
                                    .rows = 3.4e12,
@@ -52,6 +54,7 @@ static double larger(double a, double b)
 
 static double seconds_of(const gpu_rates *g, const char *op, int wide, double flops, double bytes)
 {
+    if (!strncmp(op, "linear8", 7)) return larger(flops / g->product8, bytes / g->rows);
     if (!strncmp(op, "linear", 6)) return larger(flops / g->product, bytes / g->rows);
     if (!strcmp(op, "head")) return larger(flops / g->head, bytes / g->rows);
     if (!strcmp(op, "attn_fwd")) return larger(flops / g->attn_fwd[wide], bytes / g->rows);

@@ -31,6 +31,11 @@ static ns_status check_supported(const ns_arch *a, const ns_model_options *o, ns
     NS_FAIL_IF(o->cp_size > 1 && o->cp_ring && o->attention_dropout > 0, NS_ERR_UNSUPPORTED, "%s",
                "model.cp_comm_type=p2p: the ring has no attention_dropout; use all_gather, or attention_dropout=0");
     NS_FAIL_IF(o->cp_size > 1 && o->cp_ring && !o->train, NS_ERR_INTERNAL, "%s", "the ring is for training");
+    NS_FAIL_IF(o->fp8 && (a->C % 16 || a->F % 16 || a->head_dim * a->n_kv % 16), NS_ERR_UNSUPPORTED,
+               "fp8 products need sizes in multiples of 16: hidden %lld, ffn %lld, key/value heads x head size %lld",
+               (long long)a->C, (long long)a->F, (long long)(a->n_kv * a->head_dim));
+    NS_FAIL_IF(o->fp8 && o->tp_size > 1, NS_ERR_UNSUPPORTED, "%s",
+               "fp8 with tensor parallel is not supported: scales would be those of parts of a tensor");
     NS_FAIL_IF(o->dp_size > NS_MAX_DP, NS_ERR_UNSUPPORTED, "%d ranks share the optimiser state: at most %d", o->dp_size,
                NS_MAX_DP);
     NS_FAIL_IF(o->train && o->tp_size > 1 &&
@@ -93,6 +98,11 @@ static ns_piece own_piece(const ns_model *m, int param)
     return (ns_piece){cut[m->opt.dp_rank], cut[m->opt.dp_rank + 1] - cut[m->opt.dp_rank]};
 }
 
+static int in_fp8(const ns_model *m, ns_kind kind)
+{
+    return m->opt.fp8 && (kind == NS_P_QKV || kind == NS_P_O || kind == NS_P_GATE_UP || kind == NS_P_DOWN);
+}
+
 /* Weights, gradients, optimiser state, prepared panels of each storage parameter. */
 static ns_status layout_params(ns_model *m, ns_space *s, const ns_ops *ops, ns_error *err)
 {
@@ -115,11 +125,13 @@ static ns_status layout_params(ns_model *m, ns_space *s, const ns_ops *ops, ns_e
         *w = (ns_weight){.name = p->name, .rows = p->rows, .cols = p->cols, .dt = m->opt.dt};
         if (!ns_part_holds(t, i, m->first, m->n_layers)) continue; /* no memory: another stage has it */
         w->data = take(s, "weights", p->name, ne * es, NS_LIFE_RUN);
+        w->fp8 = in_fp8(m, p->kind) ? m->opt.fp8 : NS_FP8_OFF;
         if (p->cols > 1 && p->kind != NS_P_EMBED) {
             int64_t fwd = 0, dx = 0;
             ops->prepare_bytes(w, &fwd, &dx);
             w->panels_fwd = take(s, "panels", p->name, fwd, NS_LIFE_RUN);
-            w->panels_dx = m->opt.train ? take(s, "panels", p->name, dx, NS_LIFE_RUN) : NULL;
+            w->panels_dx =
+                m->opt.train && !(w->fp8 && m->opt.fp8_lean) ? take(s, "panels", p->name, dx, NS_LIFE_RUN) : NULL;
         }
         if (!m->opt.train || !p->trainable) continue;
         w->grad = take(s, "grads", p->name, ne * 4, NS_LIFE_RUN);
@@ -160,8 +172,20 @@ static int64_t stream_rows(const ns_model *m)
     return (m->opt.T_cap + n - 1) / n;
 }
 
+/* fp8: what the weight gradients read, in place of n1, n2 and act. */
+static void take_casts(ns_model *m, ns_space *s, ns_block_acts *b)
+{
+    const ns_arch *a = &m->arch;
+    const int64_t T = m->opt.T_cap;
+    if (!m->opt.fp8 || !m->opt.train || m->opt.recompute != NS_RECOMPUTE_NONE) return;
+    b->n1_8 = take(s, "acts", "n1_8", ns_fp8_bytes(a->C, T), NS_LIFE_STEP);
+    b->att_8 = take(s, "acts", "att_8", ns_fp8_bytes(a->n_heads * a->head_dim, T), NS_LIFE_STEP);
+    b->n2_8 = take(s, "acts", "n2_8", ns_fp8_bytes(a->C, T), NS_LIFE_STEP);
+    b->act_8 = take(s, "acts", "act_8", ns_fp8_bytes(a->F, T), NS_LIFE_STEP);
+}
+
 /* One block's activations. Not own_rest: all but h0 is shared (inference, full recomputation); not own_light: what is
- * computed again is shared (selective). */
+ * computed again, or kept in fp8, is shared. */
 static void take_acts(ns_model *m, ns_space *s, ns_block_acts *b, int own_h0, int own_rest, int own_light,
                       const ns_block_acts *shared)
 {
@@ -191,6 +215,16 @@ static void take_acts(ns_model *m, ns_space *s, ns_block_acts *b, int own_h0, in
     b->rstd2 = take(s, "acts", "rstd2", Ts * f, NS_LIFE_STEP);
     b->gu = take(s, "acts", "gu", T * 2 * a->F * es, NS_LIFE_STEP);
     b->act = own_light ? take(s, "acts", "act", T * a->F * es, NS_LIFE_STEP) : shared->act;
+    take_casts(m, s, b);
+}
+
+/* Of the products of a layer. */
+static int64_t widest_output(const ns_model *m)
+{
+    const ns_arch *a = &m->arch;
+    int64_t wide = 2 * a->F, qkv = (a->n_heads + 2 * a->n_kv) * a->head_dim;
+    if (qkv > wide) wide = qkv;
+    return a->C > wide ? a->C : wide;
 }
 
 static ns_status layout_acts(ns_model *m, ns_space *s, ns_error *err)
@@ -207,7 +241,7 @@ static ns_status layout_acts(ns_model *m, ns_space *s, ns_error *err)
             ns_recompute r = ns_block_recompute(&m->opt, (int)l);
             int own_h0 = (m->opt.train && l > 0) || l == 1, first = slot == 0 && l == 0,
                 own_rest = first || (m->opt.train && r != NS_RECOMPUTE_FULL),
-                own_light = first || r == NS_RECOMPUTE_NONE;
+                own_light = first || (r == NS_RECOMPUTE_NONE && !(m->opt.fp8 && m->opt.train));
             take_acts(m, s, &b[l], own_h0, own_rest, own_light, l > 1 && !m->opt.train ? &b[1] : &m->acts[0]);
         }
         b[0].h0 = x0; /* the first layer reads the embedding itself */
@@ -229,6 +263,7 @@ static ns_status layout_acts(ns_model *m, ns_space *s, ns_error *err)
         m->datt = take(s, "acts", "datt", T * a->n_heads * a->head_dim * es, NS_LIFE_STEP);
         m->dgu = take(s, "acts", "dgu", T * 2 * a->F * es, NS_LIFE_STEP);
         m->dact = take(s, "acts", "dact", T * a->F * es, NS_LIFE_STEP);
+        if (m->opt.fp8) m->dy8 = take(s, "acts", "dy8", ns_fp8_bytes(widest_output(m), T), NS_LIFE_STEP);
     } else {
         m->last_x = take(s, "acts", "last_x", m->opt.S_cap * a->C * es, NS_LIFE_RUN);
         m->last_y = take(s, "acts", "last_y", m->opt.S_cap * a->vocab_rows * es, NS_LIFE_RUN);
@@ -333,7 +368,7 @@ ns_status ns_model_layout(ns_model *m, const ns_arch *a, const ns_param_table *t
     NS_TRY(layout_acts(m, s, err), "model activations");
     layout_context(m, s);
     NS_TRY(layout_cache(m, s, err), "model cache");
-    ns_exec x = {.ops = ops, .pool = o->pool, .backend = o->backend, .any_order = o->any_order};
+    ns_exec x = {.ops = ops, .pool = o->pool, .backend = o->backend, .fp8 = o->fp8, .any_order = o->any_order};
     m->work_bytes = ops->work_bytes(&x, o->T_cap, o->max_len, a->C, a->F, a->vocab_rows, a->n_heads, a->head_dim);
     m->work = take(s, "work", "scratch", m->work_bytes, NS_LIFE_RUN);
     return NS_OK;

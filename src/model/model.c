@@ -30,18 +30,26 @@ static char *at(void *p, int64_t elements, ns_dtype dt)
     return ns_model_at(p, elements, dt);
 }
 
-static void linear(ns_model *m, ns_exec *x, const ns_weight *w, const ns_weight *b, const void *in, void *out)
+static void linear(ns_model *m, ns_exec *x, const ns_weight *w, const ns_weight *b, const void *in, void *out,
+                   void *in8)
 {
     x->ops->linear_fwd(
-        x,
-        &(ns_linear_args){.M = m->T, .N = w->rows, .K = w->cols, .dt = m->opt.dt, .w = w, .b = b, .x = in, .y = out});
+        x, &(ns_linear_args){
+               .M = m->T, .N = w->rows, .K = w->cols, .dt = m->opt.dt, .w = w, .b = b, .x = in, .y = out, .x8 = in8});
 }
 
-/* Gradients of y = x W^T + b: dx = dy W (assigned); W.grad += dy^T x, b.grad += sum dy. */
+/* Gradients of y = x W^T + b: dx = dy W (assigned); W.grad += dy^T x, b.grad += sum dy. Of one product linear_dx comes first
+ * and nothing of another in between: m->dy8 passes the cast of dy on. */
 static void linear_dx(ns_model *m, ns_exec *x, const ns_weight *w, const void *dy, void *dx)
 {
-    x->ops->linear_dgrad(
-        x, &(ns_linear_args){.M = m->T, .N = w->rows, .K = w->cols, .dt = m->opt.dt, .w = w, .dy = dy, .dx = dx});
+    x->ops->linear_dgrad(x, &(ns_linear_args){.M = m->T,
+                                              .N = w->rows,
+                                              .K = w->cols,
+                                              .dt = m->opt.dt,
+                                              .w = w,
+                                              .dy = dy,
+                                              .dx = dx,
+                                              .dy8 = w->grad ? m->dy8 : NULL});
 }
 
 static void clear_grad(ns_model *m, ns_exec *x, int param)
@@ -57,7 +65,8 @@ static int take_fresh(ns_model *m, const ns_weight *w)
     return fresh;
 }
 
-static void linear_dw(ns_model *m, ns_exec *x, const ns_weight *w, const ns_weight *b, const void *in, const void *dy)
+static void linear_dw(ns_model *m, ns_exec *x, const ns_weight *w, const ns_weight *b, const void *in, const void *dy,
+                      void *in8)
 {
     if (!w->grad && !(b && b->grad)) return;
     x->ops->linear_wgrad(x, &(ns_linear_args){.M = m->T,
@@ -68,7 +77,9 @@ static void linear_dw(ns_model *m, ns_exec *x, const ns_weight *w, const ns_weig
                                               .b = b,
                                               .x = in,
                                               .dy = dy,
-                                              .assign_dw = take_fresh(m, w)});
+                                              .assign_dw = take_fresh(m, w),
+                                              .x8 = in8,
+                                              .dy8 = w->grad ? m->dy8 : NULL});
 }
 
 /* Of the stream: my rows. */
@@ -423,7 +434,7 @@ static void attend_context_bwd(ns_model *m, ns_exec *x, int l, ns_block_acts *b)
 /* From h0 to the end of the block; leaves the mlp output in m->delta. */
 static void block_from_h0(ns_model *m, ns_exec *x, int l, ns_block_acts *b)
 {
-    linear(m, x, weight(m, NS_P_QKV, l), weight(m, NS_P_QKV_BIAS, l), all_rows(m, x, b->n1), b->qkv);
+    linear(m, x, weight(m, NS_P_QKV, l), weight(m, NS_P_QKV_BIAS, l), all_rows(m, x, b->n1), b->qkv, b->n1_8);
     norm_heads(m, x, l, b);
     rope(m, x, b->qkv, 0);
     if (m->k_cache) {
@@ -436,16 +447,16 @@ static void block_from_h0(ns_model *m, ns_exec *x, int l, ns_block_acts *b)
         t.lse = b->lse;
         x->ops->attn_fwd(x, &t);
     }
-    linear(m, x, weight(m, NS_P_O, l), NULL, b->att, m->delta);
+    linear(m, x, weight(m, NS_P_O, l), NULL, b->att, m->delta, b->att_8);
     void *delta = sum_parts(m, x, m->delta);
     dropout(m, x, l, DROP_ATTN_OUT, delta, delta);
     norm(m, x, weight(m, NS_P_MLP_NORM, l), b->h0, delta, b->h1, b->n2, b->rstd2);
-    linear(m, x, weight(m, NS_P_GATE_UP, l), NULL, all_rows(m, x, b->n2), b->gu);
+    linear(m, x, weight(m, NS_P_GATE_UP, l), NULL, all_rows(m, x, b->n2), b->gu, b->n2_8);
     x->ops->act_fwd(
         x, &(ns_act_args){
                .T = m->T, .F = m->arch.F, .dt = m->opt.dt, .act = (ns_act)m->arch.act, .x = b->gu, .y = b->act});
     dropout_ffn(m, x, l, b->act);
-    linear(m, x, weight(m, NS_P_DOWN, l), NULL, b->act, m->delta);
+    linear(m, x, weight(m, NS_P_DOWN, l), NULL, b->act, m->delta, b->act_8);
     sum_parts(m, x, m->delta);
     dropout(m, x, l, DROP_MLP_OUT, delta, delta);
 }
@@ -492,16 +503,16 @@ void ns_block_backward(ns_model *m, ns_exec *x, int l, int slot)
                                       .dx = m->dgu,
                                       .y = light ? b->act : NULL});
     if (light) dropout_ffn(m, x, l, b->act);
-    linear_dw(m, x, weight(m, NS_P_DOWN, l), NULL, b->act, dy);
+    linear_dw(m, x, weight(m, NS_P_DOWN, l), NULL, b->act, dy, b->act_8);
     linear_dx(m, x, weight(m, NS_P_GATE_UP, l), m->dgu, m->dtmp);
     const void *dn = sum_parts(m, x, m->dtmp);
     norm_bwd(m, x, weight(m, NS_P_MLP_NORM, l), b->h1, b->rstd2, dn, m->dh, m->dh, light ? b->n2 : NULL);
-    linear_dw(m, x, weight(m, NS_P_GATE_UP, l), NULL, all_rows(m, x, b->n2), m->dgu);
+    linear_dw(m, x, weight(m, NS_P_GATE_UP, l), NULL, all_rows(m, x, b->n2), m->dgu, b->n2_8);
 
     dropout(m, x, l, DROP_ATTN_OUT, m->dh, m->delta);
     dy = all_rows(m, x, dropped);
     linear_dx(m, x, weight(m, NS_P_O, l), dy, m->datt);
-    linear_dw(m, x, weight(m, NS_P_O, l), NULL, b->att, dy);
+    linear_dw(m, x, weight(m, NS_P_O, l), NULL, b->att, dy, b->att_8);
     if (m->opt.cp_size > 1) {
         (m->opt.cp_ring ? ns_ring_attend_bwd : attend_context_bwd)(m, x, l, b);
     } else {
@@ -519,7 +530,7 @@ void ns_block_backward(ns_model *m, ns_exec *x, int l, int slot)
     linear_dx(m, x, qkv, m->dqkv, m->dtmp);
     dn = sum_parts(m, x, m->dtmp);
     norm_bwd(m, x, weight(m, NS_P_ATTN_NORM, l), b->h0, b->rstd1, dn, m->dh, m->dh, light ? b->n1 : NULL);
-    linear_dw(m, x, qkv, bias, all_rows(m, x, b->n1), m->dqkv);
+    linear_dw(m, x, qkv, bias, all_rows(m, x, b->n1), m->dqkv, b->n1_8);
 }
 
 int ns_model_is_first(const ns_model *m)

@@ -34,6 +34,8 @@ typedef struct ns_model_options {
     int64_t memory_limit; /* selective: the engine raises full_layers until the plan fits; 0: no limit */
     int any_order;        /* ns_exec.any_order */
     ns_opt_form optim;    /* what is kept of weights and moments; all zero: exact to f32 */
+    ns_fp8 fp8;           /* products of the layers; needs ns_ops.fp8. Embedding, head and norms stay as they are */
+    int fp8_lean; /* transposed fp8 weights are made for each product; the engine sets it where memory is short */
     float hidden_dropout, ffn_dropout, attention_dropout; /* the last needs ns_ops.drops_attention */
     ns_threads *pool;                                     /* decides the scratch of CPU back-ends; NULL: one thread */
     void *backend;                                        /* ns_exec.backend of device back-ends; NULL on a CPU */
@@ -64,6 +66,8 @@ typedef struct ns_block_acts { /* saved for backward, per (layer, slot); shared 
     float *rstd2;              /* [T] */
     void *gu;                  /* [T,2F] gate | up */
     void *act;                 /* [T,F] */
+    /* fp8 without recomputation: casts of n1, att, n2, act (ns_linear_args.x8), kept instead of n1, n2, act. NULL: not kept */
+    void *n1_8, *att_8, *n2_8, *act_8;
 } ns_block_acts;
 
 typedef struct ns_piece { /* elements [off, off+len) of a storage parameter */
@@ -92,6 +96,7 @@ typedef struct ns_model {
     void *dqkv, *datt, *dgu, *dact;
     void
         *heads; /* [T,nh*hd] q or k of all tokens side by side, on the way in and out of their norm; NULL without one */
+    void *dy8;  /* fp8: cast of the gradient of a product's output, from its input gradient to its weight gradient */
     void *last_x, *last_y;               /* [S_cap,C], [S_cap,vocab_rows]: rows whose logits are wanted */
     void **k_cache, **v_cache;           /* [L] of [kv_rows, g*hd] */
     int32_t *kv_row, *kv_start, *kv_len; /* cache row of each token [T]; per segment [S_cap] */

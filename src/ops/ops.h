@@ -22,7 +22,7 @@
 #include "base/error.h"
 #include "base/rng.h"
 #include "base/threads.h"
-#include "tensor/dtype.h"
+#include "tensor/fp8.h"
 
 /* A matrix (or vector: rows = n, cols = 1) of parameters as ops see it. Filled by src/model. */
 typedef struct ns_weight {
@@ -31,6 +31,7 @@ typedef struct ns_weight {
     ns_dtype dt; /* F32 or BF16 */
     void *data;  /* [rows, cols] row-major */
     float *grad; /* [rows, cols] f32, accumulated; NULL = frozen */
+    ns_fp8 fp8;  /* linear ops round both factors of each product to fp8 first (ns_linear_args); needs ns_ops.fp8 */
     /* Forms prepared by the back-end after each change of data (ops->prepare); sizes from ops->prepare_bytes. */
     void *panels_fwd; /* for y = x W^T */
     void *panels_dx;  /* for dx = dy W */
@@ -57,6 +58,7 @@ typedef struct ns_exec {
     int64_t work_bytes;
     ns_step *step;
     ns_philox_key key; /* dropout */
+    ns_fp8 fp8;        /* for work_bytes: weights of layers have it */
     int any_order; /* 1: attention's gradient may sum in any order (faster on a GPU; bits may differ from run to run) */
     struct ns_plan *plan; /* plan back-end only */
     void *backend;        /* back-end's own state */
@@ -101,7 +103,10 @@ typedef struct ns_norm_bwd_args {
     float eps;         /* of the forward pass, for y */
 } ns_norm_bwd_args;
 
-/* y[M,N] = x[M,K] W[N,K]^T + b.   dx[M,K] = dy[M,N] W.   W.grad += dy^T x, b.grad += sum_m dy. */
+/* y[M,N] = x[M,K] W[N,K]^T + b.   dx[M,K] = dy[M,N] W.   W.grad += dy^T x, b.grad += sum_m dy.
+ * With w->fp8, x and W stand for what their e4m3 casts hold, dy for its e5m2 (or e4m3) cast, each with one scale for the whole
+ * operand by its largest magnitude (tensor/fp8.h); sums f32, bias and its gradient not rounded. On a GPU dt is BF16 and N, K
+ * are multiples of 16. The casts, transposed, may be kept between calls: fwd writes x8, dgrad dy8, wgrad reads them instead. */
 typedef struct ns_linear_args {
     int64_t M, N, K;
     ns_dtype dt;
@@ -113,6 +118,8 @@ typedef struct ns_linear_args {
     void *dx;           /* dgrad out: [M,K] */
     int add_dx;         /* dgrad: add to dx instead of assigning */
     int assign_dw;      /* wgrad: assign W.grad instead of adding; where ns_ops.assigns_grads */
+    void *x8;           /* fp8: [K,M], ns_fp8_bytes(K, M) from 16-byte alignment; NULL: not kept, wgrad casts x */
+    void *dy8;          /* fp8: [N,M], ns_fp8_bytes(N, M); NULL: not kept, wgrad casts dy */
 } ns_linear_args;
 
 /* Rotary embedding in place, rotate-half pairing (i, i+hd/2): heads [0,n_heads) of each row of qk. */
@@ -304,6 +311,7 @@ typedef struct ns_ops {
     const char *name;
     int assigns_grads;   /* 1: assign_dw is obeyed, and saves a pass over memory */
     int drops_attention; /* 1: ns_attn_args.dropout is obeyed; else it must be 0 */
+    int fp8;             /* 1: ns_weight.fp8 is obeyed; else it must be NS_FP8_OFF */
     void (*embed_fwd)(ns_exec *, const ns_embed_args *);
     void (*embed_bwd)(ns_exec *, const ns_embed_args *);
     void (*norm_fwd)(ns_exec *, const ns_norm_args *);

@@ -42,6 +42,7 @@ typedef struct tbuf {
     int64_t n, bytes;
     int stage, inout; /* inout: starts from random values (accumulated) */
     double len;       /* reduction length behind one element */
+    int fp8;          /* sums of fp8 products */
     int inner;        /* bf16 back-ends may round an intermediate of this output to bf16 */
     const char *cot, *grad;
     float *init; /* inout: values before */
@@ -76,6 +77,7 @@ static double unit(uint64_t *s) /* (0,1) */
 static float get(const void *p, ns_dtype dt, int64_t i)
 {
     if (dt == NS_DTYPE_I16) return (float)((const int16_t *)p)[i];
+    if (dt == NS_DTYPE_U8) return (float)((const uint8_t *)p)[i];
     if (dt == NS_DTYPE_F64) return (float)((const double *)p)[i];
     return dt == NS_DTYPE_BF16 ? ns_bf16_to_f32(((const uint16_t *)p)[i]) : ((const float *)p)[i];
 }
@@ -303,7 +305,7 @@ static void norm_bwd(prob *p)
                                                   .dh = ptr(p, "dh")});
 }
 
-/* ---- linear; T = M, N, C = K; flag 1: bias, 2: add_dx, 4: frozen ---- */
+/* ---- linear; T = M, N, C = K; flag 1: bias, 2: add_dx, 4: frozen, 8: fp8, 16: fp8 with e4m3 gradients, 32: casts not kept ---- */
 static void linear_setup(prob *p)
 {
     const cas *c = p->c;
@@ -316,6 +318,12 @@ static void linear_setup(prob *p)
     tbuf *dx = mk(p, "dx", c->dt, c->T * c->C, 1, BWD, (c->flag & 2) != 0);
     dx->len = (double)c->N;
     dx->inner = dx->inout;
+    if (!(c->flag & 24)) return;
+    p->w.fp8 = p->x.fp8 = c->flag & 8 ? NS_FP8_HYBRID : NS_FP8_E4M3;
+    for (int i = 0; i < p->n; i++) p->b[i].fp8 = p->b[i].stage != IN;
+    if (c->flag & 32) return;
+    out(p, "x8", NS_DTYPE_U8, ns_fp8_bytes(c->C, c->T), FWD, 0, NULL); /* the same bytes everywhere */
+    out(p, "dy8", NS_DTYPE_U8, ns_fp8_bytes(c->N, c->T), BWD, 0, NULL);
 }
 static ns_linear_args linear_args(prob *p)
 {
@@ -330,7 +338,9 @@ static ns_linear_args linear_args(prob *p)
                             .y = ptr(p, "y"),
                             .dy = ptr(p, "dy"),
                             .dx = ptr(p, "dx"),
-                            .add_dx = (c->flag & 2) != 0};
+                            .add_dx = (c->flag & 2) != 0,
+                            .x8 = ptr(p, "x8"),
+                            .dy8 = ptr(p, "dy8")};
 }
 static void linear_fwd(prob *p)
 {
@@ -841,6 +851,13 @@ static const cas cases[] = {
     {"linear.parts.bf16", LINEAR, BF16, .T = 1100, .N = 40, .C = 48},
     {"linear.blocks.bf16", LINEAR, BF16, .T = 33, .N = 40, .C = 2100, .flag = 1},
     {"linear.blocks_dx.bf16", LINEAR, BF16, .T = 33, .N = 2100, .C = 40, .flag = 2},
+    {"linear.fp8.f32", LINEAR, F32, .T = 9, .N = 32, .C = 48, .flag = 8, .no_diff = 1},
+    {"linear.fp8.bf16", LINEAR, BF16, .T = 64, .N = 96, .C = 160, .flag = 8},
+    {"linear.fp8_rows.bf16", LINEAR, BF16, .T = 201, .N = 272, .C = 144, .flag = 8},
+    {"linear.fp8_bias.bf16", LINEAR, BF16, .T = 96, .N = 64, .C = 32, .flag = 11},
+    {"linear.fp8_e4m3.bf16", LINEAR, BF16, .T = 130, .N = 48, .C = 1088, .flag = 16},
+    {"linear.fp8_lean.bf16", LINEAR, BF16, .T = 77, .N = 208, .C = 112, .flag = 40},
+    {"linear.fp8_frozen.bf16", LINEAR, BF16, .T = 33, .N = 16, .C = 16, .flag = 12},
     {"rope.f32", ROPE, F32, .T = 9, .nh = 3, .hd = 16, .rot = 16},
     {"rope.partial.f32", ROPE, F32, .T = 5, .nh = 2, .hd = 24, .rot = 12},
     {"rope.bf16", ROPE, BF16, .T = 65, .nh = 4, .hd = 64, .rot = 64},
@@ -928,6 +945,14 @@ static const cas cases[] = {
     {"adamw.v.f32", OPT, F32, .T = 8192, .flag = 2 | 16},
 };
 enum { N_CASES = (int)(sizeof cases / sizeof cases[0]) };
+
+/* 1: the case wants what this back-end says it does not have. */
+static int needs_more(const cas *c, const ns_ops *ops)
+{
+    if (c->fwd == ring_fwd || c->fwd == sum_fwd) return !ops->attn_merge;
+    return (c->fwd == linear_fwd && (c->flag & 24) && (!ops->fp8 || (case_backend && c->dt == NS_DTYPE_F32))) ||
+           (c->fwd == attn_fwd && (c->flag & 4) && !ops->drops_attention);
+}
 
 /* ---- running one case ---- */
 static void prob_new(prob *p, const cas *c, const ns_ops *ops, ns_threads *pool)

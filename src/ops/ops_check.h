@@ -18,13 +18,16 @@ static double rms(const tbuf *b)
 /* Allowed |got - ref| = rel * |ref| + abs * rms(ref). One stored rounding may fall the other way (one unit in the last
  * place, 2^-7); sums in f32 of `len` terms err like sqrt(len) half units of their size. Tile-unit back-ends round one
  * factor of a sum (probabilities, d logits) to bf16: `inner`. When a few terms carry the sum (the label's d logit, the
- * first keys of a segment) that error is half a unit, 2^-8, of terms some eight times the rms. */
+ * first keys of a segment) that error is half a unit, 2^-8, of terms some eight times the rms.
+ * Products of fp8: tensor cores add 32 terms at a time to a sum of which they keep 13 bits below its leading one; each of the
+ * len / 32 additions may cut off 2^-13 of a partial sum some four times the rms. */
 static void tolerance(const tbuf *r, ns_dtype dt, double *rel, double *abs_)
 {
     *rel = 0x1p-21;
     *abs_ = 0x1p-22 * sqrt(r->len);
     if (r->dt == NS_DTYPE_BF16) *rel = 0x1.02p-7;
     if (dt == NS_DTYPE_BF16 && r->inner) *rel += 0x1p-8, *abs_ += 0x1p-5;
+    if (r->fp8) *abs_ += 0x1p-11 * (1 + r->len / 32);
 }
 
 /* Compares one output; writes what is wrong to msg. Returns 1 if good. */

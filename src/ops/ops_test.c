@@ -23,6 +23,7 @@ static void check_level(const char *level)
     assert_ns_ok(ns_threads_new(&pool, 3, &err), &err);
     for (int i = 0; i < N_CASES; i++) {
         char msg[1024] = "";
+        if (needs_more(&cases[i], &ops)) continue;
         for (int threads = 0; threads < 2; threads++) {
             if (check(&cases[i], &ops, threads ? pool : NULL, msg, sizeof msg)) continue;
             print_error("%s, level %s, %s: %s\n", cases[i].name, level, threads ? "3 threads" : "inline", msg);
@@ -69,6 +70,7 @@ static void thread_count_changes_nothing(void **state)
         if (ns_ops_cpu(&ops, levels[l], NULL) != NS_OK) continue;
         for (int i = 0; i < N_CASES; i++) {
             static prob one, many;
+            if (needs_more(&cases[i], &ops)) continue;
             prob_new(&one, &cases[i], &ops, NULL);
             one.c->fwd(&one);
             if (one.c->bwd) one.c->bwd(&one);
@@ -239,6 +241,21 @@ static void linear_writes_x(ns_exec *x, const ns_linear_args *a)
     put((void *)(uintptr_t)a->x, a->dt, 0, 3.0f);
 }
 
+/* ---- fp8: another rounding ---- */
+#define BREAK_FP8(name, op, type)                            \
+    static void name(ns_exec *x, const ns_linear_args *args) \
+    {                                                        \
+        ns_linear_args a = *args;                            \
+        ns_weight w = *a.w;                                  \
+        w.fp8 = (type);                                      \
+        a.w = &w;                                            \
+        ns_ops_ref.op(x, &a);                                \
+    }
+BREAK_FP8(fp8_not_in_fwd, linear_fwd, NS_FP8_OFF)
+BREAK_FP8(fp8_not_in_dgrad, linear_dgrad, NS_FP8_OFF)
+BREAK_FP8(fp8_not_in_wgrad, linear_wgrad, NS_FP8_OFF)
+BREAK_FP8(fp8_other_gradient, linear_dgrad, w.fp8 == NS_FP8_HYBRID ? NS_FP8_E4M3 : NS_FP8_HYBRID)
+
 BREAK(attn_drop_nothing, attn_fwd, ns_attn_args, a.dropout = 0)
 BREAK(attn_drop_by_row, attn_fwd, ns_attn_args, a.token = NULL)
 BREAK(attn_drop_local_head, attn_fwd, ns_attn_args, a.head0 = 0)
@@ -291,6 +308,10 @@ static void broken_variants_fail(void **state)
     B(sum_forgets, sum_rows, "ring");
     B(sum_no_more, sum_rows, "sum_rows");
     B(sum_no_map, sum_rows, "sum_rows");
+    B(fp8_not_in_fwd, linear_fwd, "linear.fp8");
+    B(fp8_not_in_dgrad, linear_dgrad, "linear.fp8_e");
+    B(fp8_not_in_wgrad, linear_wgrad, "linear.fp8_lean");
+    B(fp8_other_gradient, linear_dgrad, "linear.fp8");
     B(norm_no_eps, norm_fwd, "norm");
     B(norm_plus_one, norm_fwd, "norm");
     B(norm_bwd_no_dres, norm_bwd, "norm");

@@ -153,6 +153,9 @@ static ns_status plan_memory(ns_sft *t, ns_error *err)
                           .optim = {.no_rem = !strcmp(o->main_dtype, "bf16"),
                                     .m = !strcmp(o->m_dtype, "bf16") ? NS_DTYPE_BF16 : NS_DTYPE_F32,
                                     .v = !strcmp(o->v_dtype, "bf16") ? NS_DTYPE_BF16 : NS_DTYPE_F32},
+                          .fp8 = !o->fp8       ? NS_FP8_OFF
+                                 : o->fp8_e4m3 ? NS_FP8_E4M3
+                                               : NS_FP8_HYBRID,
                           .hidden_dropout = (float)o->hidden_dropout,
                           .ffn_dropout = (float)o->ffn_dropout,
                           .attention_dropout = (float)o->attention_dropout,

@@ -187,6 +187,10 @@ const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS] = {
     FLT("model.attention_dropout", attention_dropout, "0.0", 0, 0.999,
         "dropout on attention probabilities (not on a GPU yet)"),
     FLT("model.ffn_dropout", ffn_dropout, "0.0", 0, 0.999, "dropout inside the mlp"),
+    BOOL("model.fp8", fp8, "false",
+         "matrix products of the layers in fp8, one scale a tensor (GPU from sm_89): e4m3, gradients e5m2"),
+    BOOL("model.fp8_e4m3", fp8_e4m3, "false", "fp8: gradients in e4m3 too"),
+    BOOL("model.fp8_hybrid", fp8_hybrid, "true", "fp8: gradients in e5m2, unless model.fp8_e4m3"),
     {.key = "model.activations_checkpoint_granularity",
      .type = NS_OPT_STRING,
      .at = AT(recompute),
@@ -465,6 +469,13 @@ ns_status ns_sft_check(ns_sft_options *o, ns_error *err)
     NS_FAIL_IF(!o->log_dir, NS_ERR_CONFIG, "exp_manager.explicit_log_dir is not set: name the output directory");
     NS_FAIL_IF(!strncmp(o->precision, "16", 2), NS_ERR_UNSUPPORTED,
                "trainer.precision=%s: fp16 is not available, use bf16 or 32", o->precision);
+    NS_FAIL_IF(o->fp8_e4m3 && !o->fp8, NS_ERR_CONFIG, "%s",
+               "model.fp8_e4m3=True without model.fp8: set ++model.fp8=True too");
+    NS_FAIL_IF(o->fp8 && !o->fp8_e4m3 && !o->fp8_hybrid, NS_ERR_CONFIG, "%s",
+               "model.fp8=True with model.fp8_hybrid=False: choose the type of gradients, ++model.fp8_e4m3=True or "
+               "++model.fp8_hybrid=True");
+    NS_FAIL_IF(o->fp8 && !strcmp(o->precision, "32"), NS_ERR_CONFIG, "%s",
+               "model.fp8=True with trainer.precision=32: use bf16");
     NS_FAIL_IF(strcmp(o->peft, "none"), NS_ERR_UNSUPPORTED,
                "model.peft.peft_scheme=%s: adapters are not available yet, use none", o->peft);
     NS_FAIL_IF(o->vpp && o->vpp->type != NS_NODE_NULL && !(o->vpp->type == NS_NODE_INT && o->vpp->i == 1),

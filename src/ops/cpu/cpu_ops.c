@@ -210,6 +210,7 @@ ns_status ns_ops_cpu(ns_ops *out, const char *level, ns_error *err)
                level, level_names[best]);
     *out = ns_ops_ref;
     out->name = "cpu-ref";
+    out->fp8 = want < NS_CPU_F32; /* the reference arithmetic alone */
     if (want >= NS_CPU_F32) use_pool(out);
     if (want == NS_CPU_F32) {
         (void)ns_cpu_blas_name(); /* opens it now: loading touches the environment */

@@ -27,13 +27,6 @@ static void leave_device(void)
     case_free = NULL;
 }
 
-/* The case wants what this back-end says it does not have. */
-static int needs_more(const cas *c, const ns_ops *ops)
-{
-    if (c->fwd == ring_fwd || c->fwd == sum_fwd) return !ops->attn_merge;
-    return c->fwd == attn_fwd && (c->flag & 4) && !ops->drops_attention;
-}
-
 static void all_cases(const char *prefix)
 {
     ns_ops ops;

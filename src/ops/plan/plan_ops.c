@@ -78,6 +78,12 @@ static void norm_bwd(ns_exec *x, const ns_norm_bwd_args *a)
            arr(a->dres, n, e), arr(a->dh, n, e), arr(a->y, n, e), data(a->w), grad(a->w));
 }
 
+/* What the fp8 cast of an operand leaves: [rows, M] bytes. */
+static use cast8(const void *p, int64_t rows, int64_t M)
+{
+    return arr(p, ns_fp8_bytes(rows, M), 1);
+}
+
 static double gemm_flops(const ns_linear_args *a)
 {
     return 2.0 * (double)a->M * (double)a->N * (double)a->K;
@@ -85,8 +91,8 @@ static double gemm_flops(const ns_linear_args *a)
 
 static void linear_fwd(ns_exec *x, const ns_linear_args *a)
 {
-    RECORD(x, "linear_fwd", gemm_flops(a), arr(a->x, a->M * a->K, es(a->dt)), data(a->w), data(a->b),
-           arr(a->y, a->M * a->N, es(a->dt)));
+    RECORD(x, a->w->fp8 ? "linear8_fwd" : "linear_fwd", gemm_flops(a), arr(a->x, a->M * a->K, es(a->dt)), data(a->w),
+           data(a->b), arr(a->y, a->M * a->N, es(a->dt)), cast8(a->x8, a->K, a->M));
     touch(x, a->w->panels_fwd);
 }
 
@@ -94,14 +100,17 @@ static void linear_dgrad(ns_exec *x, const ns_linear_args *a)
 {
     use dx = arr(a->dx, a->M * a->K, es(a->dt));
     dx.times = a->add_dx ? 2 : 1;
-    RECORD(x, "linear_dgrad", gemm_flops(a), arr(a->dy, a->M * a->N, es(a->dt)), data(a->w), dx);
+    RECORD(x, a->w->fp8 ? "linear8_dgrad" : "linear_dgrad", gemm_flops(a), arr(a->dy, a->M * a->N, es(a->dt)),
+           data(a->w), dx, cast8(a->dy8, a->N, a->M));
+    touch(x, a->w->panels_fwd);
     touch(x, a->w->panels_dx);
 }
 
 static void linear_wgrad(ns_exec *x, const ns_linear_args *a)
 {
-    RECORD(x, "linear_wgrad", a->w->grad ? gemm_flops(a) : 0.0, arr(a->x, a->M * a->K, es(a->dt)),
-           arr(a->dy, a->M * a->N, es(a->dt)), grad(a->w), grad(a->b));
+    RECORD(x, a->w->fp8 ? "linear8_wgrad" : "linear_wgrad", a->w->grad ? gemm_flops(a) : 0.0,
+           arr(a->x8 ? NULL : a->x, a->M * a->K, es(a->dt)), arr(a->dy, a->M * a->N, es(a->dt)), grad(a->w), grad(a->b),
+           cast8(a->x8, a->K, a->M), cast8(a->dy8, a->N, a->M));
 }
 
 static void rope(ns_exec *x, const ns_rope_args *a)
@@ -288,6 +297,7 @@ static int64_t work_bytes(const ns_exec *x, int64_t T, int64_t max_len, int64_t 
 
 const ns_ops ns_ops_plan = {
     .name = "plan",
+    .fp8 = 1,
     .embed_fwd = embed_fwd,
     .embed_bwd = embed_bwd,
     .norm_fwd = norm_fwd,

@@ -71,6 +71,19 @@ typedef struct nsk_adamw_scalars { /* addresses of the fields in device memory *
 void nsk_adamw(nsk_stream s, const nsk_opt_form *form, const nsk_adamw_scalars *sc, const nsk_opt *items, int n_items,
                int64_t n_chunks);
 
+/* fp8.cu: bf16 [M,K], 16-byte aligned, K a multiple of 16, to fp8 bytes. amax clears the head and sets its first field; cast
+ * reads that, sets the second, and writes row [M,K] and trans [K, M rounded up to 16] (either may be NULL). transpose: [M,K]
+ * bytes to [K, M rounded up]. */
+enum { NSK_E4M3, NSK_E5M2 };
+typedef struct nsk_fp8_head { /* ns_fp8_head */
+    uint32_t amax, zero[3];
+    float inverse;
+} nsk_fp8_head;
+void nsk_fp8_amax(nsk_stream s, int64_t n, const void *x, nsk_fp8_head *head);
+void nsk_fp8_cast(nsk_stream s, int kind, int64_t M, int64_t K, const void *x, nsk_fp8_head *head, void *row,
+                  void *trans);
+void nsk_fp8_transpose(nsk_stream s, int64_t M, int64_t K, const void *x, void *trans);
+
 int nsk_probe(void); /* 0, or the cudaError_t that using a kernel gives */
 
 /* attn.cu, attn_hd*.cu */

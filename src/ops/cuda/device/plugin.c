@@ -41,7 +41,7 @@ static struct {
 
 typedef struct product_key { /* zeroed before filling: compared as bytes */
     int64_t m, n, k, lda, ldb, ldc;
-    int32_t ta, tb, in, out, add, bias, align_a, align_b, align_c, pad;
+    int32_t ta, tb, in, in_b, out, add, bias, align_a, align_b, align_c, fast, pad; /* in, in_b: types of A and B */
 } product_key;
 typedef struct product {
     product_key key;
@@ -64,6 +64,7 @@ typedef struct device {
     char *slot[N_SLOTS];
     cudaEvent_t done[N_SLOTS];
     int next_slot, sync, generic_attention, n_products;
+    int fp8_fast;                 /* fp8 products that may sum in the tensor cores alone: 0 none, 1 forward, 2 all */
     int64_t head_rows;            /* forced rows of a head chunk; 0: by memory */
     nsk_cudnn *dnn;               /* NULL: not there, or not wanted */
     int64_t dnn_calls, own_calls; /* attention passes of bf16 served by each */
@@ -113,6 +114,11 @@ static int set_desc(product *e, cublasLtMatmulDescAttributes_t at, const void *v
     return blas.cublasLtMatmulDescSetAttribute(e->desc, at, v, n) == CUBLAS_STATUS_SUCCESS;
 }
 
+static int is_fp8(int32_t type)
+{
+    return type == CUDA_R_8F_E4M3 || type == CUDA_R_8F_E5M2;
+}
+
 static const char *make_product(device *d, product *e)
 {
     const product_key *k = &e->key;
@@ -130,10 +136,18 @@ static const char *make_product(device *d, product *e)
         ok = ok && set_desc(e, CUBLASLT_MATMUL_DESC_EPILOGUE, &ep, sizeof ep) &&
              set_desc(e, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &t, sizeof t);
     }
-    cudaDataType_t in = (cudaDataType_t)k->in, out = (cudaDataType_t)k->out;
+    if (k->fast) {
+        int8_t yes = 1;
+        ok = ok && set_desc(e, CUBLASLT_MATMUL_DESC_FAST_ACCUM, &yes, sizeof yes);
+    }
+    const void *scale = d->blas_work; /* some address: whether there is one decides which algorithms there are */
+    if (is_fp8(k->in))
+        ok = ok && set_desc(e, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &scale, sizeof scale) &&
+             set_desc(e, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &scale, sizeof scale);
+    cudaDataType_t in = (cudaDataType_t)k->in, in_b = (cudaDataType_t)k->in_b, out = (cudaDataType_t)k->out;
     ok = ok && !blas.cublasLtMatrixLayoutCreate(&e->a, in, (uint64_t)(k->ta ? k->k : k->m),
                                                 (uint64_t)(k->ta ? k->m : k->k), k->lda);
-    ok = ok && !blas.cublasLtMatrixLayoutCreate(&e->b, in, (uint64_t)(k->tb ? k->n : k->k),
+    ok = ok && !blas.cublasLtMatrixLayoutCreate(&e->b, in_b, (uint64_t)(k->tb ? k->n : k->k),
                                                 (uint64_t)(k->tb ? k->k : k->n), k->ldb);
     ok = ok && !blas.cublasLtMatrixLayoutCreate(&e->c, out, (uint64_t)k->m, (uint64_t)k->n, k->ldc);
     ok = ok && !blas.cublasLtMatmulPreferenceCreate(&pref);
@@ -230,31 +244,39 @@ static cudaDataType_t cuda_type(ns_dtype t)
     return t == NS_DTYPE_BF16 ? CUDA_R_16BF : CUDA_R_32F;
 }
 
-static void gemm(ns_exec *x, const char *op, int ta, int tb, int64_t m, int64_t n, int64_t k, ns_dtype in,
-                 const void *A, int64_t lda, const void *B, int64_t ldb, ns_dtype out, void *C, int64_t ldc, int add,
-                 const void *bias)
+typedef struct factor { /* of a product; scale: of fp8, in device memory */
+    const void *p;
+    int64_t ld;
+    cudaDataType_t type;
+    const float *scale;
+} factor;
+
+static void multiply(ns_exec *x, const char *op, int ta, int tb, int64_t m, int64_t n, int64_t k, factor fa, factor fb,
+                     ns_dtype out, void *C, int64_t ldc, int add, const void *bias, int fast)
 {
     device *d = dev_of(x);
+    const void *A = fa.p, *B = fb.p;
     const char *why = NULL;
     if (m <= 0 || n <= 0) return;
     product_key key;
     memset(&key, 0, sizeof key);
-    key = (product_key){m,
-                        n,
-                        k,
-                        lda,
-                        ldb,
-                        ldc,
-                        ta,
-                        tb,
-                        (int32_t)cuda_type(in),
-                        (int32_t)cuda_type(out),
-                        add,
-                        bias != NULL,
-                        alignment(A),
-                        alignment(B),
-                        alignment(C),
-                        0};
+    key = (product_key){.m = m,
+                        .n = n,
+                        .k = k,
+                        .lda = fa.ld,
+                        .ldb = fb.ld,
+                        .ldc = ldc,
+                        .ta = ta,
+                        .tb = tb,
+                        .in = (int32_t)fa.type,
+                        .in_b = (int32_t)fb.type,
+                        .out = (int32_t)cuda_type(out),
+                        .add = add,
+                        .bias = bias != NULL,
+                        .align_a = alignment(A),
+                        .align_b = alignment(B),
+                        .align_c = alignment(C),
+                        .fast = fast};
     product *e = find_product(d, &key, &why);
     if (!e) {
         fail(x, op, why, m, n, k);
@@ -262,6 +284,8 @@ static void gemm(ns_exec *x, const char *op, int ta, int tb, int64_t m, int64_t 
     }
     float alpha = 1, beta = add ? 1 : 0;
     if (bias) set_desc(e, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias);
+    if (fa.scale) set_desc(e, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &fa.scale, sizeof fa.scale);
+    if (fb.scale) set_desc(e, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &fb.scale, sizeof fb.scale);
     if (x->any_order && !e->tuned && n_found > 0) tune(d, e, A, B, C);
     n_found = 0; /* belongs to the product just made */
     cublasStatus_t st = blas.cublasLtMatmul(d->lt, e->desc, &alpha, A, e->a, B, e->b, &beta, C, e->c, C, e->c, &e->algo,
@@ -274,6 +298,14 @@ static void gemm(ns_exec *x, const char *op, int ta, int tb, int64_t m, int64_t 
     check(x, op, m, n, k);
 }
 
+static void gemm(ns_exec *x, const char *op, int ta, int tb, int64_t m, int64_t n, int64_t k, ns_dtype in,
+                 const void *A, int64_t lda, const void *B, int64_t ldb, ns_dtype out, void *C, int64_t ldc, int add,
+                 const void *bias)
+{
+    const cudaDataType_t t = cuda_type(in);
+    multiply(x, op, ta, tb, m, n, k, (factor){A, lda, t, NULL}, (factor){B, ldb, t, NULL}, out, C, ldc, add, bias, 0);
+}
+
 static int same_type(ns_exec *x, const char *op, const ns_weight *w, ns_dtype dt)
 {
     if (w->dt == dt) return 1;
@@ -281,21 +313,116 @@ static int same_type(ns_exec *x, const char *op, const ns_weight *w, ns_dtype dt
     return 0;
 }
 
+/* ---- fp8: each factor is cast as it comes, weights when they change. The products are all "TN": summed over what lies
+ * contiguous, so that dx needs W, and dW both factors, transposed. ---- */
+static uint8_t *bytes8(const void *tensor)
+{
+    return (uint8_t *)(uintptr_t)tensor + NS_FP8_HEAD;
+}
+static factor factor8(const void *bytes, int64_t ld, int kind, const void *head)
+{
+    return (factor){bytes, ld, kind == NSK_E4M3 ? CUDA_R_8F_E4M3 : CUDA_R_8F_E5M2,
+                    &((const nsk_fp8_head *)head)->inverse};
+}
+static int grad_kind(const ns_linear_args *a)
+{
+    return a->w->fp8 == NS_FP8_E4M3 ? NSK_E4M3 : NSK_E5M2;
+}
+static int fp8_ok(ns_exec *x, const char *op, const ns_linear_args *a, int64_t work)
+{
+    const char *why = NULL;
+    if (a->dt != NS_DTYPE_BF16)
+        why = "fp8 products take bf16";
+    else if (a->N % 16 || a->K % 16)
+        why = "fp8 products need multiples of 16";
+    else if (!a->w->panels_fwd)
+        why = "fp8 weights were not prepared";
+    if (why) fail(x, op, why, a->M, a->N, a->K);
+    return !why && need_work(x, work, op);
+}
+/* bf16 [M,cols] -> head, row [M,cols], trans [cols,M]; NULL: not wanted */
+static void cast8(ns_exec *x, int kind, int64_t M, int64_t cols, const void *p, void *head, void *row, void *trans)
+{
+    nsk_fp8_amax(stream(x), M * cols, p, head);
+    nsk_fp8_cast(stream(x), kind, M, cols, p, head, row, trans);
+    check(x, "fp8 cast", M, cols, 0);
+}
+static int64_t fp8_fwd_work(int64_t M, int64_t K)
+{
+    return NS_FP8_HEAD + M * K;
+}
+static int64_t fp8_dgrad_work(int64_t M, int64_t N, int64_t K)
+{
+    return NS_FP8_HEAD + (M * N + 255) / 256 * 256 + N * K;
+}
+static int64_t fp8_wgrad_work(int64_t M, int64_t N, int64_t K)
+{
+    return ns_fp8_bytes(K, M) + ns_fp8_bytes(N, M);
+}
+
+static void linear8_fwd(ns_exec *x, const ns_linear_args *a)
+{
+    if (!fp8_ok(x, "linear_fwd", a, fp8_fwd_work(a->M, a->K))) return;
+    void *head = a->x8 ? a->x8 : x->work, *row = bytes8(x->work);
+    cast8(x, NSK_E4M3, a->M, a->K, a->x, head, row, a->x8 ? bytes8(a->x8) : NULL);
+    multiply(x, "linear_fwd", 1, 0, a->N, a->M, a->K,
+             factor8(bytes8(a->w->panels_fwd), a->K, NSK_E4M3, a->w->panels_fwd), factor8(row, a->K, NSK_E4M3, head),
+             a->dt, a->y, a->N, 0, a->b ? a->b->data : NULL, dev_of(x)->fp8_fast > 0);
+}
+static void linear8_dgrad(ns_exec *x, const ns_linear_args *a)
+{
+    if (!fp8_ok(x, "linear_dgrad", a, fp8_dgrad_work(a->M, a->N, a->K))) return;
+    const int kind = grad_kind(a);
+    void *head = a->dy8 ? a->dy8 : x->work;
+    uint8_t *row = bytes8(x->work), *turned = row + (a->M * a->N + 255) / 256 * 256;
+    cast8(x, kind, a->M, a->N, a->dy, head, row, a->dy8 ? bytes8(a->dy8) : NULL);
+    if (a->w->panels_dx)
+        turned = bytes8(a->w->panels_dx);
+    else
+        nsk_fp8_transpose(stream(x), a->N, a->K, bytes8(a->w->panels_fwd), turned);
+    multiply(x, "linear_dgrad", 1, 0, a->K, a->M, a->N, factor8(turned, a->N, NSK_E4M3, a->w->panels_fwd),
+             factor8(row, a->N, kind, head), a->dt, a->dx, a->K, a->add_dx, NULL, dev_of(x)->fp8_fast > 1);
+}
+/* The sum runs over M, rounded up: both casts have zeros there. */
+static void linear8_wgrad(ns_exec *x, const ns_linear_args *a)
+{
+    const int64_t M = ns_fp8_stride(a->M);
+    const int kind = grad_kind(a);
+    if (!fp8_ok(x, "linear_wgrad", a, fp8_wgrad_work(a->M, a->N, a->K))) return;
+    char *own_x = x->work, *own_dy = own_x + ns_fp8_bytes(a->K, a->M);
+    const void *x8 = a->x8 ? a->x8 : own_x, *dy8 = a->dy8 ? a->dy8 : own_dy;
+    if (!a->x8) cast8(x, NSK_E4M3, a->M, a->K, a->x, own_x, NULL, bytes8(own_x));
+    if (!a->dy8) cast8(x, kind, a->M, a->N, a->dy, own_dy, NULL, bytes8(own_dy));
+    multiply(x, "linear_wgrad", 1, 0, a->K, a->N, M, factor8(bytes8(x8), M, NSK_E4M3, x8),
+             factor8(bytes8(dy8), M, kind, dy8), NS_DTYPE_F32, a->w->grad, a->K, !a->assign_dw, NULL,
+             dev_of(x)->fp8_fast > 1);
+}
+
 static void linear_fwd(ns_exec *x, const ns_linear_args *a)
 {
     if (!same_type(x, "linear_fwd", a->w, a->dt)) return;
+    if (a->w->fp8) {
+        linear8_fwd(x, a);
+        return;
+    }
     gemm(x, "linear_fwd", 1, 0, a->N, a->M, a->K, a->dt, a->w->data, a->K, a->x, a->K, a->dt, a->y, a->N, 0,
          a->b ? a->b->data : NULL);
 }
 static void linear_dgrad(ns_exec *x, const ns_linear_args *a)
 {
     if (!same_type(x, "linear_dgrad", a->w, a->dt)) return;
+    if (a->w->fp8) {
+        linear8_dgrad(x, a);
+        return;
+    }
     gemm(x, "linear_dgrad", 0, 0, a->K, a->M, a->N, a->dt, a->w->data, a->K, a->dy, a->N, a->dt, a->dx, a->K, a->add_dx,
          NULL);
 }
 static void linear_wgrad(ns_exec *x, const ns_linear_args *a)
 {
-    if (a->w->grad)
+    if (a->w->grad && a->w->fp8)
+        linear8_wgrad(x, a);
+    else if (a->w->grad)
         gemm(x, "linear_wgrad", 0, 1, a->K, a->N, a->M, a->dt, a->x, a->K, a->dy, a->N, NS_DTYPE_F32, a->w->grad, a->K,
              !a->assign_dw, NULL);
     if (!a->b || !a->b->grad || !need_work(x, nsk_bias_grad_work(a->N), "linear_wgrad")) return;
@@ -521,15 +648,17 @@ static void adamw(ns_exec *x, const ns_opt_args *a)
     check(x, "adamw", a->n_items, 0, 0);
 }
 
-/* ---- weights are read as they are ---- */
+/* ---- weights are read as they are, but for fp8: panels_fwd has the cast, panels_dx (may be NULL) its transpose ---- */
 static void prepare(ns_exec *x, const ns_weight *w)
 {
-    (void)x, (void)w;
+    if (!w->fp8 || !w->panels_fwd) return;
+    cast8(x, NSK_E4M3, w->rows, w->cols, w->data, w->panels_fwd, bytes8(w->panels_fwd),
+          w->panels_dx ? bytes8(w->panels_dx) : NULL);
 }
 static void prepare_bytes(const ns_weight *w, int64_t *fwd, int64_t *dx)
 {
-    (void)w;
-    *fwd = *dx = 0;
+    *fwd = w->fp8 ? ns_fp8_bytes(w->rows, w->cols) : 0;
+    *dx = w->fp8 ? ns_fp8_bytes(w->cols, w->rows) : 0;
 }
 static int64_t most(int64_t a, int64_t b)
 {
@@ -544,6 +673,11 @@ static int64_t work_bytes(const ns_exec *x, int64_t T, int64_t max_len, int64_t 
     w = most(w, nsk_norm_bwd_work(T, C));
     w = most(w, nsk_bias_grad_work(wide));
     w = most(w, nsk_attn_work(T, n_heads));
+    if (x->fp8) {
+        w = most(w, fp8_fwd_work(T, most(most(C, F), n_heads * head_dim)));
+        w = most(w, fp8_dgrad_work(T, wide, C));
+        w = most(w, fp8_wgrad_work(T, wide, most(most(C, F), n_heads * head_dim)));
+    }
     if (!d || d->dnn) w = most(w, nsk_cudnn_work(T, n_heads, x->any_order ? head_dim : 0));
     return (most(w, nsk_opt_work(MAX_ITEMS)) + 255) / 256 * 256;
 }
@@ -657,6 +791,7 @@ static void close_device(void *p)
 static const ns_ops table = {
     .name = "cuda",
     .assigns_grads = 1,
+    .fp8 = 1,
     .embed_fwd = embed_fwd,
     .embed_bwd = embed_bwd,
     .norm_fwd = norm_fwd,
@@ -763,7 +898,9 @@ static ns_status open_device(const ns_cuda_host *h, ns_ops *out, void **result, 
         snprintf(info->dnn, sizeof info->dnn, "cuDNN %d.%d.%d", dv / 10000, dv / 100 % 100, dv % 100);
     else
         snprintf(info->dnn, sizeof info->dnn, "no cuDNN: %s", v && *v == '0' ? "NS_CUDA_CUDNN=0" : why);
+    d->fp8_fast = (v = getenv("NS_CUDA_FP8_FAST")) ? atoi(v) : 1;
     *out = table;
+    out->fp8 = info->cc >= 89;
     *result = d;
     return NS_OK;
 }
