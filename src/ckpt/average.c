@@ -1,4 +1,4 @@
-/* Averaging checkpoints: sums in f32 over the sources in order of step, one division, one rounding (the original sums in bf16:
+/* Averaging checkpoints, of ours or models of any format: sums in f32 over the sources in order of step, one division, one rounding (the original sums in bf16:
  * training.md §6.1). One storage parameter is in memory at a time; sources are mapped. Steps are matched as numbers, a step that
  * is not there is an error, and checkpoints that top-k evicted are reported, so that what went in is never a surprise. */
 #include <errno.h>
@@ -18,6 +18,7 @@
 enum { MAX_SOURCES = 256 };
 
 typedef struct job {
+    const ns_average_args *a;
     const char *dir, *which;
     ns_arena arena;
     ns_ckpt_entry *all; /* complete checkpoints, by step */
@@ -162,14 +163,18 @@ static ns_status choose(job *j, ns_error *err)
 static ns_status open_sources(job *j, ns_error *err)
 {
     char path[4096];
-    NS_TRY(ns_path(path, sizeof path, err, "%s/%s/config.json", j->dir, j->use[0]->name), "%s", "");
-    NS_TRY(ns_arch_read(&j->arch, path, err), "%s", "");
+    NS_TRY(ns_path(path, sizeof path, err, "%s/%s", j->dir, j->use[0]->name), "%s", "");
+    NS_TRY(ns_model_arch(&j->arch, j->a->model ? j->a->model : path, err), "%s", "");
     NS_TRY(ns_param_table_build(&j->table, &j->arch, &j->arena, err), "%s", "");
     for (int i = 0; i < j->n_use; i++) {
-        NS_TRY(ns_path(path, sizeof path, err, "%s/%s", j->dir, j->use[i]->name), "%s", "");
-        NS_TRY(ns_model_source_open(&j->src[i], path, &j->table, err), "open checkpoint of step %lld",
+        const char *name = ns_arena_printf(&j->arena, err, "%s/%s", j->dir, j->use[i]->name); /* outlives the source */
+        if (!name) return NS_ERR_MEMORY;
+        NS_TRY(ns_model_source_open(&j->src[i], name, &j->table, err), "open checkpoint of step %lld",
                (long long)j->use[i]->state.step);
+        NS_FAIL_IF(j->src[i].native.n_zero_pieces, NS_ERR_INPUT, "%s: %lld zarr chunks are absent: it is not complete",
+                   name, (long long)j->src[i].native.n_zero_pieces);
     }
+    if (j->a->model) j->arch.dt = j->src[0].tensor[0]->dt; /* of the weights, not of the model that describes them */
     return NS_OK;
 }
 
@@ -184,9 +189,12 @@ static ns_status mean_rows(void *user, int view, int64_t row0, int64_t rows, ns_
     if (j->n_use > 1) NS_CHECK(st, ns_alloc((void **)&next, (size_t)n * sizeof *next, "average.block", err), "%s", "");
     for (int i = 1; i < j->n_use; i++) {
         NS_CHECK(st, ns_model_source_rows_as(&j->src[i], view, row0, rows, dt, next, err), "%s", "");
-        for (int64_t k = 0; k < n; k++) out[k] += next[k];
+        if (j->a->ema > 0)
+            for (int64_t k = 0; k < n; k++) out[k] += (float)(1 - j->a->ema) * (next[k] - out[k]);
+        else
+            for (int64_t k = 0; k < n; k++) out[k] += next[k];
     }
-    for (int64_t k = 0; k < n && j->n_use > 1; k++) out[k] /= (float)j->n_use;
+    for (int64_t k = 0; k < n && j->n_use > 1 && !(j->a->ema > 0); k++) out[k] /= (float)j->n_use;
     for (int64_t k = 0; k < n; k++) {
         NS_BAIL_IF(st, !isfinite(out[k]), NS_ERR_NUMERIC,
                    "the mean of %s is not finite at element %lld: a checkpoint is damaged", j->table.views[view].name,
@@ -197,13 +205,16 @@ done:
     return st;
 }
 
-static ns_status write_mean(job *j, const char *out, const char *dist_format, ns_error *err)
+static ns_status write_mean(job *j, ns_error *err)
 {
+    const char *out = j->a->out, *dist_format = j->a->dist_format;
     char parent[4096], name[256], tmp[4096] = "", tokenizer[4096];
     ns_sink *sink = NULL;
     ns_status st = NS_OK;
     NS_TRY(ns_path_split(parent, name, out, err), "%s", "");
-    NS_TRY(ns_path(tokenizer, sizeof tokenizer, err, "%s/%s", j->dir, j->use[j->n_use - 1]->name), "%s", "");
+    NS_TRY(
+        ns_model_tokenizer_dir(tokenizer, sizeof tokenizer, j->a->model ? j->a->model : j->src[j->n_use - 1].path, err),
+        "%s", "");
     NS_TRY(ns_dir_begin(tmp, sizeof tmp, parent, name, err), "write %s", out);
     ns_nemo_args nemo = {&j->table, j->arch.dt, dist_format, tokenizer, NULL};
     if (dist_format)
@@ -241,22 +252,32 @@ ns_status ns_average(const char *checkpoints_dir, const char *which, const char 
 ns_status ns_average_to(const char *checkpoints_dir, const char *which, const char *out, const char *dist_format,
                         ns_average_report *report, ns_error *err)
 {
+    return ns_average_models(&(ns_average_args){checkpoints_dir, which, out, dist_format, 0, NULL}, report, err);
+}
+
+ns_status ns_average_models(const ns_average_args *a, ns_average_report *report, ns_error *err)
+{
     job *j = NULL;
     ns_status st = NS_OK;
-    NS_FAIL_IF(!ns_path_is_dir(checkpoints_dir), NS_ERR_INPUT, "%s: no such folder of checkpoints", checkpoints_dir);
-    NS_FAIL_IF(ns_path_exists(out), NS_ERR_INPUT, "%s exists already: remove it or choose another output", out);
+    NS_FAIL_IF(!ns_path_is_dir(a->dir), NS_ERR_INPUT, "%s: no such folder of checkpoints", a->dir);
+    NS_FAIL_IF(ns_path_exists(a->out), NS_ERR_INPUT, "%s exists already: remove it or choose another output", a->out);
+    NS_FAIL_IF(!(a->ema >= 0 && a->ema < 1), NS_ERR_CONFIG, "ema %g: expected a decay from 0 (the mean) to below 1",
+               a->ema);
     NS_TRY(ns_alloc((void **)&j, sizeof *j, "average", err), "average");
     j->arena.label = "average";
-    j->dir = checkpoints_dir;
-    j->which = which;
+    j->a = a;
+    j->dir = a->dir;
+    j->which = a->which;
     NS_CHECK(st, ns_ckpt_scan(&j->all, &j->n_all, j->dir, &j->arena, err), "average");
+    if (!j->n_all) NS_CHECK(st, ns_ckpt_scan_models(&j->all, &j->n_all, j->dir, &j->arena, err), "average");
     NS_CHECK(st, ns_ckpt_evicted_read(&j->evicted, &j->n_evicted, j->dir, &j->arena, err), "average");
     NS_CHECK(st, choose(j, err), "average");
     NS_CHECK(st, open_sources(j, err), "average");
-    NS_CHECK(st, write_mean(j, out, dist_format, err), "average");
+    NS_CHECK(st, write_mean(j, err), "average");
     if (report) fill_report(j, report);
 done:
-    for (int i = 0; i < j->n_use; i++) ns_model_source_close(&j->src[i]);
+    for (int i = 0; i < j->n_use; i++)
+        if (j->src[i].t) ns_model_source_close(&j->src[i]);
     ns_arena_free(&j->arena);
     ns_free(j);
     return st;

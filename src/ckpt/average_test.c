@@ -77,6 +77,113 @@ static void check(const char *which, const int *steps, int n)
     }
 }
 
+/* Foreign folders: the same values as a NeMo checkpoint without configuration, and as Hugging Face folders checkpoint-N. */
+static void of_others(void **unused)
+{
+    (void)unused;
+    ns_error err = NS_ERROR_INIT;
+    ns_average_report r;
+    char others[330], from[600], to[500], base[400], scratch[400];
+    static const int use[] = {10, 20, 40};
+    fresh();
+    snprintf(others, sizeof others, "%s/others", root);
+    snprintf(base, sizeof base, "%s/base", root);
+    for (int kind = 0; kind < 3; kind++) {
+        assert_ns_ok(ns_remove_tree(others, &err), &err);
+        assert_ns_ok(ns_mkdirs(others, &err), &err);
+        for (int i = 0; i < 3; i++) {
+            assert_ns_ok(ns_remove_tree(dir, &err), &err);
+            assert_ns_ok(ns_mkdirs(dir, &err), &err);
+            save(use[i], 0.5, -1, 1);
+            snprintf(from, sizeof from, "%s/sft--step=%d", dir, use[i]);
+            if (kind)
+                snprintf(to, sizeof to, "%s/gpt--val_loss=0.300-step=%d-epoch=3", others, use[i]);
+            else
+                snprintf(to, sizeof to, "%s/checkpoint-%d", others, use[i]);
+            if (!kind) {
+                assert_int_equal(rename(from, to), 0);
+                snprintf(from, sizeof from, "%s/state.json", to); /* no longer one of ours */
+                assert_int_equal(unlink(from), 0);
+                continue;
+            }
+            assert_ns_ok(ns_remove_tree(base, &err), &err);
+            assert_ns_ok(ns_average_to(dir, "all", base, kind == 1 ? "torch_dist" : "zarr", &r, &err), &err);
+            snprintf(scratch, sizeof scratch, "%s/scratch", root);
+            assert_ns_ok(ns_remove_tree(scratch, &err), &err);
+            assert_ns_ok(ns_average_to(dir, "all", scratch, kind == 1 ? "torch_dist" : "zarr", &r, &err), &err);
+            snprintf(from, sizeof from, "%s/model_weights", scratch);
+            assert_int_equal(rename(from, to), 0); /* as NeMo's training leaves it: weights alone */
+        }
+        ns_average_args a = {others, "all", out, NULL, 0, kind ? base : NULL};
+        assert_ns_ok(ns_remove_tree(out, &err), &err);
+        if (kind) {
+            a.model = NULL;
+            assert_ns_fails(ns_average_models(&a, &r, &err), NS_ERR_INPUT, "model_config.yaml is missing", &err);
+            a.model = base;
+        }
+        assert_ns_ok(ns_average_models(&a, &r, &err), &err);
+        assert_int_equal(r.n_used, 3);
+        mean_check c = {use, 3, 0};
+        assert_ns_ok(ns_model_read(out, &model.table, compare, &c, &err), &err);
+        assert_int_equal(c.seen, model.table.n_params);
+        a.which = "20-40";
+        assert_ns_ok(ns_remove_tree(out, &err), &err);
+        assert_ns_ok(ns_average_models(&a, &r, &err), &err);
+        mean_check d = {use + 1, 2, 0};
+        assert_ns_ok(ns_model_read(out, &model.table, compare, &d, &err), &err);
+        a.which = "30";
+        assert_ns_ok(ns_remove_tree(out, &err), &err);
+        assert_ns_fails(ns_average_models(&a, &r, &err), NS_ERR_INPUT, "there are: 10, 20, 40", &err);
+        if (kind < 2) continue;
+        snprintf(to, sizeof to, "%s/gpt--val_loss=0.300-step=20-epoch=3/model.embedding.word_embeddings.weight/0.0",
+                 others);
+        assert_int_equal(unlink(to), 0);
+        a.which = "all";
+        assert_ns_fails(ns_average_models(&a, &r, &err), NS_ERR_INPUT, "it is not complete", &err);
+    }
+    assert_ns_ok(ns_remove_tree(others, &err), &err);
+    assert_ns_ok(ns_remove_tree(base, &err), &err);
+    assert_ns_ok(ns_remove_tree(scratch, &err), &err);
+}
+
+static ns_status compare_ema(void *user, int param, const float *data, ns_error *err)
+{
+    mean_check *c = user;
+    tiny m = model;
+    (void)err;
+    c->seen++;
+    for (int64_t i = 0; i < model.table.params[param].rows * model.table.params[param].cols; i++) {
+        double e = 0;
+        for (int k = 0; k < c->n; k++) {
+            m.version = c->steps[k];
+            double x = (double)ns_bf16_to_f32(ns_f32_to_bf16(tiny_value(&m, 0, param, i)));
+            e = k ? 0.9 * e + 0.1 * x : x;
+        }
+        assert_true(fabs((double)data[i] - e) <= e / 256);                                 /* one rounding to bf16 */
+        assert_true(fabs((double)data[i] - (double)tiny_value(&m, 0, param, i)) > e / 50); /* not the last one */
+    }
+    return NS_OK;
+}
+
+static void exponential(void **unused)
+{
+    (void)unused;
+    ns_error err = NS_ERROR_INIT;
+    ns_average_report r;
+    fresh();
+    save(10, 0.3, -1, 1);
+    save(20, 0.3, -1, 1);
+    save(40, 0.3, -1, 1);
+    ns_average_args a = {dir, "all", out, NULL, 0.9, NULL};
+    assert_ns_ok(ns_average_models(&a, &r, &err), &err);
+    mean_check c = {(int[]){10, 20, 40}, 3, 0};
+    assert_ns_ok(ns_model_read(out, &model.table, compare_ema, &c, &err), &err);
+    assert_int_equal(c.seen, model.table.n_params);
+    assert_ns_ok(ns_remove_tree(out, &err), &err);
+    a.ema = 1;
+    assert_ns_fails(ns_average_models(&a, &r, &err), NS_ERR_CONFIG, "decay", &err);
+}
+
 static void steps(void **unused)
 {
     (void)unused;
@@ -169,7 +276,19 @@ static void unfinished_and_damaged(void **unused)
     struct stat sb;
     assert_int_equal(stat(path, &sb), 0);
     assert_int_equal(truncate(path, sb.st_size - 1), 0);
-    check("all", (int[]){10}, 1);                        /* DONE knows the size */
+    check("all", (int[]){10}, 1); /* DONE knows the size */
+    char other[900];
+    snprintf(other, sizeof other, "%s/alone/sft--step=30", root);
+    snprintf(path, sizeof path, "%s/alone", root);
+    assert_ns_ok(ns_mkdirs(path, &err), &err);
+    snprintf(path, sizeof path, "%s/sft--step=30", dir);
+    assert_int_equal(rename(path, other),
+                     0); /* nothing but one of ours that is not complete: not taken for one of others */
+    snprintf(path, sizeof path, "%s/alone", root);
+    assert_ns_ok(ns_remove_tree(out, &err), &err);
+    assert_ns_fails(ns_average(path, "all", out, &r, &err), NS_ERR_INPUT, "there are: none", &err);
+    snprintf(path, sizeof path, "%s/sft--step=30", dir);
+    assert_int_equal(rename(other, path), 0);
     snprintf(path, sizeof path, "%s/sft--step=30", dir); /* complete by its DONE, but without tensors */
     assert_ns_ok(ns_st_writer_new(&w, path, "model", 0, &err), &err);
     assert_ns_ok(ns_st_writer_close(&w, &err), &err);
@@ -234,8 +353,9 @@ static int teardown(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(steps),    cmocka_unit_test(forced_last),
-        cmocka_unit_test(refusals), cmocka_unit_test(unfinished_and_damaged),
+        cmocka_unit_test(steps),     cmocka_unit_test(forced_last),
+        cmocka_unit_test(refusals),  cmocka_unit_test(unfinished_and_damaged),
+        cmocka_unit_test(of_others), cmocka_unit_test(exponential),
         cmocka_unit_test(faults),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

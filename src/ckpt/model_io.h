@@ -56,6 +56,15 @@ typedef struct ns_average_report {
  * copies are not counted twice. Publishes `out` atomically. A missing step is an error that lists those present. */
 NS_MUST_USE ns_status ns_average(const char *checkpoints_dir, const char *which, const char *out,
                                  ns_average_report *report, ns_error *err);
+/* All of it. Where no checkpoint of ours lies in `dir`, its sub-folders with a model of any format are taken, by the number behind
+ * "step=" in their names, or the one they end with (checkpoint-1000); -last ones are copies. An absent zarr chunk is an error here. */
+typedef struct ns_average_args {
+    const char *dir, *which, *out;
+    const char *dist_format; /* as in ns_average_to */
+    double ema;              /* 0: the mean; else 0 < ema < 1, in order of step: e = ema * e + (1 - ema) * x */
+    const char *model; /* gives configuration and tokenizer (NeMo's training checkpoints have none); NULL: their own */
+} ns_average_args;
+NS_MUST_USE ns_status ns_average_models(const ns_average_args *a, ns_average_report *report, ns_error *err);
 /* The same in NeMo layout (nemo_write.h): dist_format torch_dist or zarr; NULL: Hugging Face layout. */
 NS_MUST_USE ns_status ns_average_to(const char *checkpoints_dir, const char *which, const char *out,
                                     const char *dist_format, ns_average_report *report, ns_error *err);

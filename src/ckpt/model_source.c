@@ -134,6 +134,10 @@ ns_format ns_model_format(const char *path)
     if (ns_path_exists(p)) return NS_FORMAT_HF;
     if (ns_path(p, sizeof p, NULL, "%s/model_config.yaml", path) != NS_OK) return NS_FORMAT_UNKNOWN;
     if (ns_path_exists(p)) return NS_FORMAT_NEMO;
+    static const char *const weights[] = {".metadata", "metadata.json",
+                                          "model_weights"}; /* without its configuration */
+    for (size_t i = 0; i < sizeof weights / sizeof weights[0]; i++)
+        if (ns_path(p, sizeof p, NULL, "%s/%s", path, weights[i]) == NS_OK && ns_path_exists(p)) return NS_FORMAT_NEMO;
     return ns_gguf_find(p, path) ? NS_FORMAT_GGUF : NS_FORMAT_UNKNOWN;
 }
 

@@ -12,7 +12,7 @@
 #include "ckpt/model_io.h"
 
 typedef enum ns_format { NS_FORMAT_HF, NS_FORMAT_NEMO, NS_FORMAT_GGUF, NS_FORMAT_TRT, NS_FORMAT_UNKNOWN } ns_format;
-/* By what lies at path: config.json, model_config.yaml, a tar with one, a GGUF file, config.json beside rank0.safetensors. */
+/* By what lies at path: config.json, model_config.yaml (or a distributed checkpoint alone), a tar with one, a GGUF file, config.json beside rank0.safetensors. */
 ns_format ns_model_format(const char *path);
 const char *ns_format_name(ns_format f);
 

@@ -1,6 +1,7 @@
 /* Looking through, cleaning and pruning a folder of checkpoints. Only what has DONE and state.json is a checkpoint; other
  * folders (an averaged model, a user's own) are left alone. */
 #include "ckpt/scan.h"
+#include "ckpt/model_source.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -98,6 +99,49 @@ ns_status ns_ckpt_scan(ns_ckpt_entry **out, size_t *n, const char *dir, ns_arena
         e->is_last = ends_with(names[i], "-last");
         NS_TRY(ns_ckpt_read_state(&e->state, path, err), "%s", "");
         (*n)++;
+    }
+    if (*n) qsort(*out, *n, sizeof **out, by_step);
+    return NS_OK;
+}
+
+/* "megatron_gpt_sft--val_loss=0.3-step=1000-consumed_samples=…-last" -> 1000; "checkpoint-500" -> 500; -1: none. */
+static int64_t step_in(const char *name)
+{
+    const char *at = NULL;
+    size_t n = strlen(name);
+    if (ends_with(name, "-last")) n -= strlen("-last");
+    for (const char *p = name; (p = strstr(p, "step=")); p += 5) at = p + 5;
+    if (!at) {
+        at = name + n;
+        while (at > name && at[-1] >= '0' && at[-1] <= '9') at--;
+    }
+    int64_t v = 0;
+    int digits = 0;
+    for (; at < name + n && *at >= '0' && *at <= '9' && digits < 18; at++, digits++) v = v * 10 + (*at - '0');
+    return digits ? v : -1;
+}
+
+ns_status ns_ckpt_scan_models(ns_ckpt_entry **out, size_t *n, const char *dir, ns_arena *arena, ns_error *err)
+{
+    const char **names;
+    size_t n_names;
+    char path[4096];
+    *n = 0;
+    NS_TRY(list_dirs(&names, &n_names, dir, arena, err), "%s", "");
+    *out = ns_arena_alloc(arena, (n_names + 1) * sizeof **out, err);
+    if (!*out) return NS_ERR_MEMORY;
+    for (size_t i = 0; i < n_names; i++) {
+        int64_t step = step_in(names[i]);
+        if (names[i][0] == '.' || step < 0) continue;
+        NS_TRY(ns_path(path, sizeof path, err, "%s/%s/state.json", dir, names[i]), "%s", "");
+        if (ns_path_exists(path)) continue; /* one of ours that is not complete */
+        NS_TRY(ns_path(path, sizeof path, err, "%s/%s", dir, names[i]), "%s", "");
+        if (ns_model_format(path) == NS_FORMAT_UNKNOWN) continue;
+        ns_ckpt_entry *e = &(*out)[(*n)++];
+        memset(e, 0, sizeof *e);
+        e->name = names[i];
+        e->is_last = ends_with(names[i], "-last");
+        e->state.step = step;
     }
     if (*n) qsort(*out, *n, sizeof **out, by_step);
     return NS_OK;

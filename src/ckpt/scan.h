@@ -14,6 +14,10 @@ typedef struct ns_ckpt_entry {
 
 /* Complete checkpoints (DONE and state.json), sorted by step, then name. A folder that does not exist has none. */
 NS_MUST_USE ns_status ns_ckpt_scan(ns_ckpt_entry **out, size_t *n, const char *dir, ns_arena *arena, ns_error *err);
+/* Folders of others with a model in them (any format) and a step in their names: "…step=1000…", else the number at the end. Only name,
+ * is_last and state.step are set. */
+NS_MUST_USE ns_status ns_ckpt_scan_models(ns_ckpt_entry **out, size_t *n, const char *dir, ns_arena *arena,
+                                          ns_error *err);
 /* Removes .*.tmp, and .*.old whose replacement is in place; a lone .*.old that is complete goes back to its name. */
 NS_MUST_USE ns_status ns_ckpt_clean(const char *dir, ns_error *err);
 /* Takes a checkpoint away: it vanishes under its name at once (renamed to .name.tmp), then its files go. */

@@ -14,7 +14,8 @@
 #include "jobs/graph.h"
 
 typedef struct average_options {
-    const char *input, *output, *to, *nemo_format;
+    const char *input, *output, *to, *nemo_format, *model;
+    double ema;
     ns_opt_list steps;
     int force, replace;
 } average_options;
@@ -53,6 +54,19 @@ static const ns_option opts[] = {
      .def = "torch_dist",
      .choices = "torch_dist|zarr",
      .help = "how the weights lie in a NeMo folder"},
+    {.key = "ema",
+     .flag = 1,
+     .type = NS_OPT_FLOAT,
+     .at = AT(ema),
+     .def = "0",
+     .min = 0,
+     .max = 0.999999,
+     .help = "exponential mean in order of step, of this decay: e = ema * e + (1 - ema) * checkpoint; 0: the mean"},
+    {.key = "model",
+     .flag = 1,
+     .type = NS_OPT_STRING,
+     .at = AT(model),
+     .help = "model that gives configuration and tokenizer, for checkpoints without (NeMo's training checkpoints)"},
     {.key = "force",
      .flag = 1,
      .type = NS_OPT_BOOL,
@@ -97,7 +111,7 @@ static void print_steps(const char *title, const int64_t *steps, int n, int json
     printf(json ? "]" : "\n");
 }
 
-static void report(const ns_average_report *r, const char *output, const ns_parsed *p)
+static void report(const ns_average_report *r, const char *output, double ema, const ns_parsed *p)
 {
     if (p->json) {
         printf("{\"n\": %d, ", r->n_used);
@@ -108,7 +122,9 @@ static void report(const ns_average_report *r, const char *output, const ns_pars
         return;
     }
     if (p->quiet) return;
-    printf("%s: mean of %d checkpoint%s\n", output, r->n_used, r->n_used == 1 ? "" : "s");
+    printf("%s: ", output);
+    if (ema > 0) printf("exponential mean (decay %g) of ", ema);
+    printf("%s%d checkpoint%s\n", ema > 0 ? "" : "mean of ", r->n_used, r->n_used == 1 ? "" : "s");
     print_steps("steps", r->steps_used, r->n_used, 0);
     if (r->n_evicted) print_steps("not included, evicted by save_top_k", r->steps_evicted, r->n_evicted, 0);
 }
@@ -201,7 +217,8 @@ static ns_status average(const average_options *o, const char *input, const char
         if (ns_dir_is_done(fresh, 0, NULL))
             NS_TRY(ns_remove_tree(fresh, err), "remove %s", fresh); /* of a killed run */
     }
-    NS_TRY(ns_average_to(dir, steps, fresh, o->to[0] == 'n' ? o->nemo_format : NULL, r, err), "%s", "average");
+    const ns_average_args a = {dir, steps, fresh, o->to[0] == 'n' ? o->nemo_format : NULL, o->ema, o->model};
+    NS_TRY(ns_average_models(&a, r, err), "%s", "average");
     NS_TRY(mark_unfinished(&end, fresh, err), "mark");
     return o->replace ? swap_in(fresh, output, err) : NS_OK;
 }
@@ -226,17 +243,19 @@ static int run(void *options, ns_parsed *p)
     if (st == NS_OK) st = average(o, input, output, steps.data ? steps.data : "all", &r, &err);
     ns_buf_free(&steps);
     if (st != NS_OK) return ns_cli_fail("average", &err);
-    report(&r, output, p);
+    report(&r, output, o->ema, p);
     return 0;
 }
 
 const ns_verb ns_verb_average = {
     .name = "average",
     .group = "models",
-    .summary = "average the checkpoints of a run into one model",
-    .usage = "ns average --input CHECKPOINTS --output MODEL [--steps all|1000,5000|1000-5000|last|last:N]",
+    .summary = "average checkpoints of a run, or models of any format, into one model",
+    .usage =
+        "ns average --input CHECKPOINTS --output MODEL [--steps all|1000,5000|1000-5000|last|last:N] [--ema DECAY]",
     .examples = "ns average --input run1/training/checkpoints --output run1/model-averaged\n"
-                "ns average run1 run1/model-averaged --steps last:3",
+                "ns average run1 run1/model-averaged --steps last:3\n"
+                "ns average --input nemo-run/checkpoints --model base-nemo --output averaged --to nemo --ema 0.9",
     .options = opts,
     .n_options = sizeof opts / sizeof opts[0],
     .options_size = sizeof(average_options),
