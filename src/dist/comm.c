@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "dist/comm_priv.h"
 
 /* Values of each member that are on the way at once: less in large groups, so that all together stay below 16 MiB. */
 static int64_t piece_of(int n)
@@ -53,35 +54,28 @@ void ns_comm_cut(int64_t n, int64_t unit, int size, int64_t *cut)
     cut[size] = n;
 }
 
-static ns_xfer xfer(const ns_comm *c, int member, int recv, void *buf, int64_t bytes)
-{
-    return (ns_xfer){.peer = c->ranks[member], .recv = recv, .buf = buf, .bytes = bytes};
-}
-
 ns_status ns_comm_all_gather(ns_comm *c, void *data, const int64_t *cut, int elem_bytes, ns_error *err)
 {
+    if (dist_in_space(c, data)) return dist_space_all_gather(c, data, cut, elem_bytes, err);
     char *p = data;
     int n = 0;
     int64_t mine = (cut[c->rank + 1] - cut[c->rank]) * elem_bytes;
     for (int r = 0; r < c->size; r++) {
         int64_t theirs = (cut[r + 1] - cut[r]) * elem_bytes;
         if (r == c->rank) continue;
-        if (mine) c->xfers[n++] = xfer(c, r, 0, p + cut[c->rank] * elem_bytes, mine);
-        if (theirs) c->xfers[n++] = xfer(c, r, 1, p + cut[r] * elem_bytes, theirs);
+        if (mine) c->xfers[n++] = dist_xfer(c, r, 0, p + cut[c->rank] * elem_bytes, mine);
+        if (theirs) c->xfers[n++] = dist_xfer(c, r, 1, p + cut[r] * elem_bytes, theirs);
         c->sent[NS_COMM_ALL_GATHER] += (uint64_t)mine;
     }
     return ns_world_exchange(c->world, "all_gather", c->xfers, n, err);
 }
 
-/* Own and received values of a part of my piece, added in member order; f32. */
-static void add_f32(const ns_comm *c, void *own, int64_t n)
+static void add_f32(const ns_comm *c, float *mine, const float *in, int64_t piece, int64_t n)
 {
-    float *mine = own;
-    const int64_t piece = piece_of(c->size);
     for (int64_t i = 0; i < n; i++) {
         float sum = 0;
         for (int64_t r = 0, k = 0; r < c->size; r++) {
-            float x = r == c->rank ? mine[i] : c->scratch[k++ * piece + i];
+            float x = r == c->rank ? mine[i] : in[k++ * piece + i];
             sum = r == 0 ? x : sum + x;
         }
         mine[i] = sum;
@@ -89,11 +83,8 @@ static void add_f32(const ns_comm *c, void *own, int64_t n)
 }
 
 /* bf16: added in f32, rounded once. */
-static void add_bf16(const ns_comm *c, void *own, int64_t n)
+static void add_bf16(const ns_comm *c, uint16_t *mine, const uint16_t *in, int64_t piece, int64_t n)
 {
-    uint16_t *mine = own;
-    const int64_t piece = piece_of(c->size);
-    const uint16_t *in = (const uint16_t *)(const void *)c->scratch;
     for (int64_t i = 0; i < n; i++) {
         float sum = 0;
         for (int64_t r = 0, k = 0; r < c->size; r++) {
@@ -104,33 +95,34 @@ static void add_bf16(const ns_comm *c, void *own, int64_t n)
     }
 }
 
-static int64_t part(int64_t len, int64_t round, int64_t piece)
+void dist_add(const ns_comm *c, ns_dtype dt, void *own, const void *in, int64_t piece, int64_t n)
 {
-    int64_t left = len - round * piece;
-    return left < 0 ? 0 : left < piece ? left : piece;
+    if (dt == NS_DTYPE_F32)
+        add_f32(c, own, in, piece, n);
+    else
+        add_bf16(c, own, in, piece, n);
 }
 
 ns_status ns_comm_reduce_scatter(ns_comm *c, void *data, ns_dtype dt, const int64_t *cut, ns_error *err)
 {
+    if (dist_in_space(c, data)) return dist_space_reduce_scatter(c, data, dt, cut, err);
     NS_ASSERT((dt == NS_DTYPE_F32 || dt == NS_DTYPE_BF16) && (c->scratch || c->size == 1));
     const int64_t es = (int64_t)ns_dtype_size(dt), len = cut[c->rank + 1] - cut[c->rank], piece = piece_of(c->size);
-    int64_t longest = 0;
-    for (int r = 0; r < c->size; r++)
-        if (cut[r + 1] - cut[r] > longest) longest = cut[r + 1] - cut[r];
+    const int64_t longest = dist_longest(c, cut);
     for (int64_t round = 0; c->size > 1 && round * piece < longest; round++) {
         char *p = (char *)data + round * piece * es, *in = (char *)c->scratch;
-        const int64_t k = part(len, round, piece);
+        const int64_t k = dist_part(len, round, piece);
         int n = 0;
         for (int r = 0; r < c->size; r++) {
-            const int64_t out = part(cut[r + 1] - cut[r], round, piece) * es;
+            const int64_t out = dist_part(cut[r + 1] - cut[r], round, piece) * es;
             if (r == c->rank) continue;
-            if (out) c->xfers[n++] = xfer(c, r, 0, p + cut[r] * es, out);
-            if (k) c->xfers[n++] = xfer(c, r, 1, in, k * es);
+            if (out) c->xfers[n++] = dist_xfer(c, r, 0, p + cut[r] * es, out);
+            if (k) c->xfers[n++] = dist_xfer(c, r, 1, in, k * es);
             c->sent[NS_COMM_REDUCE_SCATTER] += (uint64_t)out;
             in += piece * es;
         }
         NS_TRY(ns_world_exchange(c->world, "reduce_scatter", c->xfers, n, err), "%s", "sum over ranks");
-        (dt == NS_DTYPE_F32 ? add_f32 : add_bf16)(c, p + cut[c->rank] * es, k);
+        dist_add(c, dt, p + cut[c->rank] * es, c->scratch, piece, k);
     }
     return NS_OK;
 }
@@ -144,13 +136,14 @@ ns_status ns_comm_all_reduce(ns_comm *c, void *data, ns_dtype dt, int64_t n, ns_
 
 ns_status ns_comm_broadcast(ns_comm *c, void *data, int64_t bytes, int root, ns_error *err)
 {
+    if (dist_in_space(c, data)) return dist_space_broadcast(c, data, bytes, root, err);
     int n = 0;
     if (c->rank == root) {
         for (int r = 0; r < c->size; r++)
-            if (r != root) c->xfers[n++] = xfer(c, r, 0, data, bytes);
+            if (r != root) c->xfers[n++] = dist_xfer(c, r, 0, data, bytes);
         c->sent[NS_COMM_BROADCAST] += (uint64_t)bytes * (uint64_t)n;
     } else
-        c->xfers[n++] = xfer(c, root, 1, data, bytes);
+        c->xfers[n++] = dist_xfer(c, root, 1, data, bytes);
     return ns_world_exchange(c->world, "broadcast", c->xfers, n, err);
 }
 
@@ -164,8 +157,8 @@ static ns_status share_numbers(ns_comm *c, const double *x, int n, const char *o
     memcpy(own, x, (size_t)bytes);
     for (int r = 0; r < c->size; r++) {
         if (r == c->rank) continue;
-        c->xfers[k++] = xfer(c, r, 0, own, bytes);
-        c->xfers[k++] = xfer(c, r, 1, c->numbers + (ptrdiff_t)r * n, bytes);
+        c->xfers[k++] = dist_xfer(c, r, 0, own, bytes);
+        c->xfers[k++] = dist_xfer(c, r, 1, c->numbers + (ptrdiff_t)r * n, bytes);
         c->sent[NS_COMM_SCALARS] += (uint64_t)bytes;
     }
     return ns_world_exchange(c->world, op, c->xfers, k, err);
@@ -206,12 +199,14 @@ ns_status ns_comm_barrier(ns_comm *c, ns_error *err)
 ns_status ns_comm_send_recv(ns_comm *c, int to, const void *out, int64_t out_bytes, int from, void *in,
                             int64_t in_bytes, ns_error *err)
 {
+    if (dist_in_space(c, to >= 0 ? out : in))
+        return dist_space_send_recv(c, to, out, out_bytes, from, in, in_bytes, err);
     int n = 0;
     if (to >= 0) {
-        c->xfers[n++] = xfer(c, to, 0, (void *)(uintptr_t)out, out_bytes);
+        c->xfers[n++] = dist_xfer(c, to, 0, (void *)(uintptr_t)out, out_bytes);
         if (to != c->rank) c->sent[NS_COMM_SEND] += (uint64_t)out_bytes;
     }
-    if (from >= 0) c->xfers[n++] = xfer(c, from, 1, in, in_bytes);
+    if (from >= 0) c->xfers[n++] = dist_xfer(c, from, 1, in, in_bytes);
     return ns_world_exchange(c->world, "send_recv", c->xfers, n, err);
 }
 
@@ -221,8 +216,9 @@ ns_status ns_comm_turn_start(ns_comm *c, const ns_comm_turn *t, int n, ns_error 
     int k = 0;
     NS_ASSERT(n <= 2 && n <= c->size);
     for (int i = 0; i < n; i++) {
-        c->xfers[k++] = xfer(c, next, 0, (void *)(uintptr_t)t[i].out, t[i].bytes);
-        c->xfers[k++] = xfer(c, before, 1, t[i].in, t[i].bytes);
+        NS_ASSERT(!dist_in_space(c, t[i].out)); /* ops of a device have no ring */
+        c->xfers[k++] = dist_xfer(c, next, 0, (void *)(uintptr_t)t[i].out, t[i].bytes);
+        c->xfers[k++] = dist_xfer(c, before, 1, t[i].in, t[i].bytes);
         if (next != c->rank) c->sent[NS_COMM_SEND] += (uint64_t)t[i].bytes;
     }
     return ns_world_start(c->world, "ring", c->xfers, k, err);

@@ -29,6 +29,19 @@ typedef enum ns_comm_kind {
     NS_COMM_N_KINDS
 } ns_comm_kind;
 
+/* Memory that only a device reads and writes. Arrays of collectives may lie there (those of one call all do): they travel in pieces
+ * of fixed size through `stage`, and sums are made on the host by the code that adds host arrays, so that a layout gives the same bits
+ * either way. Nothing else on the device may be waited for: to_host returns when the producers of src, enqueued before, are done
+ * and dst is filled; what is enqueued after to_space finds the new values, and its src may be reused at once. */
+typedef struct ns_comm_space {
+    const char *base; /* arrays in [base, base + bytes) are there; all others are host memory */
+    int64_t bytes;
+    ns_status (*to_host)(void *user, void *dst, const void *src, int64_t bytes, ns_error *err);
+    ns_status (*to_space)(void *user, void *dst, const void *src, int64_t bytes, ns_error *err);
+    void *user;
+    char *stage; /* host memory, ns_comm_stage_bytes of the widest group */
+} ns_comm_space;
+
 typedef struct ns_comm {
     ns_world *world;
     int rank, size; /* my place in the group; members */
@@ -36,8 +49,9 @@ typedef struct ns_comm {
     ns_xfer *xfers; /* [2*size] scratch */
     float *
         scratch; /* ns_comm_scratch_bytes: pieces of the others, before they are added; the caller's, set before a sum */
-    double *numbers; /* [size * NS_COMM_MAX_SCALARS] */
-    int64_t *cut;    /* [size+1] of all_reduce */
+    double *numbers;            /* [size * NS_COMM_MAX_SCALARS] */
+    int64_t *cut;               /* [size+1] of all_reduce */
+    const ns_comm_space *space; /* NULL (as opened): all arrays are host memory */
     uint64_t sent[NS_COMM_N_KINDS];
 } ns_comm;
 
@@ -46,6 +60,7 @@ typedef enum ns_comm_op { NS_COMM_SUM, NS_COMM_MAX, NS_COMM_MIN } ns_comm_op;
 
 /* Of a group of n. Groups that one thread uses may share it. */
 int64_t ns_comm_scratch_bytes(int n);
+int64_t ns_comm_stage_bytes(int n); /* of ns_comm_space.stage; at most 32 MiB for up to 4096 members */
 NS_MUST_USE ns_status ns_comm_open(ns_comm *c, ns_world *w, const int *ranks, int n, ns_error *err);
 void ns_comm_close(ns_comm *c);
 

@@ -6,6 +6,7 @@
 
 #include "arch/part.h"
 #include "base/log.h"
+#include "base/mem.h"
 #include "model/gpu_known.h"
 
 /* The stream of the stage before arrives while our gradient is sent, and the gradient of the next one while our stream is. */
@@ -61,18 +62,44 @@ static int tp_size(const ns_engine *e)
     return e->opt.tp_size > 1 ? e->opt.tp_size : 1;
 }
 
-/* The model's buffers, and what exchanging whole parameters needs. */
+static int on_gpu(const ns_engine *e)
+{
+    return e->device || e->opt.plan_gpu;
+}
+
+/* Members of the widest group; of those that add, where stages only do in pairs. */
+static int widest_group(const ns_engine *e, int adds)
+{
+    const int stages = e->opt.pp_size > 1 && adds ? 2 : e->opt.pp_size;
+    const int groups[] = {tp_size(e), e->opt.cp_size, e->opt.dp_size, stages};
+    int widest = 1;
+    for (size_t g = 0; g < sizeof groups / sizeof *groups; g++) widest = groups[g] > widest ? groups[g] : widest;
+    return widest;
+}
+
+static int64_t stage_bytes(const ns_engine *e)
+{
+    return ns_comm_stage_bytes(widest_group(e, 0));
+}
+
+static int64_t whole_bytes(const ns_engine *e)
+{
+    return ns_engine_split(e) ? ns_param_table_largest(&e->table) * 4 : 0;
+}
+
+static int64_t piece_bytes(const ns_engine *e)
+{
+    return ns_engine_split(e) ? ns_param_table_largest(&e->part) * 4 * (tp_size(e) + 1) : 0;
+}
+
+/* The model's buffers, and what exchanging sums and whole parameters needs where the host can read it. */
 static ns_status lay_out(ns_engine *e, ns_error *err)
 {
     NS_TRY(ns_model_layout(&e->model, &e->part_arch, &e->part, e->space, &e->ops, &e->opt, err), "%s", "model");
-    const int groups[] = {tp_size(e), e->opt.cp_size, e->opt.dp_size, e->opt.pp_size > 1 ? 2 : 1};
-    int widest = 1;
-    for (size_t g = 0; g < sizeof groups / sizeof *groups; g++) widest = groups[g] > widest ? groups[g] : widest;
-    e->sums = ns_space_take(e->space, "comm.sums", ns_comm_scratch_bytes(widest), NS_LIFE_RUN);
-    if (!ns_engine_split(e)) return NS_OK;
-    int64_t most = ns_param_table_largest(&e->part) * 4;
-    e->whole = ns_space_take(e->space, "comm.whole", ns_param_table_largest(&e->table) * 4, NS_LIFE_RUN);
-    e->piece = ns_space_take(e->space, "comm.parts", most * (tp_size(e) + 1), NS_LIFE_RUN);
+    if (on_gpu(e)) return NS_OK; /* start_away */
+    e->sums = ns_space_take(e->space, "comm.sums", ns_comm_scratch_bytes(widest_group(e, 1)), NS_LIFE_RUN);
+    e->whole = ns_space_take(e->space, "comm.whole", whole_bytes(e), NS_LIFE_RUN);
+    e->piece = ns_space_take(e->space, "comm.parts", piece_bytes(e), NS_LIFE_RUN);
     return NS_OK;
 }
 
@@ -91,12 +118,21 @@ static ns_status choose_ops(ns_engine *e, const char *isa, ns_error *err)
         return ns_cuda_sizes(&e->ops, err);
     }
     NS_FAIL_IF(gpu && !e->opt.train, NS_ERR_UNSUPPORTED, "inference runs on the processor only");
-    if (gpu) return ns_cuda_open(&e->ops, &e->device, &e->gpu, err);
+    if (gpu) return ns_cuda_open_nth(&e->ops, &e->device, &e->gpu, e->opt.local_rank, err);
     if (automatic && e->opt.train && !strcmp(level, "auto") && !(env_isa && *env_isa) &&
         ns_cuda_find(path, sizeof path)) {
         ns_error why = NS_ERROR_INIT;
-        if (ns_cuda_open(&e->ops, &e->device, &e->gpu, &why) == NS_OK) return NS_OK;
-        NS_INFO("no GPU: %s", why.msg);
+        if (ns_cuda_open_nth(&e->ops, &e->device, &e->gpu, e->opt.local_rank, &why) != NS_OK)
+            NS_INFO("no GPU: %s", why.msg);
+        else if (ns_engine_gpu_ranks(e) == 1)
+            return NS_OK;
+        else {
+            NS_INFO("%d ranks and %d GPUs on this machine: on the processor; ++trainer.accelerator=gpu lets ranks "
+                    "share them",
+                    e->opt.local_size, e->gpu.count);
+            ns_cuda_close(&e->device);
+            e->gpu = (ns_cuda_info){0};
+        }
     }
     return ns_ops_cpu(&e->ops, level, err);
 }
@@ -118,6 +154,23 @@ static ns_status check_fp8(const ns_engine *e, ns_error *err)
 
 /* What the driver takes beside the planned block: modules, library workspaces, the fragments of its pages. */
 #define GPU_EXTRA ((int64_t)1 << 30)
+
+int ns_engine_gpu_ranks(const ns_engine *e)
+{
+    const int ranks = e->opt.local_size, gpus = e->gpu.count > 0 ? e->gpu.count : 1;
+    return e->device && ranks > gpus ? (ranks - e->gpu.nth + gpus - 1) / gpus : 1;
+}
+
+static int several(const ns_engine *e)
+{
+    return e->opt.dp_size > 1 || ns_engine_split(e);
+}
+
+int64_t ns_engine_gpu_limit(const ns_engine *e)
+{
+    if (!several(e) || !e->device) return e->gpu.free_bytes - GPU_EXTRA;
+    return e->gpu.total_bytes / 16 * 15 / ns_engine_gpu_ranks(e) - GPU_EXTRA;
+}
 
 static ns_status plan_once(ns_engine *e, ns_error *err)
 {
@@ -152,7 +205,8 @@ ns_status ns_engine_plan(ns_engine *e, const ns_arch *a, const ns_model_options 
     NS_TRY(ns_part_arch(&e->part_arch, &e->arch, o->tp_rank, tp, err), "%s", "tensor parallel");
     NS_TRY(ns_param_table_build(&e->part, &e->part_arch, &e->arena, err), "parameter table");
     ns_part_vocab(&e->arch, o->tp_rank, tp, &e->opt.vocab_first, &words);
-    if ((e->device || e->opt.plan_gpu) && !e->opt.memory_limit) e->opt.memory_limit = e->gpu.free_bytes - GPU_EXTRA;
+    if (on_gpu(e) && !e->opt.memory_limit) e->opt.memory_limit = ns_engine_gpu_limit(e);
+    if (on_gpu(e) && several(e)) e->host_bytes = stage_bytes(e) + whole_bytes(e) + piece_bytes(e);
     NS_TRY(plan_once(e, err), "plan");
     if (e->opt.fp8 && e->opt.memory_limit > 0 && e->total_bytes > e->opt.memory_limit) {
         e->opt.fp8_lean = 1;
@@ -166,12 +220,51 @@ ns_status ns_engine_plan(ns_engine *e, const ns_arch *a, const ns_model_options 
     return NS_OK;
 }
 
+/* A copy that failed (a device that went away) is the caller's error. */
+static ns_status copied(ns_engine *e, ns_error *err)
+{
+    if (err == &e->exec.err) return err->code;
+    NS_FAIL_IF(e->exec.err.code != NS_OK, e->exec.err.code, "%s", e->exec.err.msg);
+    return NS_OK;
+}
+
+static ns_status to_host(void *engine, void *dst, const void *src, int64_t bytes, ns_error *err)
+{
+    ns_engine *e = engine;
+    e->ops.download(&e->exec, dst, src, bytes);
+    return copied(e, err);
+}
+
+static ns_status to_space(void *engine, void *dst, const void *src, int64_t bytes, ns_error *err)
+{
+    ns_engine *e = engine;
+    e->ops.upload(&e->exec, dst, src, bytes);
+    return copied(e, err);
+}
+
+/* GPU and several ranks: what the host reads is host memory. */
+static ns_status start_away(ns_engine *e, ns_error *err)
+{
+    if (!e->device || e->host_bytes == 0) return NS_OK;
+    NS_TRY(ns_alloc((void **)&e->host, (size_t)e->host_bytes, "engine.host", err), "%s", "exchange with other ranks");
+    e->whole = (float *)(void *)(e->host + stage_bytes(e));
+    e->piece = e->whole + whole_bytes(e) / 4;
+    e->away = (ns_comm_space){.base = e->memory,
+                              .bytes = e->total_bytes,
+                              .to_host = to_host,
+                              .to_space = to_space,
+                              .user = e,
+                              .stage = e->host};
+    return NS_OK;
+}
+
 ns_status ns_engine_start(ns_engine *e, ns_error *err)
 {
     NS_FAIL_IF(e->opt.plan_gpu, NS_ERR_CONFIG, "a plan for a GPU that is not here does not run: leave out --gpu");
     NS_TRY(e->ops.mem_new(&e->exec, &e->memory, e->total_bytes, err), "allocate the planned memory");
     ns_space_bind(e->space, e->memory);
     NS_TRY(lay_out(e, err), "lay out");
+    NS_TRY(start_away(e, err), "%s", "start");
     e->model.tp = e->opt.tp_size > 1 ? e->tp : NULL;
     e->model.cp = e->opt.cp_size > 1 ? e->cp : NULL;
     e->exec.work = e->model.work;
@@ -192,6 +285,7 @@ void ns_engine_free(ns_engine *e)
     ns_threads_free(&e->pool);
     if (e->memory) e->ops.mem_free(&e->exec, e->memory);
     ns_cuda_close(&e->device);
+    ns_free(e->host);
     ns_arena_free(&e->arena);
     memset(e, 0, sizeof *e);
 }
@@ -216,13 +310,6 @@ static int stage_of(const ns_engine *e, int param)
             ns_part_holds(&e->table, param, first, n))
             break;
     return stage;
-}
-
-/* A copy that failed (a device that went away) is the caller's error. */
-static ns_status copied(ns_engine *e, ns_error *err)
-{
-    NS_FAIL_IF(e->exec.err.code != NS_OK, e->exec.err.code, "%s", e->exec.err.msg);
-    return NS_OK;
 }
 
 ns_status ns_engine_put(void *engine, int param, const float *data, ns_error *err)

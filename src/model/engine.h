@@ -23,7 +23,10 @@ typedef struct ns_engine {
                                * parallel, those that add up gradients and share the optimiser state */
     ns_comm *pp;              /* the stages, when there are several */
     float *sums;              /* several ranks: ns_comm.scratch of all groups */
-    float *whole, *piece;     /* tensor parallel: one parameter of the whole model; the parts of all ranks */
+    float *whole, *piece; /* tensor parallel, host memory: one parameter of the whole model; the parts of all ranks */
+    ns_comm_space away;   /* GPU and several ranks: where the model's arrays are, for the groups' ns_comm.space */
+    char *host;           /* GPU and several ranks: host memory of `away` and of whole, piece */
+    int64_t host_bytes;
     ns_ops ops;
     ns_model_options opt;
     ns_space *space;
@@ -55,6 +58,10 @@ ns_status ns_engine_get(void *engine, int param, float *data, ns_error *err);
 /* ns_opt_get_fn / ns_opt_put_fn / ns_opt_cut_fn shapes. get: within the own piece (split: any range); put: the whole parameter. */
 ns_status ns_engine_get_opt(void *engine, int param, int64_t off, int64_t len, float *main, float *m, float *v,
                             ns_error *err);
+/* GPU memory that the plan of this rank may use. Several ranks: a share of the card by its size, the same on all ranks with such a card
+ * whatever is free just now, because ranks that share layers must recompute the same ones. */
+int64_t ns_engine_gpu_limit(const ns_engine *e);
+int ns_engine_gpu_ranks(const ns_engine *e); /* ranks of this machine on this rank's GPU, this one too */
 ns_status ns_engine_put_opt(void *engine, int param, const float *main, const float *m, const float *v, ns_error *err);
 void ns_engine_cut(void *engine, int param, int64_t *cut);
 

@@ -254,8 +254,7 @@ static ns_status layout_acts(ns_model *m, ns_space *s, ns_error *err)
     if (m->opt.stream_split) m->full = take(s, "acts", "full", T * a->C * es, NS_LIFE_STEP);
     m->delta = take(s, "acts", "delta", T * a->C * es, NS_LIFE_STEP);
     if (a->qk_norm) m->heads = take(s, "acts", "heads", T * a->n_heads * a->head_dim * es, NS_LIFE_STEP);
-    if (m->opt.tp_size > 1 && ns_model_is_last(m))
-        m->stats = take(s, "acts", "stats", (m->opt.tp_size + 1) * T * 8, NS_LIFE_STEP);
+    if (m->opt.tp_size > 1 && ns_model_is_last(m)) m->stats = take(s, "acts", "stats", T * 8, NS_LIFE_STEP);
     if (m->opt.train) {
         m->dh = take(s, "acts", "dh", stream * es, NS_LIFE_STEP);
         m->dtmp = take(s, "acts", "dtmp", T * a->C * es, NS_LIFE_STEP);

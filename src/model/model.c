@@ -578,26 +578,36 @@ void ns_model_forward(ns_model *m, ns_exec *x, int slot)
         x->ops->add(x, &(ns_add_args){m->Ts * m->arch.C, m->opt.dt, h1, delta_of(m), m->hL});
 }
 
-/* stats of all tensor-parallel ranks -> stats of the whole vocabulary, in rank order on every rank. */
-static void combine_stats(ns_model *m, ns_exec *x)
+/* all[ranks, n, 2] -> own[n, 2] of the whole vocabulary, in rank order on every rank; own is one of the rows of all. */
+static void join_stats(const float *all, int64_t ranks, int64_t n, const float *weight, float *own)
 {
-    const int64_t n = 2 * m->T;
-    float *all = m->stats + 2 * m->opt.T_cap;
-    if (!m->tp || x->err.code != NS_OK) return;
-    for (int r = 0; r <= m->tp->size; r++) m->tp->cut[r] = r * n;
-    memcpy(all + m->tp->rank * n, m->stats, (size_t)n * sizeof *all);
-    if (ns_comm_all_gather(m->tp, all, m->tp->cut, sizeof *all, &x->err) != NS_OK) return;
-    for (int64_t t = 0; t < m->T; t++) {
+    for (int64_t t = 0; t < n; t++) {
         float top = -INFINITY, label = -INFINITY;
         double sum = 0;
-        if (m->batch.weight[t] == 0) continue;
-        for (int r = 0; r < m->tp->size; r++) {
-            top = fmaxf(top, all[r * n + 2 * t]);
-            label = fmaxf(label, all[r * n + 2 * t + 1]);
+        if (weight[t] == 0) continue;
+        for (int64_t r = 0; r < ranks; r++) {
+            top = fmaxf(top, all[2 * (r * n + t)]);
+            label = fmaxf(label, all[2 * (r * n + t) + 1]);
         }
-        for (int r = 0; r < m->tp->size; r++) sum += exp((double)all[r * n + 2 * t] - (double)top);
-        m->stats[2 * t] = (float)((double)top + log(sum));
-        m->stats[2 * t + 1] = label;
+        for (int64_t r = 0; r < ranks; r++) sum += exp((double)all[2 * (r * n + t)] - (double)top);
+        own[2 * t] = (float)((double)top + log(sum));
+        own[2 * t + 1] = label;
+    }
+}
+
+/* stats of all tensor-parallel ranks -> stats of the whole vocabulary. A few bytes a token: on the host, wherever the model is. */
+static void combine_stats(ns_model *m, ns_exec *x)
+{
+    const int64_t ranks = m->opt.tp_size, most = NS_MODEL_STAGE / (8 * ranks + 4);
+    for (int64_t t = 0; m->tp && t < m->T && x->err.code == NS_OK; t += most) {
+        const int64_t n = m->T - t < most ? m->T - t : most;
+        float *all = (float *)(void *)m->stage, *own = all + 2 * n * m->tp->rank, *weight = all + 2 * n * ranks;
+        x->ops->download(x, own, m->stats + 2 * t, 8 * n);
+        x->ops->download(x, weight, m->batch.weight + t, 4 * n);
+        for (int r = 0; r <= ranks; r++) m->tp->cut[r] = 2 * n * r;
+        if (ns_comm_all_gather(m->tp, all, m->tp->cut, sizeof *all, &x->err) != NS_OK) return;
+        join_stats(all, ranks, n, weight, own);
+        x->ops->upload(x, m->stats + 2 * t, own, 8 * n);
     }
 }
 
@@ -660,10 +670,15 @@ void ns_model_zero_grad(ns_model *m, ns_exec *x)
     }
 }
 
+void ns_model_settle_grad(ns_model *m, ns_exec *x)
+{
+    for (int i = 0; i < m->table->n_params; i++)
+        if (m->fresh[i]) clear_grad(m, x, i), m->fresh[i] = 0;
+}
+
 void ns_model_grad_sumsq(ns_model *m, ns_exec *x)
 {
-    for (int i = 0; i < m->table->n_params; i++) /* what no micro-batch touched */
-        if (m->fresh[i]) clear_grad(m, x, i), m->fresh[i] = 0;
+    ns_model_settle_grad(m, x);
     x->ops->grad_sumsq(x, &(ns_opt_args){m->items, m->n_counted});
 }
 

@@ -39,17 +39,18 @@ typedef struct ns_model_options {
     float hidden_dropout, ffn_dropout, attention_dropout; /* the last needs ns_ops.drops_attention */
     ns_threads *pool;                                     /* decides the scratch of CPU back-ends; NULL: one thread */
     void *backend;                                        /* ns_exec.backend of device back-ends; NULL on a CPU */
-    const char *accelerator; /* for the engine: cpu (NULL too), gpu, or auto: a GPU if one opens */
-    const char *plan_gpu;    /* for the engine: plan for this GPU, which is not here (gpu_known.h); NULL: run */
-    int64_t kv_rows;         /* inference: rows of the key/value cache of each layer; 0 = no cache */
-    int tp_rank, tp_size;    /* tensor parallel: this model is a part (arch/part.h); size 0 or 1: all of it */
-    int stream_split;        /* sequence parallel: each tensor-parallel rank has its rows of the stream */
-    int64_t vocab_first;     /* word of the first row of embedding and head */
-    int cp_rank, cp_size;    /* context parallel: batches are parts (ns_batch_part); size 0 or 1: whole */
-    int cp_ring;             /* 1: keys and values travel a ring (model/ring.c) instead of being gathered */
-    int64_t T_whole;         /* capacity of the whole micro-batch then; T_cap and S_cap are the part's */
-    int dp_rank, dp_size;    /* ranks that share the optimiser state (ZeRO-1); size 0 or 1: one has all */
-    int pp_rank, pp_size;    /* pipeline stage: this model is layers of ns_part_layers; size 0 or 1: all of them */
+    const char *accelerator;    /* for the engine: cpu (NULL too), gpu, or auto: a GPU if one opens */
+    int local_rank, local_size; /* for the engine: place among the ranks of this machine, picks the GPU; 0, 0: alone */
+    const char *plan_gpu;       /* for the engine: plan for this GPU, which is not here (gpu_known.h); NULL: run */
+    int64_t kv_rows;            /* inference: rows of the key/value cache of each layer; 0 = no cache */
+    int tp_rank, tp_size;       /* tensor parallel: this model is a part (arch/part.h); size 0 or 1: all of it */
+    int stream_split;           /* sequence parallel: each tensor-parallel rank has its rows of the stream */
+    int64_t vocab_first;        /* word of the first row of embedding and head */
+    int cp_rank, cp_size;       /* context parallel: batches are parts (ns_batch_part); size 0 or 1: whole */
+    int cp_ring;                /* 1: keys and values travel a ring (model/ring.c) instead of being gathered */
+    int64_t T_whole;            /* capacity of the whole micro-batch then; T_cap and S_cap are the part's */
+    int dp_rank, dp_size;       /* ranks that share the optimiser state (ZeRO-1); size 0 or 1: one has all */
+    int pp_rank, pp_size;       /* pipeline stage: this model is layers of ns_part_layers; size 0 or 1: all of them */
 } ns_model_options;
 
 typedef struct ns_block_acts { /* saved for backward, per (layer, slot); shared between layers in inference */
@@ -106,7 +107,7 @@ typedef struct ns_model {
     ns_batch batch; /* back-end copy of the batch arrays */
     ns_step *step;
     ns_comm *tp;               /* where partial sums are added; NULL: not split, or planning */
-    float *stats;              /* [T,2] of the head, [tp_size,T,2] of all ranks behind it; NULL when not split */
+    float *stats;              /* [T,2] of the head; NULL when not split */
     ns_comm *cp;               /* context-parallel ranks; NULL: not split, or planning */
     void *kv_raw, *kv_all;     /* [cp_size*T_cap, 2 kv] as ranks send them; [T_whole, 2 kv] in order */
     void *dkv[2];              /* [T_whole, 2 kv] gradients from the first and second pieces of all segments */
@@ -175,6 +176,7 @@ static inline ns_recompute ns_block_recompute(const ns_model_options *o, int l) 
 }
 void ns_model_prepare(ns_model *m, ns_exec *x); /* after the weights changed (load, optimiser step) */
 void ns_model_zero_grad(ns_model *m, ns_exec *x);
+void ns_model_settle_grad(ns_model *m, ns_exec *x); /* clears what no micro-batch touched; before gradients are read */
 /* The update in three parts, so that ranks can talk in between: grad_sumsq of the own pieces into step; clip and AdamW on
  * them (lr, t, ... are in step); then ns_model_prepare. */
 void ns_model_grad_sumsq(ns_model *m, ns_exec *x);

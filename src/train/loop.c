@@ -69,9 +69,11 @@ static ns_status run_steps(ns_sft *t, ns_progress *p, ns_stop_reason *stopped, n
 /* All ranks must be in the same run: the same program, settings, rows and model. */
 static ns_status join_ranks(ns_sft *t, const char *config_yaml, ns_error *err)
 {
-    char identity[256];
-    snprintf(identity, sizeof identity, "version %s;settings %08x;rows %s;parameters %s;CPU level %s", NS_VERSION,
-             ns_crc32c(0, config_yaml, strlen(config_yaml)), t->rows.hash, t->engine.table.hash, t->engine.ops.name);
+    char identity[400], card[64] = "";
+    if (t->engine.device) snprintf(card, sizeof card, " of %.0f MB", (double)t->engine.gpu.total_bytes / 1e6);
+    snprintf(identity, sizeof identity, "version %s;settings %08x;rows %s;parameters %s;%s %s%s", NS_VERSION,
+             ns_crc32c(0, config_yaml, strlen(config_yaml)), t->rows.hash, t->engine.table.hash,
+             t->engine.device ? "GPU" : "CPU level", t->engine.device ? t->engine.gpu.name : t->engine.ops.name, card);
     t->ranks.dead_s = t->o->dead_s;
     t->ranks.hang_s = t->o->hang_s;
     return ns_ranks_join(&t->ranks, identity, t->on_abort, err);
@@ -81,6 +83,10 @@ static ns_status join_ranks(ns_sft *t, const char *config_yaml, ns_error *err)
 static ns_status start_overlap(ns_sft *t, ns_error *err)
 {
     if (!t->o->overlap_grads || ns_ranks_grads(&t->ranks) == 1) return NS_OK;
+    if (t->engine.device) {
+        NS_INFO("%s", "overlap_grad_sync: on GPUs gradients are reduced after the backward");
+        return NS_OK;
+    }
     if (ns_ranks_world(&t->ranks) > ns_ranks_dp(&t->ranks)) {
         NS_INFO(
             "%s",
@@ -149,7 +155,7 @@ static ns_status train(ns_sft *t, const char *config_yaml, int argc, char *const
     t->engine.grads = &t->ranks.grads;
     t->engine.pp = &t->ranks.pp;
     NS_TRY(ns_engine_start(&t->engine, err), "start");
-    t->ranks.tp.scratch = t->ranks.cp.scratch = t->ranks.grads.scratch = t->ranks.ends.scratch = t->engine.sums;
+    ns_ranks_memory(&t->ranks, &t->engine);
     NS_TRY(ns_sft_load_weights(t, err), "weights");
     if (t->state.step >= t->max_steps) {
         NS_INFO("finished already: step %" PRId64 " of %" PRId64 "; nothing to do", t->state.step, t->max_steps);

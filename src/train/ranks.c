@@ -58,6 +58,15 @@ ns_status ns_ranks_join(ns_ranks *r, const char *identity, void (*on_abort)(cons
     return ns_alloc((void **)&r->seconds, (size_t)r->all.size * sizeof *r->seconds, "ranks", err);
 }
 
+void ns_ranks_memory(ns_ranks *r, const ns_engine *e)
+{
+    ns_comm *const groups[] = {&r->tp, &r->cp, &r->pp, &r->grads, &r->ends};
+    for (size_t g = 0; g < sizeof groups / sizeof *groups; g++) {
+        groups[g]->scratch = e->sums;
+        groups[g]->space = e->away.bytes > 0 ? &e->away : NULL;
+    }
+}
+
 void ns_ranks_close(ns_ranks *r)
 {
     ns_comm_close(&r->tp);

@@ -38,6 +38,8 @@ NS_MUST_USE ns_status ns_ranks_layout(ns_ranks *r, int64_t devices, int64_t node
 /* Meets the others. identity: what must be equal on all ranks (world.h). */
 NS_MUST_USE ns_status ns_ranks_join(ns_ranks *r, const char *identity, void (*on_abort)(const char *, void *),
                                     ns_error *err);
+/* After ns_engine_start: where the groups' sums are made and, on a GPU, where the arrays lie. */
+void ns_ranks_memory(ns_ranks *r, const ns_engine *e);
 void ns_ranks_close(ns_ranks *r);
 
 int ns_ranks_dp(const ns_ranks *r);      /* data-parallel ranks */

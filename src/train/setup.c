@@ -164,10 +164,8 @@ static ns_status plan_memory(ns_sft *t, ns_error *err)
                           .stream_split = o->sequence_parallel,
                           .dp_rank = ns_ranks_grads_rank(&t->ranks),
                           .dp_size = ns_ranks_grads(&t->ranks)};
-    int all = t->ranks.who.size;
-    NS_FAIL_IF(all > 1 && !strcmp(o->accelerator, "gpu"), NS_ERR_UNSUPPORTED,
-               "trainer.accelerator=gpu with %d ranks: GPU training runs on one rank so far; use one, or cpu", all);
-    if (all > 1) m.accelerator = "cpu";
+    m.local_rank = t->ranks.env_size > 1 ? t->ranks.who.local_rank : 0;
+    m.local_size = t->ranks.env_size > 1 ? t->ranks.who.local_size : (int)o->devices;
     NS_TRY(ns_engine_plan(&t->engine, &t->arch, &m, o->isa, n_threads(t), err), "plan");
     NS_FAIL_IF(
         o->attention_dropout > 0 && (m.plan_gpu || !t->engine.ops.drops_attention), NS_ERR_UNSUPPORTED,
@@ -404,6 +402,18 @@ ns_status ns_sft_report(const ns_sft *t, ns_buf *out, int json, ns_error *err)
                              guess.used_bytes / 1e9, guess.step_s, micro,
                              (double)t->engine.opt.T_cap * (double)micro / guess.step_s),
                "report");
+    const int sharers = ns_engine_gpu_ranks(&t->engine);
+    if (t->engine.host_bytes > 0)
+        NS_TRY(ns_buf_printf(out, err, "exchange   %.1f MB of host memory on each rank\n",
+                             (double)t->engine.host_bytes / 1e6),
+               "report");
+    if (sharers > 1)
+        NS_TRY(ns_buf_printf(
+                   out, err,
+                   "warning    %d ranks share GPU %d (%d on this machine): good for a test of a layout, slow; each "
+                   "may use %.1f GB\n",
+                   sharers, t->engine.gpu.nth, t->engine.gpu.count, (double)ns_engine_gpu_limit(&t->engine) / 1e9),
+               "report");
     NS_TRY(ns_buf_adds(out, ns_ranks_world(&t->ranks) > 1 ? "memory plan of rank 0\n" : "memory plan\n", err),
            "report");
     NS_TRY(ns_plan_table(ns_space_plan(t->engine.space), out, 0, err), "report");
@@ -425,7 +435,11 @@ ns_status ns_sft_report(const ns_sft *t, ns_buf *out, int json, ns_error *err)
                              "exp_manager.checkpoint_callback_params.save_top_k\n",
                              (double)disk / 1e9, (double)free_bytes / 1e9),
                "report");
-    int64_t available = on_gpu ? t->engine.gpu.free_bytes : memory_available();
+    const int several = ns_ranks_world(&t->ranks) > 1;
+    int64_t available = on_gpu && several && ns_engine_gpu_limit(&t->engine) < t->engine.gpu.free_bytes
+                            ? ns_engine_gpu_limit(&t->engine)
+                        : on_gpu ? t->engine.gpu.free_bytes
+                                 : memory_available();
     NS_FAIL_IF(t->engine.total_bytes > available, NS_ERR_CONFIG,
                "the plan needs %.2f GB, %.2f GB are available%s: lower %s (now %" PRId64
                "), or set ++model.activations_checkpoint_granularity=selective (or full)",

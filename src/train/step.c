@@ -207,6 +207,7 @@ static ns_status update(ns_sft *t, double *mean, ns_error *err)
     ns_model *m = &t->engine.model;
     ns_exec *x = &t->engine.exec;
     ns_world_note(t->ranks.world, t->state.step + 1, "update");
+    ns_model_settle_grad(m, x); /* a rank without a micro-batch adds zeros */
     NS_TRY(t->overlap ? ns_overlap_finish(t->overlap, err) : ns_ranks_reduce(&t->ranks, &t->engine, err), "%s",
            "gradients");
     ns_model_grad_sumsq(m, x);

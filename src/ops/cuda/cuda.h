@@ -6,7 +6,7 @@
  *     ns_cuda_close(&device);
  *
  * Search order of the plug-in: the variable NS_CUDA_PLUGIN (a path), the program's folder, ../lib and .. of it, the loader's path.
- * The device is number 0 of those CUDA shows (CUDA_VISIBLE_DEVICES chooses). */
+ * The device is number 0 of those CUDA shows (CUDA_VISIBLE_DEVICES chooses); ns_cuda_open_nth takes the nth modulo their number. */
 #ifndef NS_OPS_CUDA_CUDA_H
 #define NS_OPS_CUDA_CUDA_H
 
@@ -20,11 +20,14 @@ typedef struct ns_cuda_info {
     int cc;           /* compute capability, 90 for 9.0 */
     int sms;
     int driver, runtime; /* CUDA versions, 13000 for 13.0 */
+    int nth, count;      /* number of this one, of how many that CUDA shows */
+    char uuid[40]; /* of the card, 32 hexadecimal digits: the same for all processes on it, whatever they are shown */
     int64_t total_bytes, free_bytes;
 } ns_cuda_info;
 
 /* Fills *out with a complete table. Err: NS_ERR_DEVICE; the message names plug-in, driver, architecture or library and what to do. */
 NS_MUST_USE ns_status ns_cuda_open(ns_ops *out, void **device, ns_cuda_info *info, ns_error *err);
+NS_MUST_USE ns_status ns_cuda_open_nth(ns_ops *out, void **device, ns_cuda_info *info, int nth, ns_error *err);
 void ns_cuda_close(void **device); /* frees what the device still holds; NULL is fine */
 /* The plug-in's table without a device, to plan with: prepare_bytes and work_bytes (backend NULL) alone may be called. */
 NS_MUST_USE ns_status ns_cuda_sizes(ns_ops *out, ns_error *err);
@@ -35,7 +38,7 @@ void ns_cuda_served(void *device, int64_t *dnn, int64_t *own, const char **why);
 int ns_cuda_find(char *path, size_t size); /* 1: the plug-in file exists (its path); 0: none beside the program */
 
 /* ---- between the program and the plug-in ---- */
-enum { NS_CUDA_ABI = 2 };
+enum { NS_CUDA_ABI = 3 };
 typedef struct ns_cuda_host { /* what the plug-in may call */
     ns_status (*error_set)(ns_error *err, ns_status code, const char *file, int line, const char *fmt, ...)
         NS_PRINTF(5, 6);
@@ -50,6 +53,11 @@ typedef struct ns_cuda_plugin {
     void (*served)(void *device, int64_t *dnn, int64_t *own, const char **why); /* bf16 attention passes so far */
     void *(*host_alloc)(int64_t bytes); /* memory that host and device see under one address: tests */
     void (*host_free)(void *p);
+    void *(*stream)(void *device); /* cudaStream_t that all ops of the device are enqueued on */
+    /* own[n] becomes the sum over members in their order, as ns_comm_reduce_scatter adds; in: [members-1] arrays, `each` elements
+     * apart. 0: the launch failed. */
+    int (*add_members)(void *device, ns_dtype dt, int64_t n, void *own, const void *in, int64_t each, int members,
+                       int rank);
 } ns_cuda_plugin;
 typedef const ns_cuda_plugin *(*ns_cuda_plugin_fn)(void); /* exported as ns_cuda_plugin_get */
 const ns_cuda_plugin *ns_cuda_opened(void);               /* of the last successful ns_cuda_open; NULL: none */

@@ -51,11 +51,17 @@ ns_status ns_cuda_sizes(ns_ops *out, ns_error *err)
 
 ns_status ns_cuda_open(ns_ops *out, void **device, ns_cuda_info *info, ns_error *err)
 {
+    return ns_cuda_open_nth(out, device, info, 0, err);
+}
+
+ns_status ns_cuda_open_nth(ns_ops *out, void **device, ns_cuda_info *info, int nth, ns_error *err)
+{
     static const ns_cuda_host host = {ns_error_set};
     char path[PATH_MAX];
     const ns_cuda_plugin *p = NULL;
     *device = NULL;
     memset(info, 0, sizeof *info);
+    info->nth = nth;
     NS_TRY(open_plugin(&p, path, sizeof path, err), "GPU");
     snprintf(info->plugin, sizeof info->plugin, "%.*s", (int)sizeof info->plugin - 1, path);
     NS_TRY(p->open(&host, out, device, info, err), "GPU plug-in %s", path);

@@ -160,6 +160,50 @@ static void gpu_assigns_gradients(void **state)
     leave_device();
 }
 
+/* The sum over ranks that NCCL's transport uses: the bits of the same sum made in that order on the host. */
+static void gpu_adds_members_in_order(void **state)
+{
+    (void)state;
+    enum { N = 100003, MEMBERS = 4, RANK = 2, EACH = N + 5 };
+    ns_ops ops;
+    ns_cuda_info info;
+    use_device(&ops, &info);
+    for (int bf16 = 0; bf16 < 2; bf16++) {
+        float *own = case_alloc(N * 4), *in = case_alloc((int64_t)EACH * (MEMBERS - 1) * 4);
+        float *want = malloc((size_t)N * 4);
+        uint16_t *h = (uint16_t *)(void *)own, *hin = (uint16_t *)(void *)in, *hwant = (uint16_t *)(void *)want;
+        for (int64_t i = 0; i < N; i++) {
+            float sum = 0;
+            for (int r = 0, k = 0; r < MEMBERS; r++) {
+                float v = sinf((float)i * 0.37f + (float)r) * (r == 1 ? 1e4f : 1.0f);
+                if (bf16) v = ns_bf16_to_f32(ns_f32_to_bf16(v));
+                if (bf16 && r == RANK) h[i] = ns_f32_to_bf16(v);
+                if (bf16 && r != RANK) hin[(int64_t)k++ * EACH + i] = ns_f32_to_bf16(v);
+                if (!bf16 && r == RANK) own[i] = v;
+                if (!bf16 && r != RANK) in[(int64_t)k++ * EACH + i] = v;
+                sum = r == 0 ? v : sum + v;
+            }
+            if (bf16)
+                hwant[i] = ns_f32_to_bf16(sum);
+            else
+                want[i] = sum;
+        }
+        assert_true(ns_cuda_opened()->add_members(case_backend, bf16 ? NS_DTYPE_BF16 : NS_DTYPE_F32, N, own, in, EACH,
+                                                  MEMBERS, RANK));
+        static ns_exec x;
+        char one;
+        memset(&x, 0, sizeof x);
+        x.ops = &ops;
+        x.backend = case_backend;
+        ops.download(&x, &one, own, 1); /* waits */
+        assert_int_equal(memcmp(own, want, (size_t)N * (bf16 ? 2 : 4)), 0);
+        case_free(own);
+        case_free(in);
+        free(want);
+    }
+    leave_device();
+}
+
 static void gpu_failure_names_its_op(void **state)
 {
     (void)state;
@@ -207,6 +251,7 @@ int main(void)
         cmocka_unit_test(gpu_any_order_agrees),         cmocka_unit_test(gpu_own_attention_agrees),
         cmocka_unit_test(gpu_short_head_chunks_agree),  cmocka_unit_test(gpu_repeats_its_bits),
         cmocka_unit_test(gpu_assigns_gradients),        cmocka_unit_test(gpu_failure_names_its_op),
+        cmocka_unit_test(gpu_adds_members_in_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -63,7 +63,7 @@ __global__ void attn_dot(int T, int nh, int hd, const bf16 *dout, const bf16 *ou
     if (lane == 0) D[(int64_t)(i % nh) * T + i / nh] = s;
 }
 
-/* ---- generic kernels ---- */
+/* ---- generic kernels; rows before the first segment are another call's: left alone ---- */
 enum { PER = 16 }; /* elements of a head a lane holds: head_dim <= 512 */
 struct seg { int64_t q0, nq, k0, nk; };
 __device__ __forceinline__ seg get_seg(const nsk_attn &a, int s)
@@ -115,6 +115,7 @@ template <class E> __global__ void generic_fwd(nsk_attn a)
     int64_t i = (blockIdx.x * (int64_t)blockDim.x + threadIdx.x) >> 5;
     if (i >= a.T * a.n_heads) return;
     int64_t t = i / a.n_heads, h = i % a.n_heads, kvh = h / (a.n_heads / a.n_kv);
+    if (a.n_seg > 0 && t < a.cu_q[0]) return;
     int s = segment_of(a.cu_q, (int)a.n_seg, (int)t), dead = s == (int)a.n_seg;
     double acc[PER] = {0}, q[PER], r[PER], top = -INFINITY, sum = 0, slope;
     if (!dead) {
@@ -154,6 +155,7 @@ template <class E> __global__ void generic_dq(nsk_attn a)
     int64_t i = (blockIdx.x * (int64_t)blockDim.x + threadIdx.x) >> 5;
     if (i >= a.T * a.n_heads) return;
     int64_t t = i / a.n_heads, h = i % a.n_heads, kvh = h / (a.n_heads / a.n_kv), o_at = (t * a.n_heads + h) * hd;
+    if (a.n_seg > 0 && t < a.cu_q[0]) return;
     int s = segment_of(a.cu_q, (int)a.n_seg, (int)t);
     double acc[PER] = {0};
     if (s != (int)a.n_seg) {
@@ -184,6 +186,7 @@ template <class E> __global__ void generic_dkv(nsk_attn a)
     int64_t n = a.kv_start ? a.n_seg * a.max_kv : a.T;
     if (i >= n * a.n_kv) return;
     int64_t row = i / a.n_kv, kvh = i % a.n_kv, group = a.n_heads / a.n_kv, j, at;
+    if (!a.kv_start && a.n_seg > 0 && row < a.cu_q[0]) return;
     int s = a.kv_start ? (int)(row / a.max_kv) : segment_of(a.cu_q, (int)a.n_seg, (int)row);
     double dk[PER] = {0}, dv[PER] = {0};
     seg g = {0, 0, 0, 0};

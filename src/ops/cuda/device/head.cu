@@ -1,6 +1,9 @@
 /* Cross-entropy over a chunk of logits and its gradient in place. One block a token; a row of logits is read twice: once for
  * max and sum (one pass, running rescale), once to be replaced by d logits.
  *
+ * A vocabulary split over ranks (v0: word of the first row here) comes twice: mode STATS leaves log-sum-exp and the label's logit in
+ * stats[T,2] (-inf where the label is another rank's), mode GIVEN takes those of the whole vocabulary from there.
+ *
  * In place with bf16: element v is read at byte 4v and written at byte 2v of the same row. Trip i reads [i*S, (i+1)*S) into
  * registers, meets the block, then writes; what it overwrites was read at trip i/2, before the meeting. */
 #include "common.cuh"
@@ -16,15 +19,34 @@ __device__ __forceinline__ run join(run a, run b)
     return r;
 }
 
+/* One thread, once a token: what the pass over a row of logits found, lse and the label's logit, to where the mode wants it. Returns
+ * the log-sum-exp of the whole vocabulary. */
+__device__ __forceinline__ float finish_token(int64_t t, float wt, double lse, float at_label, int mode, float *stats, float *logp,
+                                              double *loss)
+{
+    if (mode == NSK_HEAD_STATS) {
+        stats[2 * t] = (float)lse;
+        stats[2 * t + 1] = at_label;
+        return 0;
+    }
+    if (mode == NSK_HEAD_GIVEN) lse = (double)stats[2 * t], at_label = stats[2 * t + 1];
+    double ce = lse - (double)at_label;
+    loss[t] = (double)wt * ce;
+    if (logp) logp[t] = (float)-ce;
+    return (float)lse;
+}
+
 template <int BF16>
 __global__ void head_chunk(int64_t V, int64_t ldl, float cap, float *logits, const int32_t *label, const float *weight,
-                           const double *weight_sum, float *logp, double *loss, int with_grad)
+                           const double *weight_sum, float *logp, double *loss, int with_grad, int mode, int64_t v0,
+                           float *stats)
 {
     __shared__ run part[32];
     __shared__ float shared_lse;
     int64_t t = blockIdx.x;
     float *z = logits + t * ldl, wt = weight[t];
     if (wt == 0) { /* no target: the label is not looked at */
+        if (mode == NSK_HEAD_STATS) return;
         if (threadIdx.x == 0) {
             if (logp) logp[t] = 0;
             loss[t] = 0;
@@ -38,9 +60,10 @@ __global__ void head_chunk(int64_t V, int64_t ldl, float cap, float *logits, con
         }
         return;
     }
+    const int64_t lab = label[t] - v0;
     run r = {-INFINITY, 0};
     double exact = 0; /* f32 runs: a second, wider sum below */
-    for (int64_t v = threadIdx.x; v < V; v += blockDim.x) {
+    for (int64_t v = threadIdx.x; v < V && mode != NSK_HEAD_GIVEN; v += blockDim.x) {
         float x = z[v];
         if (cap > 0) x = cap * tanhf(x / cap);
         if (x > r.top) {
@@ -59,7 +82,7 @@ __global__ void head_chunk(int64_t V, int64_t ldl, float cap, float *logits, con
     r = part[0];
     for (int i = 1; i < (int)(blockDim.x >> 5); i++) r = join(r, part[i]);
     if (!BF16) { /* f32: the running sum of many terms is not good enough for its tolerance */
-        for (int64_t v = threadIdx.x; v < V; v += blockDim.x) {
+        for (int64_t v = threadIdx.x; v < V && mode != NSK_HEAD_GIVEN; v += blockDim.x) {
             float x = z[v];
             if (cap > 0) x = cap * tanhf(x / cap);
             exact += exp((double)x - (double)r.top);
@@ -68,19 +91,15 @@ __global__ void head_chunk(int64_t V, int64_t ldl, float cap, float *logits, con
     }
     if (threadIdx.x == 0) {
         double lse = (double)r.top + log(BF16 ? (double)r.sum : exact);
-        float x = z[label[t]];
+        float x = lab >= 0 && lab < V ? z[lab] : -INFINITY;
         if (cap > 0) x = cap * tanhf(x / cap);
-        double ce = lse - (double)x;
-        shared_lse = (float)lse;
-        loss[t] = (double)wt * ce;
-        if (logp) logp[t] = (float)-ce;
+        shared_lse = finish_token(t, wt, lse, x, mode, stats, logp, loss);
     }
     __syncthreads();
-    if (!with_grad) return;
+    if (!with_grad || mode == NSK_HEAD_STATS) return;
     float lse = shared_lse, scale = (float)((double)wt / *weight_sum);
-    int32_t lab = label[t];
-    for (int64_t v0 = 0; v0 < V; v0 += blockDim.x) {
-        int64_t v = v0 + threadIdx.x;
+    for (int64_t first = 0; first < V; first += blockDim.x) {
+        int64_t v = first + threadIdx.x;
         float d = 0;
         if (v < V) {
             float x = z[v], slope = 1;
@@ -116,7 +135,8 @@ __device__ __forceinline__ void capped4(float (&x)[4], float4 q, float cap)
         for (int i = 0; i < 4; i++) x[i] = cap * tanhf(x[i] / cap);
 }
 __global__ void __launch_bounds__(1024) head_chunk4(int64_t V, int64_t ldl, float cap, float *logits, const int32_t *label, const float *weight,
-                                                    const double *weight_sum, float *logp, double *loss, int with_grad)
+                                                    const double *weight_sum, float *logp, double *loss, int with_grad, int mode,
+                                                    int64_t v0, float *stats)
 {
     __shared__ run part[32];
     __shared__ float shared_lse;
@@ -125,6 +145,7 @@ __global__ void __launch_bounds__(1024) head_chunk4(int64_t V, int64_t ldl, floa
     int n = (int)(V / 4), tid = threadIdx.x, step = blockDim.x; /* the last V % 4 are done by one thread each */
     const float4 *z4 = (const float4 *)z;
     if (wt == 0) {
+        if (mode == NSK_HEAD_STATS) return;
         if (tid == 0) {
             if (logp) logp[t] = 0;
             loss[t] = 0;
@@ -141,13 +162,15 @@ __global__ void __launch_bounds__(1024) head_chunk4(int64_t V, int64_t ldl, floa
         if (top > r.top) r.sum *= fast_exp(r.top - top), r.top = top; /* r.top -inf: sum is 0 */
         for (int i = 0; i < m; i++) r.sum += fast_exp(x[i] - top);
     };
+    const int first_pass = mode != NSK_HEAD_GIVEN;
+    const int64_t lab = label[t] - v0;
 #pragma unroll 4
-    for (int k = tid; k < n; k += step) {
+    for (int k = tid; k < n && first_pass; k += step) {
         float x[4];
         capped4(x, z4[k], cap);
         take(x, 4);
     }
-    if (tid < (int)(V % 4)) {
+    if (tid < (int)(V % 4) && first_pass) {
         float v = z[4 * n + tid], x[4];
         capped4(x, make_float4(v, 0, 0, 0), cap);
         take(x, 1);
@@ -162,17 +185,13 @@ __global__ void __launch_bounds__(1024) head_chunk4(int64_t V, int64_t ldl, floa
         r = part[0];
         for (int i = 1; i < (int)(blockDim.x >> 5); i++) r = join(r, part[i]);
         double lse = (double)r.top + log((double)r.sum);
-        float x = z[label[t]];
+        float x = lab >= 0 && lab < V ? z[lab] : -INFINITY;
         if (cap > 0) x = cap * tanhf(x / cap);
-        double ce = lse - (double)x;
-        shared_lse = (float)lse;
-        loss[t] = (double)wt * ce;
-        if (logp) logp[t] = (float)-ce;
+        shared_lse = finish_token(t, wt, lse, x, mode, stats, logp, loss);
     }
     __syncthreads();
-    if (!with_grad) return;
+    if (!with_grad || mode == NSK_HEAD_STATS) return;
     float lse = shared_lse, scale = (float)((double)wt / *weight_sum);
-    int lab = label[t];
     float last = tid < (int)(V % 4) ? z[4 * n + tid] : 0; /* before anything is written over it */
     float4 q = tid < n ? z4[tid] : make_float4(0, 0, 0, 0);
     for (int k0 = 0; k0 < n; k0 += step) {
@@ -204,15 +223,15 @@ __global__ void __launch_bounds__(1024) head_chunk4(int64_t V, int64_t ldl, floa
 
 extern "C" void nsk_head_chunk(nsk_stream s, int b, int64_t n, int64_t V, int64_t ldl, float cap, float *logits,
                                const int32_t *label, const float *weight, const double *weight_sum, float *logp,
-                               double *loss, int with_grad)
+                               double *loss, int with_grad, int mode, int64_t v0, float *stats)
 {
     if (n <= 0) return;
     if (b && ldl % 4 == 0 && aligned16(logits) && V >= 16 && V < 1 << 30)
-        head_chunk4<<<(unsigned)n, 1024, 0, cs(s)>>>(V, ldl, cap, logits, label, weight, weight_sum, logp, loss, with_grad);
+        head_chunk4<<<(unsigned)n, 1024, 0, cs(s)>>>(V, ldl, cap, logits, label, weight, weight_sum, logp, loss, with_grad, mode, v0, stats);
     else if (b)
-        head_chunk<1><<<(unsigned)n, 1024, 0, cs(s)>>>(V, ldl, cap, logits, label, weight, weight_sum, logp, loss, with_grad);
+        head_chunk<1><<<(unsigned)n, 1024, 0, cs(s)>>>(V, ldl, cap, logits, label, weight, weight_sum, logp, loss, with_grad, mode, v0, stats);
     else
-        head_chunk<0><<<(unsigned)n, 512, 0, cs(s)>>>(V, ldl, cap, logits, label, weight, weight_sum, logp, loss, with_grad);
+        head_chunk<0><<<(unsigned)n, 512, 0, cs(s)>>>(V, ldl, cap, logits, label, weight, weight_sum, logp, loss, with_grad, mode, v0, stats);
 }
 
 __global__ void head_loss(int64_t T, const double *loss, double *sum)

@@ -33,12 +33,15 @@ void nsk_dropout(nsk_stream s, int bf16, int64_t T, int64_t C, float p, uint32_t
                  uint32_t k1, const uint32_t *dropout_step, const void *x, void *y, const uint32_t *token, int64_t c0);
 void nsk_add(nsk_stream s, int bf16, int64_t n, const void *x, const void *delta, void *y);
 void nsk_scatter(nsk_stream s, int elem_bytes, int64_t T, int64_t cols, const void *src, int64_t src_stride, void *dst,
-                 const int32_t *row);
+                 const int32_t *row, int64_t dst_stride);
+/* own[n] becomes the sum over members, added in f32 in their order; in: the others' values one after another, `each` apart */
+void nsk_add_members(nsk_stream s, int bf16, int64_t n, void *own, const void *in, int64_t each, int members, int rank);
 
+enum { NSK_HEAD_WHOLE, NSK_HEAD_STATS, NSK_HEAD_GIVEN }; /* ns_head_phase */
 /* head.cu: one chunk of n rows of logits [n, ld] f32, replaced in place by d logits (bf16 rows of stride 2*ld, or f32). */
 void nsk_head_chunk(nsk_stream s, int bf16, int64_t n, int64_t V, int64_t ld, float softcap, float *logits,
                     const int32_t *label, const float *weight, const double *weight_sum, float *logp, double *loss,
-                    int with_grad);
+                    int with_grad, int mode, int64_t v0, float *stats);
 void nsk_head_loss(nsk_stream s, int64_t T, const double *loss, double *loss_sum);
 
 /* optim.cu; pointers into ns_step are passed one by one, so that this header needs no ns type */

@@ -449,30 +449,34 @@ static int64_t head_work(const device *d, int64_t T, int64_t V)
 static void head(ns_exec *x, const ns_head_args *a)
 {
     device *d = dev_of(x);
-    if (a->phase != NS_HEAD_WHOLE || a->v0 != 0) {
-        fail(x, "head", "a vocabulary split over ranks is not supported", a->T, a->V, a->C);
-        return;
-    }
     if (!same_type(x, "head", a->w, a->dt) || !need_work(x, head_work(d, a->T, a->w->rows), "head")) return;
     int64_t per = head_rows(d, a->T, a->w->rows), stride = logit_stride(a->V), es = a->dt == NS_DTYPE_BF16 ? 2 : 4;
     double *loss = x->work;
     float *z = (float *)((char *)x->work + (a->T * 8 + 63) / 64 * 64);
-    if (a->dx && a->assign_dw && a->w->grad && a->w->rows > a->V) /* padding rows have no gradient */
+    if (a->dx && a->phase != NS_HEAD_STATS && a->assign_dw && a->w->grad &&
+        a->w->rows > a->V) /* padding rows have no gradient */
         (void)cudaMemsetAsync(a->w->grad + a->V * a->C, 0, (size_t)((a->w->rows - a->V) * a->C) * 4, d->stream);
     for (int64_t t = 0; t < a->T; t += per) {
         int64_t n = a->T - t < per ? a->T - t : per, ld = a->dt == NS_DTYPE_BF16 ? 2 * stride : stride;
         const char *in = (const char *)a->x + t * a->C * es;
-        gemm(x, "head", 1, 0, a->V, n, a->C, a->dt, a->w->data, a->C, in, a->C, NS_DTYPE_F32, z, stride, 0, NULL);
+        if (a->V > 0) /* a part of the vocabulary may have no word */
+            gemm(x, "head", 1, 0, a->V, n, a->C, a->dt, a->w->data, a->C, in, a->C, NS_DTYPE_F32, z, stride, 0, NULL);
         nsk_head_chunk(d->stream, es == 2, n, a->V, stride, a->softcap, z, a->label + t, a->weight + t,
-                       &x->step->weight_sum, a->logp ? a->logp + t : NULL, loss + t, a->dx != NULL);
+                       &x->step->weight_sum, a->logp ? a->logp + t : NULL, loss + t, a->dx != NULL, (int)a->phase,
+                       a->v0, a->stats ? a->stats + 2 * t : NULL);
         check(x, "head", n, a->V, a->C);
-        if (!a->dx) continue;
+        if (!a->dx || a->phase == NS_HEAD_STATS) continue;
+        if (a->V == 0) {
+            (void)cudaMemsetAsync((char *)a->dx + t * a->C * es, 0, (size_t)(n * a->C * es), d->stream);
+            continue;
+        }
         gemm(x, "head dx", 0, 0, a->C, n, a->V, a->dt, a->w->data, a->C, z, ld, a->dt, (char *)a->dx + t * a->C * es,
              a->C, 0, NULL);
         if (a->w->grad)
             gemm(x, "head dw", 0, 1, a->C, a->V, n, a->dt, in, a->C, z, ld, NS_DTYPE_F32, a->w->grad, a->C,
                  t > 0 || !a->assign_dw, NULL);
     }
+    if (a->phase == NS_HEAD_STATS) return;
     nsk_head_loss(d->stream, a->T, loss, &x->step->loss_sum);
     check(x, "head loss", a->T, a->V, a->C);
 }
@@ -534,7 +538,8 @@ static void add(ns_exec *x, const ns_add_args *a)
 }
 static void scatter_rows(ns_exec *x, const ns_scatter_args *a)
 {
-    nsk_scatter(stream(x), is_bf16(a->dt) ? 2 : 4, a->T, a->cols, a->src, a->src_stride, a->dst, a->row);
+    nsk_scatter(stream(x), is_bf16(a->dt) ? 2 : 4, a->T, a->cols, a->src, a->src_stride, a->dst, a->row,
+                a->dst_stride ? a->dst_stride : a->cols);
     check(x, "scatter_rows", a->T, a->cols, 0);
 }
 static void zero(ns_exec *x, const ns_fill_args *a)
@@ -844,13 +849,17 @@ static ns_status describe(const ns_cuda_host *h, ns_cuda_info *info, ns_error *e
                             "no GPU is visible (%s); CUDA_VISIBLE_DEVICES is '%s'",
                             e != cudaSuccess ? cudaGetErrorString(e) : "count 0",
                             getenv("CUDA_VISIBLE_DEVICES") ? getenv("CUDA_VISIBLE_DEVICES") : "not set");
-    e = cudaGetDeviceProperties(&prop, 0);
+    info->count = n;
+    info->nth %= n;
+    e = cudaGetDeviceProperties(&prop, info->nth);
     size_t free_b = 0, total = 0;
-    if (e == cudaSuccess) e = cudaSetDevice(0);
+    if (e == cudaSuccess) e = cudaSetDevice(info->nth);
     if (e == cudaSuccess) e = cudaMemGetInfo(&free_b, &total);
     if (e != cudaSuccess)
-        return h->error_set(err, NS_ERR_DEVICE, __FILE__, __LINE__, "GPU 0 does not start: %s", cudaGetErrorString(e));
+        return h->error_set(err, NS_ERR_DEVICE, __FILE__, __LINE__, "GPU %d does not start: %s", info->nth,
+                            cudaGetErrorString(e));
     snprintf(info->name, sizeof info->name, "%.*s", (int)sizeof info->name - 1, prop.name);
+    for (int i = 0; i < 16; i++) snprintf(info->uuid + 2 * i, 3, "%02x", (unsigned char)prop.uuid.bytes[i]);
     info->cc = prop.major * 10 + prop.minor;
     info->sms = prop.multiProcessorCount;
     info->free_bytes = (int64_t)free_b;
@@ -921,6 +930,16 @@ static void served(void *p, int64_t *dnn, int64_t *own, const char **why)
     *why = d->dnn_why;
 }
 
+static void *stream_of(void *p)
+{
+    return ((device *)p)->stream;
+}
+static int add_members(void *p, ns_dtype dt, int64_t n, void *own, const void *in, int64_t each, int members, int rank)
+{
+    nsk_add_members(((device *)p)->stream, dt == NS_DTYPE_BF16, n, own, in, each, members, rank);
+    return cudaGetLastError() == cudaSuccess;
+}
+
 static void *host_alloc(int64_t bytes)
 {
     void *p = NULL;
@@ -939,8 +958,8 @@ static void host_free(void *p)
 
 __attribute__((visibility("default"))) const ns_cuda_plugin *ns_cuda_plugin_get(void)
 {
-    static ns_cuda_plugin p = {NS_CUDA_ABI,  0,    &table, NS_CUDA_ARCHS, open_device,
-                               close_device, used, served, host_alloc,    host_free};
+    static ns_cuda_plugin p = {NS_CUDA_ABI, 0,      &table,     NS_CUDA_ARCHS, open_device, close_device,
+                               used,        served, host_alloc, host_free,     stream_of,   add_members};
     p.layout = ns_cuda_layout();
     return &p;
 }

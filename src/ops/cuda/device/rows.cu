@@ -560,18 +560,43 @@ extern "C" void nsk_add(nsk_stream s, int b, int64_t n, const void *x, const voi
         add_kernel<float, 1><<<g, 256, 0, cs(s)>>>(n, (const float *)x, (const float *)d, (float *)y);
 }
 
-template <class U> __global__ void scatter(int64_t cols, const U *src, int64_t stride, U *dst, const int32_t *row)
+/* row NULL: in order */
+template <class U>
+__global__ void scatter(int64_t cols, const U *src, int64_t stride, U *dst, const int32_t *row, int64_t dst_stride)
 {
-    int64_t t = blockIdx.x, r = row[t];
+    int64_t t = blockIdx.x, r = row ? row[t] : t;
     if (r < 0) return;
-    for (int64_t c = threadIdx.x; c < cols; c += blockDim.x) dst[r * cols + c] = src[t * stride + c];
+    for (int64_t c = threadIdx.x; c < cols; c += blockDim.x) dst[r * dst_stride + c] = src[t * stride + c];
 }
 extern "C" void nsk_scatter(nsk_stream s, int bytes, int64_t T, int64_t cols, const void *src, int64_t stride, void *dst,
-                            const int32_t *row)
+                            const int32_t *row, int64_t dst_stride)
 {
     if (T <= 0) return;
     if (bytes == 2)
-        scatter<<<(unsigned)T, 128, 0, cs(s)>>>(cols, (const uint16_t *)src, stride, (uint16_t *)dst, row);
+        scatter<<<(unsigned)T, 128, 0, cs(s)>>>(cols, (const uint16_t *)src, stride, (uint16_t *)dst, row, dst_stride);
     else
-        scatter<<<(unsigned)T, 128, 0, cs(s)>>>(cols, (const uint32_t *)src, stride, (uint32_t *)dst, row);
+        scatter<<<(unsigned)T, 128, 0, cs(s)>>>(cols, (const uint32_t *)src, stride, (uint32_t *)dst, row, dst_stride);
+}
+
+/* ---- values of several ranks ---- */
+template <class E>
+__global__ void add_members(int64_t n, E *own, const E *in, int64_t each, int members, int rank)
+{
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64_t)gridDim.x * blockDim.x) {
+        float sum = 0;
+        for (int r = 0, k = 0; r < members; r++) {
+            float x = r == rank ? ld(own, i) : ld(in, k++ * each + i);
+            sum = r == 0 ? x : sum + x;
+        }
+        st(own, i, sum);
+    }
+}
+extern "C" void nsk_add_members(nsk_stream s, int b, int64_t n, void *own, const void *in, int64_t each, int members, int rank)
+{
+    if (n <= 0) return;
+    unsigned g = cdiv(n, 256) < 4096 ? cdiv(n, 256) : 4096;
+    if (b)
+        add_members<<<g, 256, 0, cs(s)>>>(n, (bf16 *)own, (const bf16 *)in, each, members, rank);
+    else
+        add_members<<<g, 256, 0, cs(s)>>>(n, (float *)own, (const float *)in, each, members, rank);
 }

@@ -1,0 +1,151 @@
+#!/bin/sh
+# Layouts on GPU ranks, several ranks on one GPU if there is only one: tensor, context, pipeline and data parallel give the curve of
+# one GPU rank and that of the processor; a layout repeats itself bitwise, through kill -9 and resume; a checkpoint goes on elsewhere.
+# By itself on a machine with a GPU; elsewhere skipped.
+set -u
+ns=$1
+root=$(cd "$(dirname "$0")/../.." && pwd)
+gpu=$("$ns" doctor 2>/dev/null | grep 'GPU engine')
+case $gpu in
+*plug-in*sm_* | *sm_*plug-in*) ;;
+*)
+    echo "SKIP: no GPU here: layouts on GPU ranks are not tested (${gpu:-ns doctor says nothing of a GPU})"
+    exit 77
+    ;;
+esac
+dir=$(mktemp -d "${TMPDIR:-/tmp}/ns-gpu-layouts-XXXXXX")
+trap 'rm -rf "$dir"' EXIT
+export NS_THREADS=2
+steps=30
+fail() {
+    echo "not ok $*"
+    exit 1
+}
+cat >"$dir/config.json" <<'JSON'
+{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 4,
+ "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32, "vocab_size": 1026, "max_position_embeddings": 512, "rms_norm_eps": 1e-5,
+ "rope_theta": 10000.0, "tie_word_embeddings": false, "hidden_act": "silu", "torch_dtype": "float32", "initializer_range": 0.05}
+JSON
+i=0
+while [ $i -lt 200 ]; do
+    more=""
+    [ $((i % 7)) = 3 ] && more=" Because $i, $((i * i)), $((i * i * i)) and so on, as one sees after a while of thinking about it."
+    echo "{\"input\": \"What is $i plus $((i * 7 % 13))? \", \"output\": \"It is $((i + i * 7 % 13)).$more\"}"
+    i=$((i + 1))
+done >"$dir/rows.jsonl"
+"$ns" init --config "$dir/config.json" --tokenizer "$root/examples/demo/tokenizer" --output "$dir/base" --seed 7 >"$dir/init.log" 2>&1 ||
+    fail "ns init: $(cat "$dir/init.log")"
+
+# sft OUT WHERE TP CP DP PP [more settings]
+sft() {
+    out=$dir/$1 where=$2 tp=$3 cp=$4 dp=$5 pp=$6
+    shift 6
+    ${prefix:-} "$ns" sft ++model.restore_from_path="$dir/base" ++model.data.train_ds.file_path="$dir/rows.jsonl" ++exp_manager.explicit_log_dir="$out" \
+        ++trainer.accelerator="$where" ++model.data.train_ds.global_batch_size=16 ++model.data.train_ds.micro_batch_size=2 \
+        ++trainer.sft.max_steps=$steps ++trainer.sft.max_epochs=100 ++trainer.sft.save_interval=10 ++trainer.sft.gradient_clip_val=1.0 \
+        ++model.optim.lr=1e-3 ++model.optim.sched.min_lr=1e-4 ++model.optim.sched.warmup_steps=3 ++model.tensor_model_parallel_size="$tp" \
+        ++model.context_parallel_size="$cp" ++model.pipeline_model_parallel_size="$pp" ++trainer.devices=$((tp * cp * dp * pp)) "$@" >>"$out.log" 2>&1 ||
+        fail "$out: $(tail -3 "$out.log")"
+}
+steps() { grep -c '"loss"' "$dir/$1/metrics.jsonl" 2>/dev/null || true; }
+curve() { sed -n 's/.*"loss": \([^,]*\), "grad_norm": \([^,]*\),.*/\1 \2/p' "$dir/$1/metrics.jsonl"; }
+gap() { # A B: largest relative differences of loss and gradient norm
+    curve "$1" >"$dir/a"
+    curve "$2" >"$dir/b"
+    paste "$dir/a" "$dir/b" | awk -v steps="$steps" '
+        function gap(x, y) { return (x > y ? x - y : y - x) / y }
+        { d = gap($1, $3); e = gap($2, $4); if (d > worst) worst = d; if (e > norm) norm = e; n++ }
+        END { if (n == steps) printf "%.2g %.2g\n", worst, norm }'
+}
+close() { # A B LOSS NORM
+    found=$(gap "$1" "$2")
+    echo "# $1 against $2: $steps steps, loss and gradient norm within ${found:-(steps are missing)} (allowed $3 $4)"
+    [ -n "$found" ] && echo "$found $3 $4" | awk '{ exit !($1 <= $3 && $2 <= $4) }'
+}
+same() {
+    (cd "$dir/$1/checkpoints" && find . -type f | sort | xargs cksum) >"$dir/a.sum"
+    (cd "$dir/$2/checkpoints" && find . -type f | sort | xargs cksum) >"$dir/b.sum"
+    cmp -s "$dir/a.sum" "$dir/b.sum" || {
+        diff "$dir/a.sum" "$dir/b.sum" | head -10
+        return 1
+    }
+}
+split() { # LAYOUT: "2_1_1_1" -> sets $tp etc. by the caller's `set --`
+    echo "$1" | tr _ ' '
+}
+
+# f32: sums in another order, as tests/train/layouts_test.sh derives, and once more because products of another shape are summed in
+# another order by the library: 2 x 2^-24 sqrt(4 L) a step. Against the processor: that, beside what one GPU rank differs. bf16: a layout
+# changes no more than bf16 itself does, against f32.
+f32=$(awk -v n=$steps 'BEGIN { u = 2 * 2 ^ -24 * sqrt(4 * 4) * n; print u, 8 * u }')
+layouts="2_1_1_1 1_2_1_1 1_1_1_2 1_1_2_1 2_1_2_1"
+sft cpu32 cpu 1 1 1 1 ++trainer.precision=32
+sft gpu32 gpu 1 1 1 1 ++trainer.precision=32
+sft gpu16 gpu 1 1 1 1 ++trainer.precision=bf16
+one=$(gap gpu32 cpu32)
+bf16=$(gap gpu16 gpu32)
+if [ -z "$one" ] || [ -z "$bf16" ]; then fail "one rank: steps are missing"; fi
+echo "# one GPU rank: f32 within $one of the processor, bf16 within $bf16 of f32"
+echo "$one" | awk '{ exit !($1 <= 1e-4 && $2 <= 1e-3) }' || fail "GPU and processor differ in f32"
+beside=$(echo "$one $f32" | awk '{ print $1 + $3, $2 + $4 }')
+for layout in $layouts; do
+    # shellcheck disable=SC2046
+    set -- $(split "$layout")
+    sft "f32-$layout" gpu "$1" "$2" "$3" "$4" ++trainer.precision=32
+    # shellcheck disable=SC2086
+    close "f32-$layout" gpu32 $f32 || fail "$layout: another curve than one GPU rank (f32)"
+    # shellcheck disable=SC2086
+    close "f32-$layout" cpu32 $beside || fail "$layout: another curve than the processor (f32)"
+    grep -q "on all ranks the bytes are those of the formula" "$dir/f32-$layout.log" || fail "$layout: bytes sent: $(grep bytes "$dir/f32-$layout.log")"
+    sft "bf16-$layout" gpu "$1" "$2" "$3" "$4" ++trainer.precision=bf16
+    # shellcheck disable=SC2086
+    close "bf16-$layout" gpu16 $bf16 || fail "$layout: another curve than one GPU rank (bf16)"
+done
+sft rows gpu 2 1 2 1 ++trainer.precision=32 ++model.sequence_parallel=True
+# shellcheck disable=SC2086
+close rows gpu32 $f32 || fail "sequence parallel: another curve than one GPU rank"
+echo "ok layouts (tensor_context_data_pipeline) $layouts on GPU ranks give the curve of one GPU rank and of the processor"
+
+for layout in $layouts; do
+    # shellcheck disable=SC2046
+    set -- $(split "$layout")
+    sft "again-$layout" gpu "$1" "$2" "$3" "$4" ++trainer.precision=bf16
+    same "bf16-$layout" "again-$layout" || fail "$layout: a repeated run differs"
+done
+echo "ok each repeats itself bit for bit"
+
+killed="2_1_2_1 1_1_1_2"
+for layout in $killed; do
+    # shellcheck disable=SC2046
+    set -- $(split "$layout")
+    (
+        prefix="exec"
+        sft "killed-$layout" gpu "$1" "$2" "$3" "$4" ++trainer.precision=bf16
+    ) &
+    pid=$!
+    n=0
+    while [ "$(steps "killed-$layout")" -lt 15 ] 2>/dev/null || [ ! -e "$dir/killed-$layout/metrics.jsonl" ]; do
+        n=$((n + 1))
+        [ $n -gt 6000 ] && fail "the run to be killed does not get to step 15: $(tail -3 "$dir/killed-$layout.log")"
+        kill -0 $pid 2>/dev/null || break
+        sleep 0.01
+    done
+    victim=$(pgrep -P $pid | tail -n 1)
+    [ -n "$victim" ] && kill -9 "$victim" 2>/dev/null
+    wait $pid
+    if [ "$(steps "killed-$layout")" -lt $steps ]; then
+        grep -q "rank $(($1 * $2 * $3 * $4 - 1)) (.*, pid $victim) at step .* died" "$dir/killed-$layout.log" ||
+            fail "$layout: the dead rank is not named: $(tail -3 "$dir/killed-$layout.log")"
+    else
+        echo "# $layout: the run ended before a rank could be killed"
+    fi
+    sft "killed-$layout" gpu "$1" "$2" "$3" "$4" ++trainer.precision=bf16
+    same "bf16-$layout" "killed-$layout" || fail "$layout: after kill -9 of a rank and resume the result differs"
+done
+echo "ok $killed: a killed rank is named; the resumed run is bit-equal"
+
+sft moved gpu 2 1 2 1 ++trainer.precision=32 ++trainer.sft.max_steps=20 ++model.optim.sched.max_steps=$steps
+sft moved cpu 1 2 1 1 ++trainer.precision=32 ++model.optim.sched.max_steps=$steps
+# shellcheck disable=SC2086
+close moved cpu32 $beside || fail "a checkpoint of GPU ranks goes on otherwise on the processor"
+echo "ok a checkpoint of tensor x data GPU ranks goes on with context-parallel ranks on the processor"
