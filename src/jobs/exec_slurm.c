@@ -465,6 +465,13 @@ static int ask_accounting(const ns_graph *g, const char *job, queue_line *q)
     return q->state[0] != 0;
 }
 
+static ns_task_state ended_by_slurm(const char *state)
+{
+    if (strcmp(state, "COMPLETED") == 0) return NS_TASK_DONE;
+    if (strcmp(state, "CANCELLED") == 0) return NS_TASK_CANCELLED;
+    return strcmp(state, "NODE_FAIL") && strcmp(state, "BOOT_FAIL") ? NS_TASK_FAILED : NS_TASK_LOST;
+}
+
 /* What Slurm and the marks say together. */
 static void settle(const ns_graph *g, int i, ns_task_status *s, const queue_line *q)
 {
@@ -497,15 +504,15 @@ static void settle(const ns_graph *g, int i, ns_task_status *s, const queue_line
         s->ended = 0;
         snprintf(s->why, sizeof s->why, "cancelled before it started (a dependency did not succeed, or scancel)");
     } else if (ended) {
+        int taken = q && strcmp(q->state, "COMPLETED") && strcmp(q->state, "FAILED");
         s->state = s->rc ? NS_TASK_FAILED : NS_TASK_DONE;
-        if (q && strcmp(q->state, "COMPLETED") && strcmp(q->state, "FAILED"))
-            snprintf(s->why, sizeof s->why, "%s%s", q->state, s->stopped ? ", saved" : "");
+        if (taken && !s->stopped) s->state = ended_by_slurm(q->state);
+        if (taken) snprintf(s->why, sizeof s->why, "%s%s", q->state, s->stopped ? ", saved" : "");
     } else if (q && strcmp(q->state, "CANCELLED") == 0) {
         s->state = NS_TASK_CANCELLED;
         snprintf(s->why, sizeof s->why, "by scancel");
     } else if (q) {
-        int node = strcmp(q->state, "NODE_FAIL") == 0;
-        s->state = node ? NS_TASK_LOST : strcmp(q->state, "COMPLETED") ? NS_TASK_FAILED : NS_TASK_DONE;
+        s->state = ended_by_slurm(q->state);
         snprintf(s->why, sizeof s->why, "%s", strcmp(q->state, "COMPLETED") ? q->state : "");
         if (!s->started && strcmp(q->state, "FAILED") == 0) /* Slurm opens the log before the script begins */
             snprintf(s->why, sizeof s->why, "its script never began: is there room in the log folder %.100s?",

@@ -137,6 +137,8 @@ ns_status ns_script_group(ns_buf *out, const ns_submission *s, int task, size_t 
         if (i + 1 < k->n_steps) JOBS_TRY(ns_buf_adds(out, "[ $rc = 0 ] || exit $rc\n", err));
     }
     if (wandb) JOBS_TRY(ns_buf_adds(out, wandb_end_text, err));
+    JOBS_TRY(ns_buf_adds(
+        out, "[ $rc != 0 ] || [ \"${SLURM_PROCID:-0}\" != 0 ] || : >\"$NS_MARK.good\" # see the task's script\n", err));
     return ns_buf_adds(out, "exit $rc\n", err);
 }
 
@@ -219,7 +221,7 @@ static const char head_text[] =
     "\"$NS_MARK.end\"\n"
     "    exit \"$1\"\n"
     "}\n"
-    "rm -f \"$NS_MARK.end\" \"$NS_MARK.stopped\" \"$NS_MARK.note\"\n"
+    "rm -f \"$NS_MARK.end\" \"$NS_MARK.stopped\" \"$NS_MARK.note\" \"$NS_MARK.good\"\n"
     "printf '%s %s %s\\n' \"$(date +%s)\" \"${SLURM_JOB_NODELIST:-$(hostname)}\" $$ >\"$NS_MARK.begin.tmp\" &&\n"
     "    mv -f \"$NS_MARK.begin.tmp\" \"$NS_MARK.begin\" || exit 1\n"
     "trap : TERM USR1 INT # the programs are told too; wait for what they have to save\n"
@@ -231,6 +233,10 @@ static const char wait_text[] =
     "p=${pids# }\n"
     "while :; do wait \"$p\"; rc=$?; kill -0 \"$p\" 2>/dev/null || break; done\n"
     "if [ $rc -gt 128 ]; then wait \"$p\" 2>/dev/null; again=$?; [ $again = 127 ] || rc=$again; fi\n";
+/* srun ends with 0 when Slurm takes its step away (a lost node): a success is what the step itself has marked. */
+static const char good_text[] = "if [ $rc = 0 ] && [ ! -e \"$NS_MARK.good\" ]; then\n"
+                                "    rc=1; printf 'it was taken away before its end' >\"$NS_MARK.note\"\n"
+                                "fi\n";
 static const char wait_first_text[] =
     "ended=''\n"
     "while [ -z \"$ended\" ]; do\n"
@@ -270,6 +276,7 @@ ns_status ns_script_task(ns_buf *out, const ns_submission *s, int task, ns_error
             t->limit_s - t->margin_s, t->limit_s));
     for (size_t i = 0; i < t->n_groups; i++) JOBS_TRY(put_launch(out, s, task, i, err));
     JOBS_TRY(ns_buf_adds(out, t->n_groups > 1 ? wait_first_text : wait_text, err));
+    if (t->n_groups == 1) JOBS_TRY(ns_buf_adds(out, good_text, err));
     if (t->n_groups > 1) JOBS_TRY(ns_buf_printf(out, err, "ns_srun=%d\n", strcmp(g->executor, "slurm") == 0));
     if (t->n_groups > 1) JOBS_TRY(ns_buf_adds(out, stop_others_text, err));
     return ns_buf_adds(out, "finish $rc\n", err);

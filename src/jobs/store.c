@@ -408,7 +408,7 @@ int ns_store_read_marks(ns_task_status *s, const ns_graph *g, int task)
 
 void ns_store_clear_marks(const ns_graph *g, int task)
 {
-    static const char *const ends[] = {"begin", "end", "stopped", "note", "cancel"};
+    static const char *const ends[] = {"begin", "end", "stopped", "note", "good", "cancel"};
     char path[JOBS_PATH];
     for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++)
         if (status_path(path, g, task, ends[i], NULL) == NS_OK) unlink(path);

@@ -6,6 +6,7 @@
  *                       .../state/<n>.json        attempt, job id or process, state; replaced whole
  *                       .../state/<n>.begin, .end written by the job itself: "time host pid", "exit-code time"
  *                       .../state/<n>.stopped     the job stopped at its limit with everything saved
+ *                       .../state/<n>.good        the work itself says that it ended well (srun alone may not know)
  *                       .../state/<n>.note        what the work has to say about itself ("unfinished: step 40 of 100")
  *                       .../state/<n>.cancel      cancelling was asked for
  *   queue/<id>                                    local executor: a link to an experiment that is not finished

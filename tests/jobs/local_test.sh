@@ -296,6 +296,13 @@ printf 'executor: local\nmounts: [/a:/b\n' >cluster_configs/bad.yaml
 is "broken YAML, with line" 2 "bad.yaml:3" "$ns" run_cmd --cluster=bad true
 printf 'executor: local\nrequired_env_vars: [NS_NOT_SET]\n' >cluster_configs/bad.yaml
 is "a required variable" 2 "Required environment variable NS_NOT_SET not found" "$ns" run_cmd --cluster=bad true
+sed 's/^max_jobs.*/dependency_type: afterok/' cluster_configs/local.yaml >cluster_configs/strict.yaml
+is "dependency_type overrides all edges" 0 "afterok dry-sft-0" "$ns" train --cluster=strict --expname=dry --output_dir=/workspace/dry --num_training_jobs=2 --dry_run $(settings 10 5)
+grep -q afterany "$dir/out" && not_ok "afterany is left: $(grep after "$dir/out")" || ok "none is left as it was"
+"$ns" run_cmd $here --expname=named sleep 20 >/dev/null 2>&1
+named=$(basename "$NS_HOME"/experiments/named/*)
+is "run_after by id" 0 "afterok $named, task 0" "$ns" run_cmd $here --dry_run --run_after="$named" true
+"$ns" cancel named >/dev/null
 is "a dry run shows everything" 0 "nothing was submitted" "$ns" train $here --expname=dry --output_dir=/workspace/dry --num_training_jobs=4 --dry_run $(settings 10 5)
 grep -q 'task 4: dry-prepare-eval' "$dir/out" && [ ! -e "$NS_HOME/experiments/dry" ] && [ ! -e "$work/dry" ] && ok "and does nothing" || not_ok "dry run"
 is "no W&B key: said" 0 "WANDB_API_KEY is not set" "$ns" train $here --expname=dry --output_dir=/workspace/dry --dry_run $(settings 10 5)

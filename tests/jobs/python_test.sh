@@ -79,6 +79,13 @@ assert generate(ctx=wrap_arguments("++input_file=x"), cluster=here, output_dir="
 P
 is "returns, errors, dictionaries, run_after objects" 0 "" python3 calls.py
 until_state second 0 done 30 && [ "$(cat TWO)" = "b c it is" ] && ok "the jobs ran in order" || not_ok "second: $("$ns" status second)"
+if python3 -c 'import setuptools, pip, importlib.util as u; assert u.find_spec("wheel") or u.find_spec("setuptools.command.bdist_wheel")' 2>/dev/null; then
+    cp -r "$root/python" "$dir/package"
+    is "pip install ./python" 0 "Successfully installed ns-pipelines" python3 -m pip install --no-build-isolation --no-index --no-deps --disable-pip-version-check --root-user-action=ignore --target "$dir/installed" "$dir/package"
+    is "what it installed works" 0 "ns prepare" env PYTHONPATH="$dir/installed" python3 -m nemo_skills.training.prepare_data --help
+else
+    echo "SKIP: python3 has no pip, setuptools or wheel: an installation of the package is not tested"
+fi
 python3 - <<'P' && ok "import takes less than 50 ms" || not_ok "import takes 50 ms or more"
 import time
 best = 9
