@@ -13,14 +13,12 @@
 #include "base/crc32c.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/scatter_log.h"
 #include "base/sys.h"
 
 enum { EARLY = 1 << 20 };
 
-typedef struct run {
-    uint64_t at, n;
-    uint32_t crc32, crc32c;
-} run;
+typedef ns_scatter_run run;
 
 struct ns_scatter {
     int fd;
@@ -29,7 +27,9 @@ struct ns_scatter {
     pthread_mutex_t mutex; /* runs, done */
     run *runs;
     size_t n, cap;
-    int sorted;
+    int sorted, logged;
+    const run *kept; /* of an interrupted process */
+    size_t n_kept;
 };
 
 static void scatter_free(ns_scatter **pf)
@@ -54,6 +54,14 @@ ns_status ns_scatter_create(ns_scatter **out, const char *path, uint64_t size, n
     f->fd = -1;
     NS_CHECK(st, ns_alloc((void **)&f->path, strlen(path) + 1, "scatter.path", err), "create '%s'", path);
     memcpy(f->path, path, strlen(path) + 1);
+    f->logged = ns_scatter_log_covers(path);
+    f->kept = f->logged ? ns_scatter_log_runs(path, &f->n_kept) : NULL;
+    if (f->kept) { /* what an interrupted process wrote; if it is gone, its runs are missed at the end */
+        f->fd = ns_sys_open(path, O_RDWR | O_CREAT, 0666);
+        NS_SYS_BAIL_IF(st, f->fd < 0 || ftruncate(f->fd, (off_t)size) != 0, "continue", path);
+        *out = f;
+        return NS_OK;
+    }
     if (ns_sys_unlinkat(AT_FDCWD, path, 0) != 0) NS_SYS_BAIL_IF(st, errno != ENOENT, "replace", path);
     f->fd = ns_sys_open(path, O_RDWR | O_CREAT | O_EXCL, 0666);
     NS_SYS_BAIL_IF(st, f->fd < 0, "create", path);
@@ -64,25 +72,49 @@ done:
     return st;
 }
 
+static ns_status remember_run(ns_scatter *f, const run *r, ns_error *err)
+{
+    pthread_mutex_lock(&f->mutex);
+    ns_status st = ns_grow((void **)&f->runs, &f->cap, f->n + 1, sizeof *f->runs, "scatter.runs", err);
+    if (st == NS_OK) {
+        f->runs[f->n++] = *r;
+        f->done += r->n;
+        f->sorted = 0;
+    }
+    pthread_mutex_unlock(&f->mutex);
+    return st;
+}
+
+/* The run that an interrupted process wrote; it may have been written twice: the last counts, and both are the same bytes. */
+static ns_status take_over(ns_scatter *f, uint64_t at, size_t n, ns_error *err)
+{
+    size_t lo = 0, hi = f->n_kept;
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+        if (f->kept[mid].at < at)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    while (lo < f->n_kept && f->kept[lo].at == at && f->kept[lo].n != n) lo++;
+    NS_FAIL_IF(lo == f->n_kept || f->kept[lo].at != at, NS_ERR_INTERNAL,
+               "'%s': bytes %llu + %zu were not written by the interrupted run", f->path, (unsigned long long)at, n);
+    return remember_run(f, &f->kept[lo], err);
+}
+
 ns_status ns_scatter_put(ns_scatter *f, uint64_t at, const void *p, size_t n, ns_error *err)
 {
-    run r = {at, n, ns_crc32(p, n), ns_crc32c(0, p, n)};
     if (!n) return NS_OK;
+    if (!p) return take_over(f, at, n, err);
+    run r = {at, n, ns_crc32(p, n), ns_crc32c(0, p, n)};
     NS_FAIL_IF(at > f->size || n > f->size - at, NS_ERR_INTERNAL, "'%s': bytes %llu + %zu lie outside %llu", f->path,
                (unsigned long long)at, n, (unsigned long long)f->size);
     if (ns_sys_pwrite_all(f->fd, p, n, at) != 0) return ns_sys_error(err, "write", f->path);
 #ifdef SYNC_FILE_RANGE_WRITE /* the disk begins now; else closing waits for all of it */
     if (n >= EARLY) (void)!sync_file_range(f->fd, (off_t)at, (off_t)n, SYNC_FILE_RANGE_WRITE);
 #endif
-    pthread_mutex_lock(&f->mutex);
-    ns_status st = ns_grow((void **)&f->runs, &f->cap, f->n + 1, sizeof *f->runs, "scatter.runs", err);
-    if (st == NS_OK) {
-        f->runs[f->n++] = r;
-        f->done += n;
-        f->sorted = 0;
-    }
-    pthread_mutex_unlock(&f->mutex);
-    return st;
+    if (f->logged) NS_TRY(ns_scatter_log_run(f->path, &r, err), "%s", f->path);
+    return remember_run(f, &r, err);
 }
 
 static int by_offset(const void *a, const void *b)

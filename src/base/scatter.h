@@ -15,6 +15,7 @@
 
 typedef struct ns_scatter ns_scatter;
 NS_MUST_USE ns_status ns_scatter_create(ns_scatter **out, const char *path, uint64_t size, ns_error *err);
+/* p NULL: [at, at+n) is a run that an interrupted process wrote (scatter_log.h) and stays as it is. */
 NS_MUST_USE ns_status ns_scatter_put(ns_scatter *f, uint64_t at, const void *p, size_t n, ns_error *err);
 /* Zip's CRC-32 of [from, to): both must be edges of puts. One thread, after the puts. */
 NS_MUST_USE ns_status ns_scatter_crc32(ns_scatter *f, uint64_t from, uint64_t to, uint32_t *crc, ns_error *err);

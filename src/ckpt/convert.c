@@ -27,7 +27,8 @@ typedef struct job {
     int n_blocks;
     scratch *w; /* by worker */
     int n_workers;
-    pthread_mutex_t mutex; /* below */
+    int *first, *left;     /* by view: its first block, how many of its blocks are not done */
+    pthread_mutex_t mutex; /* below; left */
     ns_status status;
     ns_error *err;
     double done;
@@ -53,8 +54,12 @@ static ns_status cut_blocks(job *j, ns_error *err)
     for (int v = 0; v < t->n_views; v++) n += (t->views[v].rows + step_of(t, v) - 1) / step_of(t, v);
     NS_FAIL_IF(n > INT32_MAX, NS_ERR_INPUT, "the model has too many tensors");
     NS_TRY(ns_alloc((void **)&j->b, (size_t)n * sizeof *j->b, "convert.blocks", err), "%s", "");
+    NS_TRY(ns_alloc((void **)&j->first, 2 * (size_t)t->n_views * sizeof *j->first, "convert.blocks", err), "%s", "");
+    j->left = j->first + t->n_views;
     for (int v = 0; v < t->n_views; v++) {
         int64_t step = step_of(t, v), rows = t->views[v].rows;
+        j->first[v] = j->n_blocks;
+        j->left[v] = (int)((rows + step - 1) / step);
         for (int64_t r = 0; r < rows; r += step)
             j->b[j->n_blocks++] = (block){.view = v, .row0 = r, .n = rows - r < step ? rows - r : step};
     }
@@ -208,6 +213,10 @@ static ns_status do_block(job *j, block *b, scratch *w, ns_error *err)
         c->expect ? c->expect[b->view].exact : !c->sink || !c->sink->is_exact || c->sink->is_exact(c->sink, b->view);
     ns_dtype dt = c->sink ? c->sink->dt : exact ? c->dt : NS_DTYPE_F32;
     const void *rows = w->bytes;
+    if (c->kept && c->kept[b->view]) {
+        s->n = n;
+        return c->sink->put(c->sink, b->view, b->row0, b->n, NULL, w->cut, NULL, err);
+    }
     if (dt != NS_DTYPE_F32 && c->native && c->native[b->view] == dt) { /* as they are */
         NS_TRY(c->rows(c->user, b->view, b->row0, b->n, dt, w->bytes, err), "%s", "");
         s->n = n;
@@ -245,6 +254,40 @@ static ns_status do_block(job *j, block *b, scratch *w, ns_error *err)
     return NS_OK;
 }
 
+/* Joins the blocks of view v, in order. */
+static ns_status merge_view(const job *j, int v, ns_view_stats *out, ns_error *err)
+{
+    const ns_param_table *t = j->c->table;
+    ns_dtype dt = j->c->sink ? j->c->sink->dt : j->c->dt;
+    const block *b = &j->b[j->first[v]];
+    ns_view_stats s = b->s;
+    uint64_t size = s.exact ? ns_dtype_size(dt) : sizeof(float);
+    for (int k = j->first[v] + 1; k < j->n_blocks && j->b[k].view == v; k++) {
+        const ns_view_stats *x = &j->b[k].s;
+        s.crc = ns_crc_join(NS_CRC32_POLY, s.crc, x->crc, (uint64_t)x->n * size);
+        s.n += x->n;
+        s.lost += x->lost;
+        s.sum += x->sum;
+        s.err2 += x->err2;
+        s.sum2 += x->sum2;
+        if (x->min < s.min) s.min = x->min;
+        if (x->max > s.max) s.max = x->max;
+    }
+    NS_FAIL_IF(s.lost, NS_ERR_NUMERIC, "%s: %lld values are too large for %s: choose --dtype bf16 or fp32",
+               t->views[v].name, (long long)s.lost, ns_dtype_name(dt));
+    *out = s;
+    return NS_OK;
+}
+
+/* Under the lock: a block of view v is in the sink. */
+static ns_status block_done(job *j, int v, ns_error *err)
+{
+    ns_view_stats s;
+    if (--j->left[v] || !j->c->view_done || (j->c->kept && j->c->kept[v])) return NS_OK;
+    NS_TRY(merge_view(j, v, &s, err), "%s", "");
+    return j->c->view_done(j->c->user, v, &s, err);
+}
+
 static void tile(void *arg, int i, int worker)
 {
     job *j = arg;
@@ -255,6 +298,7 @@ static void tile(void *arg, int i, int worker)
     if (stop) return;
     ns_status st = do_block(j, &j->b[i], &j->w[worker], &err);
     pthread_mutex_lock(&j->mutex);
+    if (st == NS_OK) st = block_done(j, j->b[i].view, &err);
     if (st != NS_OK && j->status == NS_OK) {
         j->status = st;
         if (j->err) *j->err = err;
@@ -264,28 +308,16 @@ static void tile(void *arg, int i, int worker)
     pthread_mutex_unlock(&j->mutex);
 }
 
-/* Joins the blocks of each view, in order. */
 static ns_status merge(const job *j, ns_view_stats *stats, ns_error *err)
 {
     const ns_param_table *t = j->c->table;
     ns_dtype dt = j->c->sink ? j->c->sink->dt : j->c->dt;
-    for (int i = 0, k; i < j->n_blocks; i = k) {
-        int v = j->b[i].view;
-        ns_view_stats s = j->b[i].s;
-        uint64_t size = s.exact ? ns_dtype_size(dt) : sizeof(float);
-        for (k = i + 1; k < j->n_blocks && j->b[k].view == v; k++) {
-            const ns_view_stats *x = &j->b[k].s;
-            s.crc = ns_crc_join(NS_CRC32_POLY, s.crc, x->crc, (uint64_t)x->n * size);
-            s.n += x->n;
-            s.lost += x->lost;
-            s.sum += x->sum;
-            s.err2 += x->err2;
-            s.sum2 += x->sum2;
-            if (x->min < s.min) s.min = x->min;
-            if (x->max > s.max) s.max = x->max;
-        }
-        NS_FAIL_IF(s.lost, NS_ERR_NUMERIC, "%s: %lld values are too large for %s: choose --dtype bf16 or fp32",
-                   t->views[v].name, (long long)s.lost, ns_dtype_name(dt));
+    for (int v = 0; v < t->n_views; v++) {
+        ns_view_stats s;
+        if (j->c->kept && j->c->kept[v])
+            s = stats[v];
+        else
+            NS_TRY(merge_view(j, v, &s, err), "%s", "");
         NS_FAIL_IF(j->c->expect && s.crc != j->c->expect[v].crc, NS_ERR_INTERNAL,
                    "%s: what was written does not read back as it should: checksum %08x, expected %08x",
                    t->views[v].name, s.crc, j->c->expect[v].crc);
@@ -318,6 +350,7 @@ done:
     }
     ns_free(j.w);
     ns_free(j.b);
+    ns_free(j.first);
     pthread_mutex_destroy(&j.mutex);
     return st;
 }

@@ -135,6 +135,7 @@ static ns_status put(ns_sink *s, int view, int64_t row0, int64_t n, const void *
     int64_t cols = s->t->params[s->t->views[view].param].cols, hd = s->t->arch->head_dim;
     int64_t row = cols / p->q->block * p->q->bytes;
     const float *x = rows;
+    if (!x) return ns_scatter_put(w->f, p->at + (uint64_t)(row0 * row), NULL, (size_t)(n * row), err);
     for (int64_t r = 0; r < n; r++) {
         int64_t k = r % hd, to = p->rotated ? r - k + 2 * (k % (hd / 2)) + k / (hd / 2) : r;
         char *o = (char *)scratch + to * row;

@@ -145,7 +145,7 @@ static ns_status put_rows(writer *w, tensor *t, int layer, int64_t row0, int64_t
         NS_TRY(put_part(w, t, q, at * row, p, k * row, err), "%s", t->name);
         row0 += k;
         n -= k;
-        p += k * row;
+        if (p) p += k * row;
     }
     return NS_OK;
 }
@@ -171,7 +171,7 @@ static ns_status put(ns_sink *s, int view, int64_t row0, int64_t n, const void *
         if (k > left) k = left;
         NS_TRY(put_rows(w, t, q->layer, slot * hd, k, p, err), "%s", "");
         r += k;
-        p += k * row;
+        if (p) p += k * row;
     }
     return NS_OK;
 }

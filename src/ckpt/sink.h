@@ -18,7 +18,8 @@ struct ns_sink {
     const ns_param_table *t;
     ns_dtype dt; /* of the rows that put takes */
     /* Heads are not cut: blocks of q, k, v begin and end at a head; others begin at a multiple of four rows. scratch: as large as the block's rows in f32.
-     * back: NULL, or (a view that is not stored exactly) takes the f32 values that a reader will find. */
+     * back: NULL, or (a view that is not stored exactly) takes the f32 values that a reader will find.
+     * rows NULL: an interrupted run wrote these rows (base/scatter_log.h); they stay. */
     ns_status (*put)(ns_sink *s, int view, int64_t row0, int64_t n, const void *rows, void *scratch, float *back,
                      ns_error *err);
     int (*is_exact)(const ns_sink *s, int view);          /* NULL: all are */
@@ -49,6 +50,9 @@ typedef struct ns_convert {
     ns_dtype dt;                                   /* without a sink */
     const ns_view_stats *expect;                   /* compare with these: crc must agree, exact says in which type */
     void (*progress)(void *user, double elements); /* NULL: none. From one thread at a time */
+    const uint8_t *kept; /* by view, or NULL: an interrupted run wrote it, and stats[view] says how it is */
+    /* NULL, or called when a view is in the sink. From one thread at a time */
+    ns_status (*view_done)(void *user, int view, const ns_view_stats *s, ns_error *err);
 } ns_convert;
 NS_MUST_USE ns_status ns_model_convert(const ns_convert *c, ns_view_stats *stats, ns_error *err);
 

@@ -85,9 +85,9 @@ static ns_status put(ns_sink *s, int view, int64_t row0, int64_t n, const void *
         const ns_trt_tensor *t = &w->l.r[d->rank].t[d->tensor];
         int64_t cols = t->nd == 2 ? t->shape[1] : 1, from = row0 > d->src ? row0 : d->src;
         int64_t to = row0 + n < d->src + d->n ? row0 + n : d->src + d->n;
-        const char *p = (const char *)rows + (size_t)((from - row0) * full) * size;
+        const char *p = rows ? (const char *)rows + (size_t)((from - row0) * full) * size : NULL;
         if (from >= to) continue;
-        if (cols != full) {
+        if (p && cols != full) {
             for (int64_t k = 0; k < to - from; k++)
                 memcpy((char *)scratch + (size_t)(k * cols) * size, p + (size_t)(k * full + d->col0) * size,
                        (size_t)cols * size);
@@ -110,7 +110,7 @@ static ns_status quantise(writer *w, const ns_trt_dest *d, int64_t row, int64_t 
     NS_ASSERT(row % group == 0 && n % group == 0); /* heads and MLP rows of 64; blocks are cut to four rows or more */
     int8_t *ints = (int8_t *)scratch + ns_wq_bytes(&q, n);
     char *scales = (char *)scratch + ns_wq_bytes(&q, n) + q.cols;
-    for (int64_t r = 0; r < n; r++, x += full) {
+    for (int64_t r = 0; x && r < n; r++, x += full) {
         for (int64_t i = 0; i < q.cols; i++)
             NS_FAIL_IF(!isfinite(x[d->col0 + i]), NS_ERR_NUMERIC, "%s: a value is not finite: it cannot be quantised",
                        t->name);
@@ -120,7 +120,8 @@ static ns_status quantise(writer *w, const ns_trt_dest *d, int64_t row, int64_t 
     }
     q.data = scratch;
     q.scale = scales;
-    for (int64_t r = 0; r < n; r++) ns_wq_row(&q, r, back + r * full + d->col0);
+    for (int64_t r = 0; back && r < n; r++) ns_wq_row(&q, r, back + r * full + d->col0);
+    if (!x) scratch = NULL, scales = NULL; /* kept from an interrupted run */
     NS_TRY(ns_st_put(w->out[d->rank], (size_t)d->tensor, ns_wq_bytes(&q, row), scratch, ns_wq_bytes(&q, n), err),
            "rank %d", d->rank);
     return ns_st_put(w->out[d->rank], (size_t)w->scale[d->rank][d->tensor], row * size, scales, n * size, err);
@@ -136,24 +137,25 @@ static ns_status put_packed(ns_sink *s, int view, int64_t row0, int64_t n, const
         const ns_trt_dest *d = &w->l.d[i];
         const ns_trt_tensor *t = &w->l.r[d->rank].t[d->tensor];
         int64_t from = row0 > d->src ? row0 : d->src, to = row0 + n < d->src + d->n ? row0 + n : d->src + d->n;
-        const float *x = (const float *)rows + (from - row0) * full;
+        const float *x = rows ? (const float *)rows + (from - row0) * full : NULL;
         int64_t row = d->row + from - d->src, k = (to - from) * full;
         if (from >= to) continue;
         if (t->matrix) {
-            NS_TRY(quantise(w, d, row, to - from, x, full, scratch, back + (from - row0) * full, err), "%s", "");
+            NS_TRY(quantise(w, d, row, to - from, x, full, scratch, x ? back + (from - row0) * full : NULL, err), "%s",
+                   "");
             continue;
         }
-        ns_from_f32(scratch, w->a->dt, x, (size_t)k); /* never cut by columns */
-        if (back) {
+        if (x) ns_from_f32(scratch, w->a->dt, x, (size_t)k); /* never cut by columns */
+        if (x && back) {
             float *y = back + (from - row0) * full;
             ns_to_f32(y, scratch, w->a->dt, (size_t)k);
             for (int64_t e = 0; e < k; e++)
                 NS_FAIL_IF(isfinite(x[e]) && !isfinite(y[e]), NS_ERR_NUMERIC, "%s: the value %g is too large for %s",
                            t->name, (double)x[e], ns_dtype_name(w->a->dt));
         }
-        NS_TRY(
-            ns_st_put(w->out[d->rank], (size_t)d->tensor, row * full * (int64_t)size, scratch, k * (int64_t)size, err),
-            "rank %d", d->rank);
+        NS_TRY(ns_st_put(w->out[d->rank], (size_t)d->tensor, row * full * (int64_t)size, x ? scratch : NULL,
+                         k * (int64_t)size, err),
+               "rank %d", d->rank);
     }
     return NS_OK;
 }

@@ -19,7 +19,9 @@
 #include "ckpt/path.h"
 #include "ckpt/trt_write.h"
 #include "export/gguf_tok.h"
+#include "base/scatter_log.h"
 #include "export/parity.h"
+#include "export/resume.h"
 #include "export/stops.h"
 
 typedef struct job {
@@ -36,6 +38,7 @@ typedef struct job {
     ns_view_stats *stats;
     const char *quant; /* gguf: type of the matrices */
     ns_dtype stored;   /* trtllm, packed: type of what is not an integer */
+    int kept;          /* an interrupted export is taken over */
     int64_t eot;       /* the chat template's end of turn, -1: none */
 } job;
 
@@ -236,14 +239,26 @@ static const ns_dtype *native_types(const ns_model_source *s, ns_arena *arena, n
     return d;
 }
 
+static ns_status view_done(void *user, int view, const ns_view_stats *s, ns_error *err)
+{
+    (void)user;
+    return ns_export_note(view, s, err);
+}
+
 static ns_status write_output(job *j, const char *tmp, ns_error *err)
 {
     ns_sink *sink = NULL;
     ns_status st = NS_OK;
-    ns_convert c = {.table = &j->table, .rows = source_rows, .user = j, .progress = progress};
+    int n = 0;
+    uint8_t *kept = ns_arena_alloc(&j->arena, (size_t)j->table.n_views, err);
+    ns_convert c = {.table = &j->table, .rows = source_rows, .user = j, .progress = progress, .view_done = view_done};
     c.native = native_types(&j->src, &j->arena, err);
     j->stats = ns_arena_alloc(&j->arena, (size_t)j->table.n_views * sizeof *j->stats, err);
-    if (!c.native || !j->stats) return NS_ERR_MEMORY;
+    if (!c.native || !j->stats || !kept) return NS_ERR_MEMORY;
+    ns_export_kept(kept, j->stats, j->table.n_views, &n);
+    c.kept = kept;
+    if (j->kept)
+        NS_INFO("going on after an interrupted export: %d of %d tensors are in %s already", n, j->table.n_views, tmp);
     NS_CHECK(st, make_sink(j, &sink, tmp, err), "%s", "");
     c.sink = sink;
     NS_CHECK(st, ns_model_convert(&c, j->stats, err), "%s", "");
@@ -404,6 +419,23 @@ static ns_status publish(const char *tmp, const char *parent, const char *name, 
     return st;
 }
 
+/* Writes and proves the temporary folder. *tmp: where it is, "" if it could not be begun. */
+static ns_status fill(job *j, char tmp[4096], const char *parent, const char *name, int anew, ns_error *err)
+{
+    ns_buf key = {0};
+    ns_status st = ns_export_key(&key, j->a, j->tokenizer, &j->table, err);
+    if (st == NS_OK) st = ns_scatter_log_begin(tmp, 4096, parent, name, anew ? NULL : key.data, &j->kept, err);
+    ns_buf_free(&key);
+    if (st != NS_OK) return st;
+    j->before = 0;
+    j->progress = ns_progress_begin("export", 2.0 * (double)j->table.n_elements, "elements");
+    st = write_output(j, tmp, err);
+    if (st == NS_OK) st = prove(j, tmp, err);
+    ns_progress_end(&j->progress, NULL);
+    ns_scatter_log_end();
+    return st;
+}
+
 ns_status ns_export(const ns_export_args *a, ns_export_report *report, ns_error *err)
 {
     char parent[4096], name[256], tmp[4096] = "";
@@ -421,11 +453,14 @@ ns_status ns_export(const ns_export_args *a, ns_export_report *report, ns_error 
     NS_CHECK(st, open_input(j, err), "%s", "");
     NS_CHECK(st, ns_path_split(parent, name, a->output, err), "%s", "");
     NS_CHECK(st, ns_mkdirs(parent, err), "write %s", a->output);
-    NS_CHECK(st, ns_dir_begin(tmp, sizeof tmp, parent, name, err), "write %s", a->output);
-    j->progress = ns_progress_begin("export", 2.0 * (double)j->table.n_elements, "elements");
-    st = write_output(j, tmp, err);
-    if (st == NS_OK) st = prove(j, tmp, err);
-    ns_progress_end(&j->progress, NULL);
+    ns_error why = NS_ERROR_INIT; /* what an interrupted run left may be damaged: a power cut, another program */
+    st = fill(j, tmp, parent, name, 0, &why);
+    if (st == NS_ERR_INTERNAL && j->kept) {
+        NS_WARN("what the interrupted export left is damaged, starting anew: %s", why.msg);
+        why = (ns_error)NS_ERROR_INIT;
+        st = fill(j, tmp, parent, name, 1, &why);
+    }
+    if (st != NS_OK && err) *err = why;
     if (st == NS_OK) st = publish(tmp, parent, name, a->output, err);
 done:
     if (st != NS_OK && tmp[0] && ns_remove_tree(tmp, NULL) != NS_OK) NS_WARN("cannot remove '%s'", tmp);

@@ -2,7 +2,8 @@
  * input rounded to the stored type; the record of the architecture must agree; a report lists every tensor.
  *     ns_export_args a = NS_EXPORT_DEFAULT; a.input = "model-averaged-nemo"; a.output = "model-hf"; a.to = "hf";
  *     NS_TRY(ns_export(&a, &report, err), "export");
- * Streams (a block of rows in memory). The output appears complete or not at all; a run that was cut off starts anew. */
+ * Streams (a block of rows in memory). The output appears complete or not at all; a run that was killed is continued by the next one of the same
+ * settings and input (resume.h). */
 #ifndef NS_EXPORT_EXPORT_H
 #define NS_EXPORT_EXPORT_H
 
