@@ -322,7 +322,7 @@ static void train_once(run *r, const char *data, int gbs, int tp, int cp, int dp
     snprintf(path, sizeof path, "%s/out/checkpoints", dir);
     char last[4096] = "";
     assert_ns_ok(ns_ckpt_find_last(last, sizeof last, path, &err), &err);
-    assert_ns_ok(ns_ckpt_load(last, &r->t.engine.table, take_moment, r, &err), &err);
+    assert_ns_ok(ns_ckpt_load(last, &r->t.engine.table, take_moment, r, NULL, &err), &err);
 }
 
 static void packs_on_every_layout(void **state)
