@@ -2,7 +2,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <stdatomic.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -25,10 +25,11 @@ struct ns_trace {
     int rank, capacity;
     double epoch; /* of the system's clock, at 0 of ns_time_now */
     span *spans;
-    _Atomic int n; /* may pass the capacity: what is over is lost, and said */
+    pthread_mutex_t lock; /* of spans and n: a thread may add while the main thread flushes */
+    int n;                /* may pass the capacity: what is over is lost, and said */
 };
 
-static const char *const lanes[NS_TRACE_N_LANES] = {"compute", "communication"};
+static const char *const lanes[NS_TRACE_N_LANES] = {"compute", "communication", "communication behind computation"};
 
 static ns_status rank_path(char *out, size_t size, const char *path, int rank, ns_error *err)
 {
@@ -44,6 +45,7 @@ ns_status ns_trace_open(ns_trace **out, const char *path, int rank, int capacity
     ns_status st = NS_OK;
     NS_TRY(ns_alloc((void **)out, sizeof **out, "trace", err), "%s", "trace");
     t = *out;
+    pthread_mutex_init(&t->lock, NULL);
     t->rank = rank;
     t->capacity = capacity;
     clock_gettime(CLOCK_REALTIME, &now);
@@ -69,14 +71,17 @@ done:
 void ns_trace_span(ns_trace *t, ns_trace_lane lane, const char *name, double began, int64_t bytes)
 {
     if (!t) return;
-    const int i = atomic_fetch_add(&t->n, 1);
+    pthread_mutex_lock(&t->lock);
+    const int i = t->n++;
     if (i < t->capacity) t->spans[i] = (span){name, lane, began, ns_time_now(), bytes};
+    pthread_mutex_unlock(&t->lock);
 }
 
 ns_status ns_trace_flush(ns_trace *t, ns_error *err)
 {
     if (!t) return NS_OK;
-    const int n = atomic_exchange(&t->n, 0), kept = n < t->capacity ? n : t->capacity;
+    pthread_mutex_lock(&t->lock);
+    const int n = t->n, kept = n < t->capacity ? n : t->capacity;
     for (int i = 0; i < kept; i++) {
         const span *s = &t->spans[i];
         fprintf(t->f, ",\n{\"name\": \"%s\", \"ph\": \"X\", \"pid\": %d, \"tid\": %d, \"ts\": %.1f, \"dur\": %.1f",
@@ -87,6 +92,8 @@ ns_status ns_trace_flush(ns_trace *t, ns_error *err)
     if (n > kept)
         fprintf(t->f, ",\n{\"name\": \"%d more spans\", \"ph\": \"i\", \"pid\": %d, \"tid\": 0, \"ts\": %.1f}",
                 n - kept, t->rank, (t->epoch + ns_time_now()) * 1e6);
+    t->n = 0;
+    pthread_mutex_unlock(&t->lock);
     NS_FAIL_IF(ferror(t->f), NS_ERR_IO, "%s: write: %s", t->path, strerror(errno));
     return NS_OK;
 }
@@ -98,6 +105,7 @@ ns_status ns_trace_close(ns_trace **pt, ns_error *err)
     ns_status st = ns_trace_flush(t, err);
     if (fclose(t->f) != 0 && st == NS_OK)
         st = ns_error_set(err, NS_ERR_IO, __FILE__, __LINE__, "%s: write: %s", t->path, strerror(errno));
+    pthread_mutex_destroy(&t->lock);
     ns_free(t->spans);
     ns_free(t);
     *pt = NULL;

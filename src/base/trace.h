@@ -19,7 +19,7 @@
 #include "base/error.h"
 
 typedef struct ns_trace ns_trace;
-typedef enum ns_trace_lane { NS_TRACE_COMPUTE, NS_TRACE_COMM, NS_TRACE_N_LANES } ns_trace_lane;
+typedef enum ns_trace_lane { NS_TRACE_COMPUTE, NS_TRACE_COMM, NS_TRACE_BEHIND, NS_TRACE_N_LANES } ns_trace_lane;
 
 NS_MUST_USE ns_status ns_trace_open(ns_trace **out, const char *path, int rank, int capacity, ns_error *err);
 /* From `began` until now; name: a static string. bytes 0: not said. */

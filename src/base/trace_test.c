@@ -34,7 +34,8 @@ static void test_trace(void **state)
     assert_ns_ok(ns_file_read(&text, path, &err), &err);
     assert_ns_ok(ns_json_parse(&root, &arena, text.data, text.len, path, 0, &err), &err);
     const ns_json *events = ns_json_get(root, "traceEvents");
-    assert_int_equal(events->n, 2 * (3 + 2 + 3 + 1)); /* names, first spans, three of five, one that says so */
+    assert_int_equal(events->n,
+                     2 * (1 + NS_TRACE_N_LANES + 2 + 3 + 1)); /* names, first spans, three of five, one that says so */
     assert_non_null(strstr(text.data, "\"2 more spans\""));
     assert_non_null(strstr(text.data, "\"args\": {\"bytes\": 1234}"));
     assert_non_null(strstr(text.data, "\"name\": \"forward\", \"ph\": \"X\", \"pid\": 1, \"tid\": 0"));

@@ -67,7 +67,7 @@ ns_status ns_comm_all_gather(ns_comm *c, void *data, const int64_t *cut, int ele
         if (theirs) c->xfers[n++] = dist_xfer(c, r, 1, p + cut[r] * elem_bytes, theirs);
         c->sent[NS_COMM_ALL_GATHER] += (uint64_t)mine;
     }
-    return ns_world_exchange(c->world, "all_gather", c->xfers, n, err);
+    return ns_world_exchange_on(c->world, c->lane, "all_gather", c->xfers, n, err);
 }
 
 static void add_f32(const ns_comm *c, float *mine, const float *in, int64_t piece, int64_t n)
@@ -121,7 +121,7 @@ ns_status ns_comm_reduce_scatter(ns_comm *c, void *data, ns_dtype dt, const int6
             c->sent[NS_COMM_REDUCE_SCATTER] += (uint64_t)out;
             in += piece * es;
         }
-        NS_TRY(ns_world_exchange(c->world, "reduce_scatter", c->xfers, n, err), "%s", "sum over ranks");
+        NS_TRY(ns_world_exchange_on(c->world, c->lane, "reduce_scatter", c->xfers, n, err), "%s", "sum over ranks");
         dist_add(c, dt, p + cut[c->rank] * es, c->scratch, piece, k);
     }
     return NS_OK;
@@ -144,7 +144,7 @@ ns_status ns_comm_broadcast(ns_comm *c, void *data, int64_t bytes, int root, ns_
         c->sent[NS_COMM_BROADCAST] += (uint64_t)bytes * (uint64_t)n;
     } else
         c->xfers[n++] = dist_xfer(c, root, 1, data, bytes);
-    return ns_world_exchange(c->world, "broadcast", c->xfers, n, err);
+    return ns_world_exchange_on(c->world, c->lane, "broadcast", c->xfers, n, err);
 }
 
 /* numbers[r*n..] = the n numbers of member r. */
@@ -161,7 +161,7 @@ static ns_status share_numbers(ns_comm *c, const double *x, int n, const char *o
         c->xfers[k++] = dist_xfer(c, r, 1, c->numbers + (ptrdiff_t)r * n, bytes);
         c->sent[NS_COMM_SCALARS] += (uint64_t)bytes;
     }
-    return ns_world_exchange(c->world, op, c->xfers, k, err);
+    return ns_world_exchange_on(c->world, c->lane, op, c->xfers, k, err);
 }
 
 ns_status ns_comm_scalars(ns_comm *c, double *x, int n, ns_comm_op op, ns_error *err)
@@ -207,14 +207,14 @@ ns_status ns_comm_send_recv(ns_comm *c, int to, const void *out, int64_t out_byt
         if (to != c->rank) c->sent[NS_COMM_SEND] += (uint64_t)out_bytes;
     }
     if (from >= 0) c->xfers[n++] = dist_xfer(c, from, 1, in, in_bytes);
-    return ns_world_exchange(c->world, "send_recv", c->xfers, n, err);
+    return ns_world_exchange_on(c->world, c->lane, "send_recv", c->xfers, n, err);
 }
 
 ns_status ns_comm_turn_start(ns_comm *c, const ns_comm_turn *t, int n, ns_error *err)
 {
     const int next = (c->rank + 1) % c->size, before = (c->rank + c->size - 1) % c->size;
     int k = 0;
-    NS_ASSERT(n <= 2 && n <= c->size);
+    NS_ASSERT(n <= 2 && n <= c->size && c->lane == 0);
     for (int i = 0; i < n; i++) {
         NS_ASSERT(!dist_in_space(c, t[i].out)); /* ops of a device have no ring */
         c->xfers[k++] = dist_xfer(c, next, 0, (void *)(uintptr_t)t[i].out, t[i].bytes);

@@ -44,6 +44,7 @@ typedef struct ns_comm_space {
 
 typedef struct ns_comm {
     ns_world *world;
+    int lane;       /* of the world: 1 in a group of another thread, set after open */
     int rank, size; /* my place in the group; members */
     int *ranks;     /* [size] world ranks */
     ns_xfer *xfers; /* [2*size] scratch */

@@ -63,7 +63,7 @@ ns_status dist_space_all_gather(ns_comm *c, void *data, const int64_t *cut, int 
             if (theirs) c->xfers[n++] = dist_xfer(c, r, 1, coming_in(c, r), theirs);
             c->sent[NS_COMM_ALL_GATHER] += (uint64_t)mine;
         }
-        NS_TRY(ns_world_exchange(c->world, "all_gather", c->xfers, n, err), "%s", "all_gather");
+        NS_TRY(ns_world_exchange_on(c->world, c->lane, "all_gather", c->xfers, n, err), "%s", "all_gather");
         for (int r = 0; r < c->size; r++) {
             const int64_t theirs = dist_part((cut[r + 1] - cut[r]) * elem_bytes, round, piece);
             if (r != c->rank)
@@ -91,7 +91,7 @@ ns_status dist_space_reduce_scatter(ns_comm *c, void *data, ns_dtype dt, const i
             c->sent[NS_COMM_REDUCE_SCATTER] += (uint64_t)out;
             k++;
         }
-        NS_TRY(ns_world_exchange(c->world, "reduce_scatter", c->xfers, n, err), "%s", "sum over ranks");
+        NS_TRY(ns_world_exchange_on(c->world, c->lane, "reduce_scatter", c->xfers, n, err), "%s", "sum over ranks");
         dist_add(c, dt, going_out(c, c->rank), coming_in(c, 0), piece, mine);
         NS_TRY(to_space(c, p + cut[c->rank] * es, going_out(c, c->rank), mine * es, err), "%s", "reduce_scatter");
     }
@@ -112,7 +112,7 @@ ns_status dist_space_broadcast(ns_comm *c, void *data, int64_t bytes, int root, 
             c->sent[NS_COMM_BROADCAST] += (uint64_t)len * (uint64_t)n;
         } else
             c->xfers[n++] = dist_xfer(c, root, 1, all, len);
-        NS_TRY(ns_world_exchange(c->world, "broadcast", c->xfers, n, err), "%s", "broadcast");
+        NS_TRY(ns_world_exchange_on(c->world, c->lane, "broadcast", c->xfers, n, err), "%s", "broadcast");
         if (c->rank != root) NS_TRY(to_space(c, (char *)data + at, all, len, err), "%s", "broadcast");
     }
     return NS_OK;
@@ -129,7 +129,7 @@ ns_status dist_space_send_recv(ns_comm *c, int to, const void *out, int64_t out_
         if (go) c->xfers[n++] = dist_xfer(c, to, 0, going_out(c, 0), go);
         if (come) c->xfers[n++] = dist_xfer(c, from, 1, coming_in(c, 0), come);
         if (to != c->rank) c->sent[NS_COMM_SEND] += (uint64_t)go;
-        NS_TRY(ns_world_exchange(c->world, "send_recv", c->xfers, n, err), "%s", "send and receive");
+        NS_TRY(ns_world_exchange_on(c->world, c->lane, "send_recv", c->xfers, n, err), "%s", "send and receive");
         NS_TRY(to_space(c, (char *)in + round * piece, coming_in(c, 0), come, err), "%s", "receive");
     }
     return NS_OK;

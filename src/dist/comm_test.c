@@ -1,11 +1,27 @@
 /* Collectives between real processes: values, order of addition, counted bytes, refusal of mixed-up calls. */
 #include <math.h>
+#include <pthread.h>
 
 #include "dist/dist_testing.h"
 
 static float value(int rank, int64_t i)
 {
     return (float)(rank + 1) * 0.1f + (float)i * 1e-3f;
+}
+
+/* Sums on lane 1, of another thread, while lane 0 is used. */
+typedef struct behind {
+    ns_comm c;
+    float x[3];
+    int good;
+} behind;
+static void *sum_behind(void *arg)
+{
+    behind *b = arg;
+    ns_error err = NS_ERROR_INIT;
+    b->good = 1;
+    for (int i = 0; i < 40; i++) b->good &= ns_comm_all_reduce(&b->c, b->x, NS_DTYPE_F32, 3, &err) == NS_OK;
+    return NULL;
 }
 
 static int collectives(ns_world_options *o)
@@ -15,9 +31,16 @@ static int collectives(ns_world_options *o)
     ns_comm c;
     int ranks[8];
     for (int r = 0; r < o->size; r++) ranks[r] = r;
+    o->lanes = 2;
     RANK_OK(ns_world_open(&w, o, &err), &err);
     RANK_OK(ns_comm_open(&c, w, ranks, o->size, &err), &err);
     c.scratch = malloc((size_t)ns_comm_scratch_bytes(c.size));
+    behind b1 = {.x = {(float)o->rank, 1, 2}};
+    pthread_t thread;
+    RANK_OK(ns_comm_open(&b1.c, w, ranks, o->size, &err), &err);
+    b1.c.lane = 1;
+    b1.c.scratch = malloc((size_t)ns_comm_scratch_bytes(c.size));
+    RANK_CHECK(pthread_create(&thread, NULL, sum_behind, &b1) == 0);
     const int64_t n = 3 * NS_COMM_PIECE + 17; /* more than one round, an odd rest */
     float *a = malloc((size_t)n * sizeof *a), *b = malloc((size_t)n * sizeof *b);
     int64_t cut[9];
@@ -93,6 +116,11 @@ static int collectives(ns_world_options *o)
     RANK_CHECK(c.sent[NS_COMM_SEND] - sent == (o->size > 1 ? (uint64_t)(o->size * (n + 1)) * sizeof(int64_t) : 0));
     free(big[0]);
     free(big[1]);
+
+    RANK_CHECK(pthread_join(thread, NULL) == 0 && b1.good && b1.x[1] == powf((float)o->size, 40));
+    RANK_CHECK(c.sent[NS_COMM_BROADCAST] == (o->rank == o->size - 1 ? 1000u * (unsigned)(o->size - 1) : 0));
+    free(b1.c.scratch);
+    ns_comm_close(&b1.c);
 
     if (o->rank == 0 && getenv("NS_TRANSPORT")) {
         printf("transport %s\n", ns_world_transport(w));

@@ -14,7 +14,7 @@ static void *fly(void *arg)
         if (f->now != FLIGHT_ON) break;
         pthread_mutex_unlock(&f->lock);
         ns_error err = NS_ERROR_INIT;
-        ns_status st = dist_move(w, f->op, f->x, f->n, &err);
+        ns_status st = dist_move(w, 0, f->op, f->x, f->n, &err);
         pthread_mutex_lock(&f->lock);
         f->st = st;
         f->err = err;
@@ -42,7 +42,7 @@ ns_status ns_world_start(ns_world *w, const char *op, ns_xfer *x, int n, ns_erro
 {
     flight *f = &w->flight;
     if (w->size > 1 && !f->runs) NS_TRY(open_flight(w, err), "%s", op);
-    if (!f->runs) return dist_move(w, op, x, n, err);
+    if (!f->runs) return dist_move(w, 0, op, x, n, err);
     pthread_mutex_lock(&f->lock);
     NS_ASSERT(f->now == FLIGHT_NONE);
     f->op = op;
@@ -60,9 +60,9 @@ ns_status ns_world_wait(ns_world *w, ns_error *err)
     if (!f->runs) return NS_OK;
     pthread_mutex_lock(&f->lock);
     if (f->now == FLIGHT_ON) {
-        const dist_place p = dist_enter(w, f->op);
+        const ns_world_place p = ns_world_enter(w, f->op);
         while (f->now == FLIGHT_ON) pthread_cond_wait(&f->changed, &f->lock);
-        dist_leave(w, p);
+        ns_world_leave(w, p);
     }
     const ns_status st = f->now == FLIGHT_OVER ? f->st : NS_OK;
     if (st != NS_OK && err) *err = f->err;

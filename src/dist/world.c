@@ -25,7 +25,7 @@ typedef struct header { /* before the bytes of every message */
     uint32_t magic, op; /* op: hash of its name */
     int64_t bytes;
 } header;
-enum { HEADER = sizeof(header), MAGIC = 0x6e73u, DATA_HELLO = 35 };
+enum { HEADER = sizeof(header), MAGIC = 0x6e73u, DATA_HELLO = 37 };
 
 /* Names the first "name value" that differs. */
 static void identity_difference(const char *mine, const char *theirs, char *out, size_t n)
@@ -175,31 +175,38 @@ static ns_status join_hub(ns_world *w, int data_port, double until, ns_error *er
     return NS_OK;
 }
 
-/* Rank j connects to every i < j and is connected to by every k > j. */
+static ns_status call_rank(ns_world *w, int i, int lane, double until, ns_error *err)
+{
+    char line[LINE_MAX_BYTES];
+    int *fd = &w->peers[i].data[lane];
+    NS_TRY(dist_connect(w->peers[i].addr, w->peers[i].port, until, fd, err), "rank %d to rank %d", w->rank, i);
+    snprintf(line, sizeof line, "ns1 data %8d %d %016" PRIx64, w->rank, lane, w->token);
+    NS_ASSERT(strlen(line) + 1 == DATA_HELLO); /* with its newline: tensors follow at once, no byte more is read */
+    return dist_send_line(*fd, line, until, err);
+}
+
+/* Rank j connects to every i < j and is connected to by every k > j, once a lane. */
 static ns_status open_mesh(ns_world *w, int listener, double until, ns_error *err)
 {
     char line[LINE_MAX_BYTES];
-    for (int i = 0; i < w->rank; i++) {
-        NS_TRY(dist_connect(w->peers[i].addr, w->peers[i].port, until, &w->peers[i].data, err), "rank %d to rank %d",
-               w->rank, i);
-        snprintf(line, sizeof line, "ns1 data %8d %016" PRIx64, w->rank, w->token);
-        NS_ASSERT(strlen(line) + 1 == DATA_HELLO); /* with its newline: tensors follow at once, no byte more is read */
-        NS_TRY(dist_send_line(w->peers[i].data, line, until, err), "rank %d to rank %d", w->rank, i);
-    }
-    for (int n = w->rank + 1; n < w->size;) {
-        int fd, r;
+    for (int i = 0; i < w->rank; i++)
+        for (int lane = 0; lane < w->n_lanes; lane++)
+            NS_TRY(call_rank(w, i, lane, until, err), "rank %d to rank %d", w->rank, i);
+    const int wanted = (w->size - w->rank - 1) * w->n_lanes;
+    for (int n = 0; n < wanted;) {
+        int fd, r, lane;
         uint64_t token;
         NS_TRY(dist_accept(listener, until, &fd, err), "%s", "data connections");
-        NS_FAIL_IF(fd < 0, NS_ERR_DEVICE, "rank %d: only %d of %d higher ranks opened their data connection", w->rank,
-                   n - w->rank - 1, w->size - w->rank - 1);
+        NS_FAIL_IF(fd < 0, NS_ERR_DEVICE, "rank %d: only %d of %d data connections of higher ranks were opened",
+                   w->rank, n, wanted);
         ns_error ignored = NS_ERROR_INIT;
         if (dist_recv_exact(fd, line, DATA_HELLO, ns_time_now() + 5, &ignored) != NS_OK ||
-            sscanf(line, "ns1 data %d %" SCNx64, &r, &token) != 2 || token != w->token || r <= w->rank ||
-            r >= w->size || w->peers[r].data >= 0) {
+            sscanf(line, "ns1 data %d %d %" SCNx64, &r, &lane, &token) != 3 || token != w->token || r <= w->rank ||
+            r >= w->size || lane < 0 || lane >= w->n_lanes || w->peers[r].data[lane] >= 0) {
             close(fd); /* a stranger */
             continue;
         }
-        w->peers[r].data = fd;
+        w->peers[r].data[lane] = fd;
         n++;
     }
     return NS_OK;
@@ -247,6 +254,7 @@ ns_status ns_world_open(ns_world **out, const ns_world_options *o, ns_error *err
     w->o = *o;
     w->rank = o->rank;
     w->size = o->size;
+    w->n_lanes = o->lanes > 1 ? N_LANES : 1;
     w->wake[0] = w->wake[1] = -1;
     pthread_mutex_init(&w->lock, NULL);
     atomic_store(&w->op, "start");
@@ -259,10 +267,13 @@ ns_status ns_world_open(ns_world **out, const ns_world_options *o, ns_error *err
                "identity of a run: too long or not one line");
     size_t n = (size_t)w->size;
     NS_CHECK(st, ns_alloc((void **)&w->peers, n * sizeof *w->peers, "dist.world", err), "%s", "ranks");
-    for (size_t i = 0; i < n; i++) w->peers[i].control = w->peers[i].data = -1;
-    NS_CHECK(st, ns_alloc(&w->polls, n * sizeof(struct pollfd), "dist.world", err), "%s", "ranks");
-    NS_CHECK(st, ns_alloc((void **)&w->sending, n * sizeof(void *), "dist.world", err), "%s", "ranks");
-    NS_CHECK(st, ns_alloc((void **)&w->receiving, n * sizeof(void *), "dist.world", err), "%s", "ranks");
+    for (size_t i = 0; i < n; i++) w->peers[i].control = w->peers[i].data[0] = w->peers[i].data[1] = -1;
+    for (int k = 0; k < w->n_lanes; k++) {
+        struct lane *l = &w->lanes[k];
+        NS_CHECK(st, ns_alloc(&l->polls, n * sizeof(struct pollfd), "dist.world", err), "%s", "ranks");
+        NS_CHECK(st, ns_alloc((void **)&l->sending, n * sizeof(void *), "dist.world", err), "%s", "ranks");
+        NS_CHECK(st, ns_alloc((void **)&l->receiving, n * sizeof(void *), "dist.world", err), "%s", "ranks");
+    }
     peer *me = &w->peers[w->rank];
     if (gethostname(me->host, sizeof me->host - 1) != 0 || !me->host[0]) strcpy(me->host, "unnamed");
     me->pid = (long)getpid();
@@ -288,13 +299,16 @@ void ns_world_close(ns_world **pw)
     if (w->mpi) w->mpi->close(broken);
     for (int i = 0; w->peers && i < w->size; i++) {
         if (w->peers[i].control >= 0) close(w->peers[i].control);
-        if (w->peers[i].data >= 0) close(w->peers[i].data);
+        for (int k = 0; k < N_LANES; k++)
+            if (w->peers[i].data[k] >= 0) close(w->peers[i].data[k]);
     }
     pthread_mutex_destroy(&w->lock);
     ns_free(w->peers);
-    ns_free(w->polls);
-    ns_free((void *)w->sending);
-    ns_free((void *)w->receiving);
+    for (int k = 0; k < N_LANES; k++) {
+        ns_free(w->lanes[k].polls);
+        ns_free((void *)w->lanes[k].sending);
+        ns_free((void *)w->lanes[k].receiving);
+    }
     ns_free(w);
     *pw = NULL;
 }
@@ -359,9 +373,9 @@ static ns_status broken(ns_world *w, const char *op, int rank, const char *what,
 }
 
 /* Moves as many bytes of one transfer as the socket takes. Out: 1 complete, 0 would block. */
-static ns_status advance(ns_world *w, const char *op, ns_xfer *x, int *complete, ns_error *err)
+static ns_status advance(ns_world *w, int lane, const char *op, ns_xfer *x, int *complete, ns_error *err)
 {
-    int fd = w->peers[x->peer].data;
+    int fd = w->peers[x->peer].data[lane];
     *complete = 0;
     while (x->done < HEADER + x->bytes) {
         ssize_t k;
@@ -417,30 +431,31 @@ static ns_xfer *next_of(ns_xfer *from, ns_xfer *end, int rank, int recv_side)
     return NULL;
 }
 
-static ns_status run_exchange(ns_world *w, const char *op, ns_xfer *x, int n, ns_error *err)
+static ns_status run_exchange(ns_world *w, int lane, const char *op, ns_xfer *x, int n, ns_error *err)
 {
-    struct pollfd *polls = w->polls;
+    struct lane *l = &w->lanes[lane];
+    struct pollfd *polls = l->polls;
     ns_xfer *end = x + n;
     for (int r = 0; r < w->size; r++) {
-        w->sending[r] = r == w->rank ? NULL : next_of(x, end, r, 0);
-        w->receiving[r] = r == w->rank ? NULL : next_of(x, end, r, 1);
+        l->sending[r] = r == w->rank ? NULL : next_of(x, end, r, 0);
+        l->receiving[r] = r == w->rank ? NULL : next_of(x, end, r, 1);
     }
     for (;;) {
         int n_poll = 0;
         for (int r = 0; r < w->size; r++) {
             int complete = 1;
-            while (w->sending[r] && complete) {
-                NS_TRY(advance(w, op, w->sending[r], &complete, err), "to rank %d", r);
-                if (complete) w->sending[r] = next_of(w->sending[r] + 1, end, r, 0);
+            while (l->sending[r] && complete) {
+                NS_TRY(advance(w, lane, op, l->sending[r], &complete, err), "to rank %d", r);
+                if (complete) l->sending[r] = next_of(l->sending[r] + 1, end, r, 0);
             }
-            for (complete = 1; w->receiving[r] && complete;) {
-                NS_TRY(advance(w, op, w->receiving[r], &complete, err), "from rank %d", r);
-                if (complete) w->receiving[r] = next_of(w->receiving[r] + 1, end, r, 1);
+            for (complete = 1; l->receiving[r] && complete;) {
+                NS_TRY(advance(w, lane, op, l->receiving[r], &complete, err), "from rank %d", r);
+                if (complete) l->receiving[r] = next_of(l->receiving[r] + 1, end, r, 1);
             }
-            if (w->sending[r] || w->receiving[r])
+            if (l->sending[r] || l->receiving[r])
                 polls[n_poll++] =
-                    (struct pollfd){.fd = w->peers[r].data,
-                                    .events = (short)((w->sending[r] ? POLLOUT : 0) | (w->receiving[r] ? POLLIN : 0))};
+                    (struct pollfd){.fd = w->peers[r].data[lane],
+                                    .events = (short)((l->sending[r] ? POLLOUT : 0) | (l->receiving[r] ? POLLIN : 0))};
         }
         if (n_poll == 0) return NS_OK;
         NS_TRY(ns_world_check(w, err), "%s", op);
@@ -455,29 +470,29 @@ static int keep_waiting(void *world)
 }
 
 /* Transfers to the rank itself were copied: the list without them. */
-static ns_status run_mpi(ns_world *w, const char *op, ns_xfer *x, int n, ns_error *err)
+static ns_status run_mpi(ns_world *w, int lane, const char *op, ns_xfer *x, int n, ns_error *err)
 {
     char what[400] = "";
     int k = 0;
     for (int i = 0; i < n; i++)
         if (x[i].peer != w->rank) x[k++] = x[i];
-    int rc = w->mpi->exchange(op_hash(op), x, k, keep_waiting, w, what, sizeof what);
+    int rc = w->mpi->exchange(lane, op_hash(op), x, k, keep_waiting, w, what, sizeof what);
     if (rc == 0) return NS_OK;
     NS_TRY(ns_world_check(w, err), "%s", op);
     NS_FAIL(strstr(what, "not doing the same") ? NS_ERR_MISMATCH : NS_ERR_DEVICE, "rank %d in %s: %s", w->rank, op,
             what);
 }
 
-dist_place dist_enter(ns_world *w, const char *op)
+ns_world_place ns_world_enter(ns_world *w, const char *op)
 {
-    dist_place p = {atomic_load_explicit(&w->op, memory_order_relaxed), ns_time_now()};
+    ns_world_place p = {atomic_load_explicit(&w->op, memory_order_relaxed), ns_time_now()};
     atomic_store_explicit(&w->op, op, memory_order_relaxed);
     atomic_store(&w->waiting, 1);
     atomic_fetch_add(&w->seq, 1);
     return p;
 }
 
-void dist_leave(ns_world *w, dist_place p)
+void ns_world_leave(ns_world *w, ns_world_place p)
 {
     atomic_fetch_add(&w->waited_ns, (int64_t)((ns_time_now() - p.began) * 1e9));
     atomic_store(&w->waiting, 0);
@@ -485,26 +500,33 @@ void dist_leave(ns_world *w, dist_place p)
     atomic_store_explicit(&w->op, p.before, memory_order_relaxed);
 }
 
-ns_status dist_move(ns_world *w, const char *op, ns_xfer *x, int n, ns_error *err)
+ns_status dist_move(ns_world *w, int lane, const char *op, ns_xfer *x, int n, ns_error *err)
 {
     for (int i = 0; i < n; i++) x[i].done = 0;
     copy_own(w, x, n);
     if (w->size == 1) return NS_OK;
     const double began = ns_time_now();
-    ns_status st = w->mpi ? run_mpi(w, op, x, n, err) : run_exchange(w, op, x, n, err);
+    atomic_fetch_add(&w->seq, 1); /* whoever waits for this: it moves */
+    ns_status st = w->mpi ? run_mpi(w, lane, op, x, n, err) : run_exchange(w, lane, op, x, n, err);
     if (w->trace) {
         int64_t bytes = 0;
         for (int i = 0; i < n; i++) bytes += x[i].bytes;
-        ns_trace_span(w->trace, NS_TRACE_COMM, op, began, bytes);
+        ns_trace_span(w->trace, lane ? NS_TRACE_BEHIND : NS_TRACE_COMM, op, began, bytes);
     }
     return st;
 }
 
+ns_status ns_world_exchange_on(ns_world *w, int lane, const char *op, ns_xfer *x, int n, ns_error *err)
+{
+    NS_ASSERT(lane < w->n_lanes);
+    return lane ? dist_move(w, lane, op, x, n, err) : ns_world_exchange(w, op, x, n, err);
+}
+
 ns_status ns_world_exchange(ns_world *w, const char *op, ns_xfer *x, int n, ns_error *err)
 {
-    if (w->size == 1) return dist_move(w, op, x, n, err);
-    const dist_place p = dist_enter(w, op);
-    ns_status st = dist_move(w, op, x, n, err);
-    dist_leave(w, p);
+    if (w->size == 1) return dist_move(w, 0, op, x, n, err);
+    const ns_world_place p = ns_world_enter(w, op);
+    ns_status st = dist_move(w, 0, op, x, n, err);
+    ns_world_leave(w, p);
     return st;
 }

@@ -35,6 +35,7 @@ typedef struct ns_world_options {
     char host[256];             /* rendezvous: rank 0 listens on this name ... */
     int port;                   /* ... and port */
     const char *identity;       /* equal on all ranks, "name value;name value"; the first difference is named */
+    int lanes;                  /* 0 and 1: one; 2: a second set of connections, for exchanges of another thread */
     double join_s, dead_s, hang_s, abort_grace_s; /* 0: 120, 10, 60, 5 */
     void (*on_abort)(const char *why, void *user);
     void *user;
@@ -54,6 +55,14 @@ const char *ns_world_transport(const ns_world *w); /* "none", "tcp", "mpi" */
 
 /* Progress of this rank; cheap (no system call). `op` must be a static string. waiting = inside a collective. */
 void ns_world_note(ns_world *w, int64_t step, const char *op);
+
+/* This rank waits for others in `op` (a static string) until it leaves; the time counts as waited. */
+typedef struct ns_world_place {
+    const char *before;
+    double began;
+} ns_world_place;
+ns_world_place ns_world_enter(ns_world *w, const char *op);
+void ns_world_leave(ns_world *w, ns_world_place p);
 
 void ns_world_trace(ns_world *w, ns_trace *t); /* exchanges are spans of it; NULL: none */
 double ns_world_waited(const ns_world *w);     /* seconds this rank has spent in exchanges */
@@ -75,8 +84,11 @@ typedef struct ns_xfer {
     int64_t done; /* of the 16-byte header and the bytes; set to 0 by exchange */
 } ns_xfer;
 
-/* Runs all transfers at once and returns when all are complete. Between two ranks messages keep their order; sizes and `op`
+/* Lane 0 belongs to the main thread, lane 1 to one other thread: exchanges of one do not wait for those of the other. What lane 1 does is
+ * not where the rank is; when the main thread waits for it, that is (ns_world_enter).
+ * Runs all transfers at once and returns when all are complete. Between two ranks messages keep their order; sizes and `op`
  * must agree (NS_ERR_MISMATCH names both sides). A transfer to the rank itself is copied, first send to first receive. */
+NS_MUST_USE ns_status ns_world_exchange_on(ns_world *w, int lane, const char *op, ns_xfer *x, int n, ns_error *err);
 NS_MUST_USE ns_status ns_world_exchange(ns_world *w, const char *op, ns_xfer *x, int n, ns_error *err);
 
 /* The same while the caller computes: a thread of the world moves the bytes. One at a time; until wait has returned the caller

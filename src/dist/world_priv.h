@@ -7,7 +7,7 @@
 
 #include "dist/world.h"
 
-enum { LINE_MAX_BYTES = 1024 };
+enum { LINE_MAX_BYTES = 1024, N_LANES = 2 };
 
 typedef struct line_reader { /* text lines from a non-blocking socket */
     char buf[LINE_MAX_BYTES];
@@ -15,9 +15,9 @@ typedef struct line_reader { /* text lines from a non-blocking socket */
 } line_reader;
 
 typedef struct peer {
-    int control;    /* hub: socket to that rank; others: only [0] is used */
-    int data;       /* socket that carries tensors */
-    char host[128]; /* as it names itself */
+    int control;       /* hub: socket to that rank; others: only [0] is used */
+    int data[N_LANES]; /* sockets that carry tensors */
+    char host[128];    /* as it names itself */
     long pid;
     char addr[64]; /* numeric address and port of its data listener */
     int port;
@@ -50,10 +50,13 @@ struct ns_world {
     int rank, size;
     peer *peers; /* [size] */
     uint64_t token;
-    const struct ns_mpi_plugin *mpi; /* carries tensors instead of peer.data; NULL: TCP */
-    void *polls;                     /* struct pollfd [size], for exchange */
-    void *polls_control;             /* struct pollfd [size+1], for the thread */
-    ns_xfer **sending, **receiving;  /* [size] scratch: first unfinished transfer per peer */
+    const struct ns_mpi_plugin *mpi;    /* carries tensors instead of peer.data; NULL: TCP */
+    struct lane {                       /* scratch of an exchange */
+        void *polls;                    /* struct pollfd [size] */
+        ns_xfer **sending, **receiving; /* [size] first unfinished transfer per peer */
+    } lanes[N_LANES];
+    int n_lanes;
+    void *polls_control; /* struct pollfd [size+1], for the thread */
 
     pthread_t thread;
     int thread_runs, wake[2]; /* a byte in the pipe wakes the thread */
@@ -83,14 +86,7 @@ ns_status dist_recv_exact(int fd, char *out, int n, double until, ns_error *err)
 int dist_next_line(int fd, line_reader *in, char out[LINE_MAX_BYTES]);
 
 /* Moves the bytes of one exchange: the part that any thread may do. Says nothing of where the rank is. */
-ns_status dist_move(ns_world *w, const char *op, ns_xfer *x, int n, ns_error *err);
-/* This rank is inside `op` until it leaves; out: what enter said. */
-typedef struct dist_place {
-    const char *before;
-    double began;
-} dist_place;
-dist_place dist_enter(ns_world *w, const char *op);
-void dist_leave(ns_world *w, dist_place p);
+ns_status dist_move(ns_world *w, int lane, const char *op, ns_xfer *x, int n, ns_error *err);
 void dist_flight_close(ns_world *w);
 
 ns_status dist_control_start(ns_world *w, ns_error *err);

@@ -98,6 +98,9 @@ static ns_status lay_out(ns_engine *e, ns_error *err)
     NS_TRY(ns_model_layout(&e->model, &e->part_arch, &e->part, e->space, &e->ops, &e->opt, err), "%s", "model");
     if (on_gpu(e)) return NS_OK; /* start_away */
     e->sums = ns_space_take(e->space, "comm.sums", ns_comm_scratch_bytes(widest_group(e, 1)), NS_LIFE_RUN);
+    if (e->opt.behind)
+        e->sums_behind =
+            ns_space_take(e->space, "comm.sums_behind", ns_comm_scratch_bytes(widest_group(e, 1)), NS_LIFE_RUN);
     e->whole = ns_space_take(e->space, "comm.whole", whole_bytes(e), NS_LIFE_RUN);
     e->piece = ns_space_take(e->space, "comm.parts", piece_bytes(e), NS_LIFE_RUN);
     return NS_OK;

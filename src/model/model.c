@@ -560,17 +560,27 @@ static ns_embed_args embed_args(ns_model *m, int slot)
                            .dx = m->dh};
 }
 
+static void weights_needed(ns_model *m, int layer)
+{
+    if (m->weights_needed) m->weights_needed(m->weights_user, layer);
+}
+
 void ns_model_forward(ns_model *m, ns_exec *x, int slot)
 {
     const int end = m->first + m->n_layers;
     if (ns_model_is_first(m)) {
+        weights_needed(m, -1);
         ns_embed_args e = embed_args(m, slot);
         if (m->opt.stream_split) e.x = m->full;
         x->ops->embed_fwd(x, &e);
         const void *mine = sum_parts(m, x, e.x);
         if (m->opt.stream_split) copy_rows(m, x, mine, ns_model_in(m, slot));
     }
-    for (int l = m->first; l < end; l++) ns_block_forward(m, x, l, slot);
+    for (int l = m->first; l < end; l++) {
+        weights_needed(m, l);
+        ns_block_forward(m, x, l, slot);
+    }
+    weights_needed(m, (int)m->arch.L);
     const void *h1 = acts_of(m, end - 1, slot)->h1;
     if (ns_model_is_last(m))
         norm(m, x, weight(m, NS_P_FINAL_NORM, -1), h1, delta_of(m), m->hL, m->nL, m->rstdL);
@@ -653,10 +663,14 @@ void ns_model_backward(ns_model *m, ns_exec *x, int slot)
     x->ops->embed_bwd(x, &e);
 }
 
+void ns_model_prepare_one(ns_model *m, ns_exec *x, int i)
+{
+    if (m->w[i].panels_fwd || m->w[i].panels_dx) x->ops->prepare(x, &m->w[i]);
+}
+
 void ns_model_prepare(ns_model *m, ns_exec *x)
 {
-    for (int i = 0; i < m->table->n_params; i++)
-        if (m->w[i].panels_fwd || m->w[i].panels_dx) x->ops->prepare(x, &m->w[i]);
+    for (int i = 0; i < m->table->n_params; i++) ns_model_prepare_one(m, x, i);
 }
 
 void ns_model_zero_grad(ns_model *m, ns_exec *x)

@@ -47,6 +47,7 @@ typedef struct ns_model_options {
     int stream_split;           /* sequence parallel: each tensor-parallel rank has its rows of the stream */
     int64_t vocab_first;        /* word of the first row of embedding and head */
     int cp_rank, cp_size;       /* context parallel: batches are parts (ns_batch_part); size 0 or 1: whole */
+    int behind;                 /* 1: another thread exchanges too and needs scratch of its own (on a CPU) */
     int cp_ring;                /* 1: keys and values travel a ring (model/ring.c) instead of being gathered */
     int64_t T_whole;            /* capacity of the whole micro-batch then; T_cap and S_cap are the part's */
     int dp_rank, dp_size;       /* ranks that share the optimiser state (ZeRO-1); size 0 or 1: one has all */
@@ -123,6 +124,10 @@ typedef struct ns_model {
     void (*grad_ready)(void *user,
                        int layer); /* NULL, or called in a backward: gradients of layers >= this one are complete */
     void *grad_user;
+    void (*weights_needed)(
+        void *user, int layer); /* NULL, or called in a forward before the weights of layers <= this one are read:
+                                                    * -1 the embedding, L what comes behind the last */
+    void *weights_user;
     void *work; /* scratch for ns_exec.work */
     int64_t work_bytes;
     char *stage; /* host memory for conversions on the way in and out, NS_MODEL_STAGE bytes */
@@ -175,6 +180,7 @@ static inline ns_recompute ns_block_recompute(const ns_model_options *o, int l) 
     return o->recompute == NS_RECOMPUTE_SELECTIVE && l < o->full_layers ? NS_RECOMPUTE_FULL : o->recompute;
 }
 void ns_model_prepare(ns_model *m, ns_exec *x); /* after the weights changed (load, optimiser step) */
+void ns_model_prepare_one(ns_model *m, ns_exec *x, int param);
 void ns_model_zero_grad(ns_model *m, ns_exec *x);
 void ns_model_settle_grad(ns_model *m, ns_exec *x); /* clears what no micro-batch touched; before gradients are read */
 /* The update in three parts, so that ranks can talk in between: grad_sumsq of the own pieces into step; clip and AdamW on

@@ -56,6 +56,7 @@ static ns_status run_steps(ns_sft *t, ns_progress *p, ns_stop_reason *stopped, n
         if (t->val_interval > 0 && (t->state.step % t->val_interval == 0 || last || save))
             NS_TRY(ns_sft_validate(t, err), "validate");
         const double began = ns_time_now();
+        if (save && t->overlap) NS_TRY(ns_overlap_weights(t->overlap, err), "save step %" PRId64, t->state.step);
         if (save) NS_TRY(ns_sft_save(t, *stopped && !last && !due, err), "save step %" PRId64, t->state.step);
         if (save && ns_time_now() - ended > longest_save) longest_save = ns_time_now() - ended;
         if (save) ns_trace_span(t->trace, NS_TRACE_COMPUTE, "save", began, 0);
@@ -74,27 +75,20 @@ static ns_status join_ranks(ns_sft *t, const char *config_yaml, ns_error *err)
     snprintf(identity, sizeof identity, "version %s;settings %08x;rows %s;parameters %s;%s %s%s", NS_VERSION,
              ns_crc32c(0, config_yaml, strlen(config_yaml)), t->rows.hash, t->engine.table.hash,
              t->engine.device ? "GPU" : "CPU level", t->engine.device ? t->engine.gpu.name : t->engine.ops.name, card);
+    t->ranks.overlapped = t->engine.opt.behind && !t->engine.device;
     t->ranks.dead_s = t->o->dead_s;
     t->ranks.hang_s = t->o->hang_s;
     return ns_ranks_join(&t->ranks, identity, t->on_abort, err);
 }
 
-/* With tensor, context or pipeline parallel the ranks meet within the backward: gradients wait for its end. */
 static ns_status start_overlap(ns_sft *t, ns_error *err)
 {
-    if (!t->o->overlap_grads || ns_ranks_grads(&t->ranks) == 1) return NS_OK;
-    if (t->engine.device) {
-        NS_INFO("%s", "overlap_grad_sync: on GPUs gradients are reduced after the backward");
-        return NS_OK;
-    }
-    if (ns_ranks_world(&t->ranks) > ns_ranks_dp(&t->ranks)) {
-        NS_INFO(
-            "%s",
-            "overlap_grad_sync: gradients are reduced after the backward where tensor, context or pipeline parallel "
-            "ranks meet within it");
-        return NS_OK;
-    }
-    return ns_overlap_new(&t->overlap, &t->ranks, &t->engine, err);
+    if (t->engine.opt.behind && t->engine.device)
+        NS_INFO("%s",
+                "overlap_grad_sync, overlap_param_sync: on GPUs gradients are reduced after the backward, weights "
+                "gathered after the update");
+    if (!t->ranks.overlapped) return NS_OK;
+    return ns_overlap_new(&t->overlap, &t->ranks, &t->engine, t->o->overlap_params, err);
 }
 
 enum { SPANS_A_STEP = 1 << 16 };
@@ -122,9 +116,12 @@ static ns_status join_trace(ns_sft *t, ns_error *err)
 /* What was sent in steps against the formulas, on every rank. */
 static ns_status compare_bytes(ns_sft *t, ns_error *err)
 {
-    const uint64_t *c = t->counted, *f = t->computed;
+    uint64_t c[NS_COMM_N_KINDS];
+    const uint64_t *f = t->computed;
     double differ = 0, total = 0;
     if (ns_ranks_world(&t->ranks) == 1) return NS_OK;
+    ns_ranks_sent(&t->ranks, 1, c); /* whatever it sent belongs to steps */
+    for (int k = 0; k < NS_COMM_N_KINDS; k++) c[k] += t->counted[k];
     for (int k = 0; k < NS_COMM_N_KINDS; k++) {
         if (c[k] != f[k]) differ = 1;
         total += (double)c[k];
@@ -173,6 +170,8 @@ static ns_status train(ns_sft *t, const char *config_yaml, int argc, char *const
     st = open_trace(t, err);
     if (st == NS_OK) st = start_overlap(t, err);
     if (st == NS_OK) st = run_steps(t, p, stopped, err);
+    if (st == NS_OK && t->overlap)
+        st = ns_overlap_weights(t->overlap, err); /* the last gathering belongs to the last step */
     ns_progress_end(&p, NULL);
     NS_TRY(st, "%s", "sft");
     NS_TRY(ns_comm_barrier(&t->ranks.all, err), "%s", "end"); /* nobody leaves while another still needs it */

@@ -33,6 +33,7 @@ ns_status ns_ranks_join(ns_ranks *r, const char *identity, void (*on_abort)(cons
                r->who.size);
     r->who.identity = identity;
     r->who.on_abort = on_abort;
+    r->who.lanes = r->overlapped ? 2 : 1;
     r->who.dead_s = r->dead_s;
     r->who.hang_s = r->hang_s;
     r->who.join_s = 600; /* reading the rows may take one rank longer than another */
@@ -41,10 +42,9 @@ ns_status ns_ranks_join(ns_ranks *r, const char *identity, void (*on_abort)(cons
     const struct {
         ns_comm *c;
         unsigned axes;
-    } groups[] = {{&r->tp, 1u << NS_AXIS_TP},
-                  {&r->cp, 1u << NS_AXIS_CP},
-                  {&r->pp, 1u << NS_AXIS_PP},
-                  {&r->grads, 1u << NS_AXIS_CP | 1u << NS_AXIS_DP},
+    } groups[] = {{&r->tp, 1u << NS_AXIS_TP},        {&r->cp, 1u << NS_AXIS_CP},
+                  {&r->pp, 1u << NS_AXIS_PP},        {&r->grads, 1u << NS_AXIS_CP | 1u << NS_AXIS_DP},
+                  {&r->behind.tp, 1u << NS_AXIS_TP}, {&r->behind.grads, 1u << NS_AXIS_CP | 1u << NS_AXIS_DP},
                   {&r->all, (1u << NS_N_AXES) - 1}};
     for (size_t g = 0; g < sizeof groups / sizeof *groups; g++) {
         ns_topology_group(&r->topology, groups[g].axes, ranks);
@@ -53,8 +53,10 @@ ns_status ns_ranks_join(ns_ranks *r, const char *identity, void (*on_abort)(cons
     }
     const int first = r->pp.ranks[0], last = r->pp.ranks[r->pp.size - 1];
     if (first != last && (r->pp.rank == 0 || r->pp.rank == r->pp.size - 1))
-        NS_TRY(ns_comm_open(&r->ends, r->world, (int[]){first, last}, 2, err), "%s", "groups of ranks");
-    NS_TRY(ns_alloc((void **)&r->cut, ((size_t)r->grads.size + 1) * sizeof *r->cut, "ranks", err), "%s", "ranks");
+        for (int k = 0; k < 2; k++)
+            NS_TRY(ns_comm_open(k ? &r->behind.ends : &r->ends, r->world, (int[]){first, last}, 2, err), "%s",
+                   "groups of ranks");
+    r->behind.grads.lane = r->behind.tp.lane = r->behind.ends.lane = 1;
     return ns_alloc((void **)&r->seconds, (size_t)r->all.size * sizeof *r->seconds, "ranks", err);
 }
 
@@ -65,6 +67,7 @@ void ns_ranks_memory(ns_ranks *r, const ns_engine *e)
         groups[g]->scratch = e->sums;
         groups[g]->space = e->away.bytes > 0 ? &e->away : NULL;
     }
+    r->behind.tp.scratch = r->behind.grads.scratch = r->behind.ends.scratch = e->sums_behind;
 }
 
 void ns_ranks_close(ns_ranks *r)
@@ -75,10 +78,11 @@ void ns_ranks_close(ns_ranks *r)
     ns_comm_close(&r->ends);
     ns_comm_close(&r->grads);
     ns_comm_close(&r->all);
+    ns_comm_close(&r->behind.grads);
+    ns_comm_close(&r->behind.tp);
+    ns_comm_close(&r->behind.ends);
     ns_world_close(&r->world);
-    ns_free(r->cut);
     ns_free(r->seconds);
-    r->cut = NULL;
     r->seconds = NULL;
 }
 
@@ -142,28 +146,34 @@ int ns_ranks_first(const ns_ranks *r)
     return r->topology.rank == 0;
 }
 
-void ns_ranks_sent(const ns_ranks *r, uint64_t *out)
+void ns_ranks_sent(const ns_ranks *r, int behind, uint64_t *out)
 {
-    const ns_comm *const all[] = {&r->all, &r->tp, &r->cp, &r->pp, &r->grads, &r->ends};
+    const ns_comm *const main[] = {&r->all, &r->tp, &r->cp, &r->pp, &r->grads, &r->ends}, *const other[] = {
+                                                                                              &r->behind.grads,
+                                                                                              &r->behind.tp,
+                                                                                              &r->behind.ends};
+    const ns_comm *const *all = behind ? other : main;
     for (int k = 0; k < NS_COMM_N_KINDS; k++) {
         out[k] = 0;
-        for (size_t i = 0; i < sizeof all / sizeof *all; i++) out[k] += all[i]->sent[k];
+        for (int i = 0; i < (behind ? 3 : 6); i++) out[k] += all[i]->sent[k];
     }
 }
 
 ns_status ns_ranks_reduce_one(ns_ranks *r, ns_engine *e, int i, ns_error *err)
 {
+    ns_comm *grads = r->overlapped ? &r->behind.grads : &r->grads, *tp = r->overlapped ? &r->behind.tp : &r->tp,
+            *ends = r->overlapped ? &r->behind.ends : &r->ends;
     const char *name = e->table.params[i].name;
     const ns_piece own = e->model.own[i];
     float *grad = e->model.w[i].grad;
-    ns_model_cut(&e->part, i, r->grads.size, r->cut);
-    NS_TRY(ns_comm_reduce_scatter(&r->grads, grad, NS_DTYPE_F32, r->cut, err), "gradient of %s", name);
+    ns_model_cut(&e->part, i, grads->size, grads->cut);
+    NS_TRY(ns_comm_reduce_scatter(grads, grad, NS_DTYPE_F32, grads->cut, err), "gradient of %s", name);
     const ns_param *p = &e->part.params[i]; /* not split: each had its rows of the stream, or its heads */
-    if (p->tp == NS_SPLIT_NONE && (e->model.opt.stream_split || (r->tp.size > 1 && ns_kind_of_head(p->kind))))
-        NS_TRY(ns_comm_all_reduce(&r->tp, grad + own.off, NS_DTYPE_F32, own.len, err),
+    if (p->tp == NS_SPLIT_NONE && (e->model.opt.stream_split || (tp->size > 1 && ns_kind_of_head(p->kind))))
+        NS_TRY(ns_comm_all_reduce(tp, grad + own.off, NS_DTYPE_F32, own.len, err),
                "gradient of %s on all tensor-parallel ranks", name);
-    if (r->ends.size == 2 && e->arch.tied && e->table.params[i].kind == NS_P_EMBED)
-        NS_TRY(ns_comm_all_reduce(&r->ends, grad + own.off, NS_DTYPE_F32, own.len, err),
+    if (ends->size == 2 && e->arch.tied && e->table.params[i].kind == NS_P_EMBED)
+        NS_TRY(ns_comm_all_reduce(ends, grad + own.off, NS_DTYPE_F32, own.len, err),
                "gradient of %s on the first and last stage", name);
     return NS_OK;
 }
@@ -175,14 +185,17 @@ ns_status ns_ranks_reduce(ns_ranks *r, ns_engine *e, ns_error *err)
     return NS_OK;
 }
 
+ns_status ns_ranks_gather_one(ns_ranks *r, ns_engine *e, int i, ns_error *err)
+{
+    ns_comm *grads = r->overlapped ? &r->behind.grads : &r->grads;
+    ns_model_cut(&e->part, i, grads->size, grads->cut);
+    return ns_comm_all_gather(grads, e->model.w[i].data, grads->cut, (int)ns_dtype_size(e->opt.dt), err);
+}
+
 ns_status ns_ranks_gather(ns_ranks *r, ns_engine *e, ns_error *err)
 {
-    for (int i = 0; r->grads.size > 1 && i < e->table.n_params; i++) {
-        if (!e->model.w[i].grad) continue;
-        ns_model_cut(&e->part, i, r->grads.size, r->cut);
-        NS_TRY(ns_comm_all_gather(&r->grads, e->model.w[i].data, r->cut, (int)ns_dtype_size(e->opt.dt), err),
-               "weights of %s", e->table.params[i].name);
-    }
+    for (int i = 0; r->grads.size > 1 && i < e->table.n_params; i++)
+        if (e->model.w[i].grad) NS_TRY(ns_ranks_gather_one(r, e, i, err), "weights of %s", e->table.params[i].name);
     return NS_OK;
 }
 

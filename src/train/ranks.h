@@ -23,9 +23,13 @@ typedef struct ns_ranks {
     ns_topology topology;
     ns_world *world;
     ns_comm all, tp, cp, pp;
-    ns_comm ends;          /* first and last stage, when both have the embedding (and this rank is one of them) */
+    ns_comm ends; /* first and last stage, when both have the embedding (and this rank is one of them) */
+    /* The same groups once more, for a thread that exchanges while the main thread computes (overlap.h): lane 1 of the world. */
+    struct {
+        ns_comm grads, tp, ends;
+    } behind;
+    int overlapped;        /* set before ns_ranks_join: gradients are reduced, weights gathered by that thread */
     ns_comm grads;         /* cp x dp: gradients are added, the optimiser state is shared */
-    int64_t *cut;          /* [grads.size+1] */
     double *seconds;       /* [world] of the last step, before the first wait: who is slow */
     double dead_s, hang_s; /* set before ns_ranks_join; 0: those of world.h */
     int slow_steps;        /* in a row, with the same slowest rank */
@@ -58,11 +62,12 @@ int ns_ranks_cp_rank(const ns_ranks *r);
 int ns_ranks_grads(const ns_ranks *r); /* cp x dp: pieces of the optimiser state */
 int ns_ranks_grads_rank(const ns_ranks *r);
 
-/* Payload bytes this rank has sent to others so far, by kind: out[NS_COMM_N_KINDS]. */
-void ns_ranks_sent(const ns_ranks *r, uint64_t *out);
+/* Payload bytes this rank has sent to others so far, by kind: out[NS_COMM_N_KINDS]. behind: what the other thread sent, while it rests. */
+void ns_ranks_sent(const ns_ranks *r, int behind, uint64_t *out);
 NS_MUST_USE ns_status ns_ranks_reduce(ns_ranks *r, ns_engine *e, ns_error *err); /* gradients -> own pieces */
 NS_MUST_USE ns_status ns_ranks_reduce_one(ns_ranks *r, ns_engine *e, int param, ns_error *err);
 NS_MUST_USE ns_status ns_ranks_gather(ns_ranks *r, ns_engine *e, ns_error *err); /* updated weights -> all */
+NS_MUST_USE ns_status ns_ranks_gather_one(ns_ranks *r, ns_engine *e, int param, ns_error *err);
 /* NS_OK if all ranks say NS_OK (shape of ns_ckpt_vote_fn; r is an ns_ranks). */
 ns_status ns_ranks_vote(void *r, ns_status mine, ns_error *err);
 /* Rank 0 warns when one rank stays behind: seconds = own work of this step. */

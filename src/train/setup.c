@@ -136,6 +136,7 @@ static ns_status plan_memory(ns_sft *t, ns_error *err)
                           .T_whole = t->T_cap,
                           .cp_rank = ns_ranks_cp_rank(&t->ranks),
                           .cp_size = cp,
+                          .behind = (o->overlap_grads || o->overlap_params) && ns_ranks_grads(&t->ranks) > 1,
                           .cp_ring = !strcmp(o->cp_comm, "p2p"),
                           .max_len = longest,
                           .n_slots =

@@ -44,7 +44,7 @@ typedef struct ns_sft {
     int64_t *micro;     /* [n_mine] this rank's micro-batches of the present global batch, in order (step.c) */
     int64_t n_mine, most_micro, *micro_rows; /* at most so many */
     ns_traffic traffic;
-    ns_overlap *overlap; /* model.optim.overlap_grad_sync, on data-parallel ranks */
+    ns_overlap *overlap; /* model.optim.overlap_grad_sync, overlap_param_sync; NULL where nothing is shared */
     ns_trace *trace;     /* trainer.trace */
     uint64_t counted[NS_COMM_N_KINDS], computed[NS_COMM_N_KINDS]; /* bytes sent in steps; by traffic.h */
     int64_t entered;                                              /* the one that lies in the model; -1: none */

@@ -383,12 +383,13 @@ const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS] = {
     COMPAT("model.data.dataloader_type", "single", "", "the only kind"),
     COMPAT("model.optim.bucket_cap_mb", "200", "", "no effect on one rank"),
     BOOL("model.optim.overlap_grad_sync", overlap_grads, "false",
-         "with data parallel alone: gradients are reduced during the backward (the same bits)"),
+         "gradients are reduced over data and context parallel ranks during the backward (the same bits)"),
     COMPAT("model.optim.use_precision_aware_optimizer", "false", "",
            "main_params_dtype, exp_avg_dtype, exp_avg_sq_dtype count"),
     COMPAT("model.optim.store_param_remainders", "true", "",
            "always, where main_params_dtype=fp32 and weights are bf16"),
-    COMPAT("model.optim.overlap_param_sync", "false", "", "weights are gathered after the update"),
+    BOOL("model.optim.overlap_param_sync", overlap_params, "false",
+         "updated weights are gathered during the next forward (the same bits)"),
     COMPAT("model.optim.contiguous_grad_buffer", "true", "", "no effect"),
 };
 

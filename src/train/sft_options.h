@@ -27,7 +27,7 @@ typedef struct ns_sft_options {
     int64_t seed;
     int64_t tp, pp, cp;
     const char *cp_comm;
-    int sequence_parallel, overlap_grads;
+    int sequence_parallel, overlap_grads, overlap_params;
     const ns_node *vpp;
     double dead_s, hang_s; /* of dist/world.h */
     const char *trace, *plan_layouts;

@@ -139,7 +139,9 @@ static ns_status backward(void *user, int64_t i, int slot, ns_error *err)
     ns_exec *x = &p->t->engine.exec;
     ns_world_note(p->t->ranks.world, p->t->state.step + 1, "backward");
     const double began = ns_time_now();
-    m->grad_ready = p->t->overlap && i == p->t->n_mine - 1 ? ns_overlap_ready : NULL; /* the gradients' last addend */
+    m->grad_ready = p->t->overlap && p->t->o->overlap_grads && i == p->t->n_mine - 1
+                        ? ns_overlap_ready
+                        : NULL; /* the gradients' last addend */
     m->grad_user = p->t->overlap;
     ns_model_backward(m, x, slot);
     ns_trace_span(p->t->trace, NS_TRACE_COMPUTE, "backward", began, 0);
@@ -213,6 +215,7 @@ static ns_status update(ns_sft *t, double *mean, ns_error *err)
     ns_model_grad_sumsq(m, x);
     NS_TRY(sum_over_ranks(t, mean, err), "%s", "sums");
     ns_model_update(m, x);
+    if (t->overlap) return ns_overlap_gather(t->overlap, err);
     NS_TRY(ns_ranks_gather(&t->ranks, &t->engine, err), "%s", "weights");
     ns_model_prepare(m, x);
     return NS_OK;
@@ -242,22 +245,20 @@ ns_status ns_sft_step(ns_sft *t, double *loss, double *grad_norm, int64_t *token
     NS_FAIL_IF(targets <= 0, NS_ERR_INPUT, "step %" PRId64 ": no row of the batch has a trained token",
                t->state.step + 1);
     uint64_t before[NS_COMM_N_KINDS], after[NS_COMM_N_KINDS];
-    ns_ranks_sent(&t->ranks, before);
+    ns_ranks_sent(&t->ranks, 0, before);
     uint64_t allocations = ns_mem_get_stats().n_alloc;
     ns_model_put_step(m, x, &p.s);
     ns_model_zero_grad(m, x);
     deal(t, &t->rows, tokens);
     ns_stages pipe = pipe_of(t, &p);
     NS_TRY(ns_stages_run(&pipe, t->n_mine, err), "step %" PRId64, t->state.step + 1);
-    /* with overlap it is not this thread that waits */
-    const double others = t->overlap ? 0 : ns_world_waited(t->ranks.world) - waited,
-                 own_seconds = ns_time_now() - began - others;
+    const double others = ns_world_waited(t->ranks.world) - waited, own_seconds = ns_time_now() - began - others;
     const double updating = ns_time_now();
     NS_TRY(update(t, &p.mean, err), "step %" PRId64, t->state.step + 1);
     ns_trace_span(t->trace, NS_TRACE_COMPUTE, "update", updating, 0);
     NS_TRY(ns_ranks_watch(&t->ranks, own_seconds, t->state.step + 1, err), "step %" PRId64, t->state.step + 1);
     ns_traffic_update(&t->traffic, &t->engine, t->computed);
-    ns_ranks_sent(&t->ranks, after);
+    ns_ranks_sent(&t->ranks, 0, after);
     for (int k = 0; k < NS_COMM_N_KINDS; k++) t->counted[k] += after[k] - before[k];
     ns_model_get_step(m, x, &p.s);
     NS_ASSERT(ns_mem_get_stats().n_alloc == allocations); /* all memory was planned */

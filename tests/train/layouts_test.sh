@@ -213,7 +213,7 @@ echo "ok bytes sent are those of the formula in all of these; a trace shows what
 bitwise() {
     layout=$1 setting=${2:-++model.cp_comm_type=all_gather}
     first=bf16-$layout again=again-$layout killed=killed-$layout
-    [ -n "${2:-}" ] && first=bf16-ring-$layout again=again-ring-$layout killed=killed-ring-$layout
+    [ -n "${2:-}" ] && first=bf16-set-$layout again=again-set-$layout killed=killed-set-$layout
     # shellcheck disable=SC2046
     set -- $(echo "$layout" | tr _ ' ')
     [ -d "$dir/$first" ] || sft "$first" qwen "$1" "$2" "$3" "$4" ++trainer.precision=bf16 "$setting" || fail "bf16: $(tail -3 "$dir/$first.log")"
@@ -245,19 +245,38 @@ exact="2_1_1_2 1_2_2_1"
 [ -n "${NS_FULL:-}" ] && exact=$layouts
 for layout in $exact; do bitwise "$layout"; done
 bitwise 2_2_1_1 $ring
-echo "ok $exact and a ring repeat themselves bit for bit, also through kill -9 and resume"
+bitwise 1_2_2_1 ++model.optim.overlap_param_sync=True
+echo "ok $exact, a ring and weights gathered in the forward repeat themselves bit for bit, also through kill -9 and resume"
 
-# gradients reduced during the backward: the same checkpoints, bit for bit; where that cannot be it is said
-for dp in 2 3; do
-    sft "after-$dp" qwen 1 1 "$dp" 1 ++trainer.precision=bf16 ++model.data.train_ds.global_batch_size=12 || fail "dp $dp: $(tail -3 "$dir/after-$dp.log")"
-    sft "during-$dp" qwen 1 1 "$dp" 1 ++trainer.precision=bf16 ++model.data.train_ds.global_batch_size=12 ++model.optim.overlap_grad_sync=True ||
-        fail "overlap, dp $dp: $(tail -3 "$dir/during-$dp.log")"
-    same "after-$dp" "during-$dp" || fail "dp $dp: gradients reduced during the backward give other checkpoints"
-    grep -q "on all ranks the bytes are those of the formula" "$dir/during-$dp.log" || fail "overlap: bytes sent"
-done
-sft during-tp qwen 2 1 2 1 ++trainer.precision=32 ++model.optim.overlap_grad_sync=True || fail "overlap, tp 2 x dp 2: $(tail -3 "$dir/during-tp.log")"
-grep -q "overlap_grad_sync: gradients are reduced after the backward where" "$dir/during-tp.log" || fail "no overlap, and not said"
-echo "ok gradients reduced during the backward of data-parallel ranks: the same bits"
+# gradients reduced during the backward, weights gathered during the next forward: the same checkpoints, bit for bit, on every layout, with
+# validation and saves in between
+both="++model.optim.overlap_grad_sync=True ++model.optim.overlap_param_sync=True"
+overlapped="1_1_3_1 2_1_2_1 1_2_2_1 1_1_2_2"
+[ -n "${NS_FULL:-}" ] && overlapped="$overlapped 1_1_2_1 1_2_1_1 2_2_2_1 2_1_2_2"
+with=$both
+# behind NAME LAYOUT SETTINGS...: with the settings, and again with those of $with
+behind() {
+    name=$1 layout=$2
+    shift 2
+    # shellcheck disable=SC2046
+    set -- $(echo "$layout" | tr _ ' ') ++trainer.precision=bf16 ++model.data.train_ds.global_batch_size=12 ++trainer.sft.val_check_interval=3 "$@"
+    sft "after-$name" qwen "$@" || fail "$name: $(tail -3 "$dir/after-$name.log")"
+    # shellcheck disable=SC2086
+    sft "during-$name" qwen "$@" $with || fail "$name, overlapped: $(tail -3 "$dir/during-$name.log")"
+    same "after-$name" "during-$name" || fail "$name: exchanges behind the computation give other checkpoints"
+    grep -q "on all ranks the bytes are those of the formula" "$dir/during-$name.log" || fail "$name, overlapped: $(grep bytes "$dir/during-$name.log")"
+}
+for layout in $overlapped; do with=$both behind "$layout" "$layout"; done
+with="++model.optim.overlap_grad_sync=True" behind grads 1_1_2_1
+with="++model.optim.overlap_param_sync=True ++trainer.trace=$dir/behind.json" behind weights 1_1_2_1
+with=$both behind split 2_1_2_1 ++model.sequence_parallel=True ++model.activations_checkpoint_granularity=full
+with=$both behind ring 1_2_2_1 $ring
+# a gathering lies within the forward of the same rank, on a row of its own
+awk -v steps="$steps" -F'"ts": |, "dur": ' '/"pid": 0,/ && /"name": "forward"/ { from[++n] = $2; to[n] = $2 + $3 }
+    /"pid": 0,/ && /"name": "all_gather"/ && /"tid": 2,/ { t[++k] = $2 }
+    END { for (i = 1; i <= k; i++) for (j = 1; j <= n; j++) if (t[i] >= from[j] && t[i] < to[j]) in_forward++; print "# gathers within a forward:", in_forward + 0, "of", k; exit !in_forward || k % steps }' \
+    "$dir/behind.json" || fail "no weights are gathered within a forward"
+echo "ok gradients reduced and weights gathered behind the computation of $overlapped: the same bits"
 
 # a frozen stage is named after trainer.rank_dead_seconds, SIGTERM to one stage saves the same step on all
 (

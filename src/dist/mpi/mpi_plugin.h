@@ -8,15 +8,16 @@
 
 #include "dist/world.h"
 
-enum { NS_MPI_ABI = 1 };
+enum { NS_MPI_ABI = 2 };
 
 typedef struct ns_mpi_plugin {
     uint32_t abi;
     /* MPI_Init if needed, once a process. NULL: fine, else a static text. */
     const char *(*open)(int *rank, int *size, const char **version);
-    /* As ns_world_exchange, without transfers to the rank itself. keep_waiting(user) is asked while nothing moves: 0 gives up
+    /* As ns_world_exchange_on, two lanes, each one thread's at a time; without transfers to the rank itself. keep_waiting(user) is asked while nothing moves: 0 gives up
      * (returns 1; what is in flight is abandoned). Returns 0 when all is complete, 2 with a text in what[n] on an error. */
-    int (*exchange)(uint32_t op, ns_xfer *x, int n, int (*keep_waiting)(void *), void *user, char *what, int what_size);
+    int (*exchange)(int lane, uint32_t op, ns_xfer *x, int n, int (*keep_waiting)(void *), void *user, char *what,
+                    int what_size);
     void (*close)(
         int broken); /* MPI_Finalize, or MPI_Abort's silent kin when ranks are lost: nothing that waits for them */
 } ns_mpi_plugin;

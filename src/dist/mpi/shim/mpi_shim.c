@@ -1,6 +1,7 @@
 /* The whole of MPI in ns: bytes between ranks (mpi_plugin.h). Tags carry the operation, so that ranks that do different things
  * are told so instead of waiting for ever. Compiled into libns_mpi.so alone. */
 #include <mpi.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,11 +11,19 @@
 
 enum { TAG_BITS = 15, MAX_MESSAGE = 1 << 30, MAX_PENDING = 4096 };
 
-static MPI_Request pending[MAX_PENDING];
-static struct {
-    const ns_xfer *x;
-    int bytes;
-} what_is[MAX_PENDING];
+/* A lane has a communicator of its own, so that its messages meet only one another. MPI is asked for no more than one thread at a time:
+ * the lock is held for a call, not for a wait. */
+static struct lane {
+    MPI_Comm comm;
+    MPI_Request pending[MAX_PENDING];
+    struct {
+        const ns_xfer *x;
+        int bytes;
+    } what_is[MAX_PENDING];
+    int done[MAX_PENDING];
+    MPI_Status status[MAX_PENDING];
+} lanes[2];
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 static const char *shim_open(int *rank, int *size, const char **version)
 {
@@ -24,7 +33,9 @@ static const char *shim_open(int *rank, int *size, const char **version)
     if (!done && MPI_Init_thread(NULL, NULL, MPI_THREAD_SERIALIZED, &level) != MPI_SUCCESS) return "MPI_Init failed";
     if (done) MPI_Query_thread(&level);
     if (level < MPI_THREAD_SERIALIZED) return "this MPI serves one thread only: set NS_TRANSPORT=tcp";
-    MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+    lanes[0].comm = MPI_COMM_WORLD;
+    if (MPI_Comm_dup(MPI_COMM_WORLD, &lanes[1].comm) != MPI_SUCCESS) return "MPI_Comm_dup failed";
+    for (int i = 0; i < 2; i++) MPI_Comm_set_errhandler(lanes[i].comm, MPI_ERRORS_RETURN);
     MPI_Comm_rank(MPI_COMM_WORLD, rank);
     MPI_Comm_size(MPI_COMM_WORLD, size);
     MPI_Get_library_version(text, &n);
@@ -37,42 +48,49 @@ static int failed(int rc, const char *step, char *what, int size)
 {
     char text[MPI_MAX_ERROR_STRING] = "";
     int n = 0;
+    pthread_mutex_lock(&lock);
     MPI_Error_string(rc, text, &n);
+    pthread_mutex_unlock(&lock);
     snprintf(what, (size_t)size, "%s: %s", step, text);
     return 2;
 }
 
 /* One finished receive must have the expected length and operation. */
-static int check(int i, const MPI_Status *s, int tag, char *what, int size)
+static int check(const struct lane *l, int i, const MPI_Status *s, int tag, char *what, int size)
 {
     int got = 0;
-    if (!what_is[i].x->recv) return 0;
+    if (!l->what_is[i].x->recv) return 0;
+    pthread_mutex_lock(&lock);
     MPI_Get_count(s, MPI_BYTE, &got);
-    if (got == what_is[i].bytes && s->MPI_TAG == tag) return 0;
+    pthread_mutex_unlock(&lock);
+    if (got == l->what_is[i].bytes && s->MPI_TAG == tag) return 0;
     snprintf(what, (size_t)size,
              "expected %d bytes from rank %d and got %d bytes of %s: the ranks are not doing the same thing",
-             what_is[i].bytes, what_is[i].x->peer, got, s->MPI_TAG == tag ? "it" : "another operation");
+             l->what_is[i].bytes, l->what_is[i].x->peer, got, s->MPI_TAG == tag ? "it" : "another operation");
     return 2;
 }
 
-static int wait_all(int n, int tag, int (*keep_waiting)(void *), void *user, char *what, int size)
+static int wait_all(struct lane *l, int n, int tag, int (*keep_waiting)(void *), void *user, char *what, int size)
 {
-    static int done[MAX_PENDING];
-    static MPI_Status status[MAX_PENDING];
+    const int *done = l->done;
+    const MPI_Status *status = l->status;
     unsigned idle = 0;
     for (int left = n; left > 0;) {
-        int k = 0, rc = MPI_Testsome(n, pending, &k, done, status);
+        int k = 0, rc;
+        pthread_mutex_lock(&lock);
+        rc = MPI_Testsome(n, l->pending, &k, l->done, l->status);
+        pthread_mutex_unlock(&lock);
         if (rc != MPI_SUCCESS && rc != MPI_ERR_IN_STATUS) return failed(rc, "MPI_Testsome", what, size);
         for (int j = 0; k != MPI_UNDEFINED && j < k; j++) {
             if (rc == MPI_ERR_IN_STATUS && status[j].MPI_ERROR == MPI_ERR_TRUNCATE) {
                 snprintf(what, (size_t)size,
                          "rank %d sent more than the %d bytes expected: the ranks are not doing the same thing",
-                         what_is[done[j]].x->peer, what_is[done[j]].bytes);
+                         l->what_is[done[j]].x->peer, l->what_is[done[j]].bytes);
                 return 2;
             }
             if (rc == MPI_ERR_IN_STATUS && status[j].MPI_ERROR != MPI_SUCCESS && status[j].MPI_ERROR != MPI_ERR_PENDING)
                 return failed(status[j].MPI_ERROR, "transfer", what, size);
-            if (check(done[j], &status[j], tag, what, size)) return 2;
+            if (check(l, done[j], &status[j], tag, what, size)) return 2;
             left--;
         }
         if (k > 0) idle = 0;
@@ -85,8 +103,20 @@ static int wait_all(int n, int tag, int (*keep_waiting)(void *), void *user, cha
     return 0;
 }
 
-static int shim_exchange(uint32_t op, ns_xfer *x, int n, int (*keep_waiting)(void *), void *user, char *what, int size)
+static int begin(struct lane *l, int k, int recv, char *p, int tag)
 {
+    const int peer = l->what_is[k].x->peer, bytes = l->what_is[k].bytes;
+    pthread_mutex_lock(&lock);
+    const int rc = recv ? MPI_Irecv(p, bytes, MPI_BYTE, peer, MPI_ANY_TAG, l->comm, &l->pending[k])
+                        : MPI_Isend(p, bytes, MPI_BYTE, peer, tag, l->comm, &l->pending[k]);
+    pthread_mutex_unlock(&lock);
+    return rc;
+}
+
+static int shim_exchange(int lane, uint32_t op, ns_xfer *x, int n, int (*keep_waiting)(void *), void *user, char *what,
+                         int size)
+{
+    struct lane *l = &lanes[lane];
     int tag = (int)(op & ((1u << TAG_BITS) - 1)), k = 0;
     for (int receives = 1; receives >= 0; receives--) /* receives first: nothing arrives unexpected */
         for (int i = 0; i < n; i++) {
@@ -99,15 +129,14 @@ static int shim_exchange(uint32_t op, ns_xfer *x, int n, int (*keep_waiting)(voi
                     snprintf(what, (size_t)size, "more than %d messages in one exchange", (int)MAX_PENDING);
                     return 2;
                 }
-                what_is[k].x = &x[i];
-                what_is[k].bytes = bytes;
-                rc = receives ? MPI_Irecv(p, bytes, MPI_BYTE, x[i].peer, MPI_ANY_TAG, MPI_COMM_WORLD, &pending[k])
-                              : MPI_Isend(p, bytes, MPI_BYTE, x[i].peer, tag, MPI_COMM_WORLD, &pending[k]);
+                l->what_is[k].x = &x[i];
+                l->what_is[k].bytes = bytes;
+                rc = begin(l, k, receives, p, tag);
                 if (rc != MPI_SUCCESS) return failed(rc, receives ? "MPI_Irecv" : "MPI_Isend", what, size);
                 k++;
             }
         }
-    return wait_all(k, tag, keep_waiting, user, what, size);
+    return wait_all(l, k, tag, keep_waiting, user, what, size);
 }
 
 static void shim_close(int broken)
