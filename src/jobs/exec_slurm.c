@@ -74,7 +74,8 @@ static ns_status send_all(ns_graph *g, ns_error *err)
     ns_proc_result r = {0};
     ns_arena *a = &g->arena;
     char dir[JOBS_PATH];
-    NS_TRY(ns_program_copy(a, &program, err), "%s", "program");
+    NS_TRY(ns_program_place(a, &program, err), "%s", "program");
+    NS_TRY(ns_program_copy(program, err), "%s", "program");
     slash = strrchr(program, '/');
     NS_TRY(jobs_path(dir, err, "%s", g->run_dir), "%s", "ssh");
     for (int i = 0; i < 2; i++) *strrchr(dir, '/') = 0; /* job_dir/title/id */

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -33,12 +34,21 @@ double jobs_now(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
+/* Of the child: all but 0, 1, 2. In one call where the kernel has it, as a chain of 200 jobs starts 200 programs. */
+static void close_others(void)
+{
+#ifdef SYS_close_range
+    if (syscall(SYS_close_range, 3u, ~0u, 0u) == 0) return;
+#endif
+    for (int fd = 3; fd < 1024; fd++) close(fd);
+}
+
 static void child(const char *const *argv, int in, int out, int err_fd)
 {
     dup2(in, 0);
     dup2(out, 1);
     dup2(err_fd, 2);
-    for (int fd = 3; fd < 256; fd++) close(fd);
+    close_others();
     signal(SIGPIPE, SIG_DFL);
     execvp(argv[0], (char *const *)argv);
     dprintf(2, "%s: %s\n", argv[0], strerror(errno));

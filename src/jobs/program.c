@@ -175,17 +175,16 @@ static ns_status fill(const char *tmp, const char *exe, ns_error *err)
     return NS_OK;
 }
 
-ns_status ns_program_copy(ns_arena *a, const char **out, ns_error *err)
+ns_status ns_program_copy(const char *place, ns_error *err)
 {
     char exe[JOBS_PATH], tmp[JOBS_PATH];
-    NS_TRY(ns_program_place(a, out, err), "%s", "program");
-    if (ns_path_is_dir(*out)) return NS_OK;
+    if (ns_path_is_dir(place)) return NS_OK;
     NS_TRY(own_program(exe, err), "%s", "program");
-    NS_TRY(jobs_path(tmp, err, "%s.tmp.%ld", *out, (long)getpid()), "%s", "program");
+    NS_TRY(jobs_path(tmp, err, "%s.tmp.%ld", place, (long)getpid()), "%s", "program");
     ns_status st = fill(tmp, exe, err);
     /* another submission may have been faster: its copy is the same */
-    if (st == NS_OK && rename(tmp, *out) != 0 && !ns_path_is_dir(*out))
-        st = ns_error_set(err, NS_ERR_IO, __FILE__, __LINE__, "cannot make %s: %s", *out, strerror(errno));
+    if (st == NS_OK && rename(tmp, place) != 0 && !ns_path_is_dir(place))
+        st = ns_error_set(err, NS_ERR_IO, __FILE__, __LINE__, "cannot make %s: %s", place, strerror(errno));
     ns_error ignored = NS_ERROR_INIT;
     if (ns_path_exists(tmp) && ns_remove_tree(tmp, &ignored) != NS_OK) return st; /* litter, not a failure */
     return st;

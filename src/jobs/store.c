@@ -105,15 +105,27 @@ void ns_store_drop(ns_graph *g)
     rmdir(tmp); /* of the title: stays when it has other experiments */
 }
 
-/* Whole or not at all for every reader, but not yet on the disk: ns_store_sync follows, once for many files. */
+/* Not yet on the disk: ns_store_sync follows, once for many files. */
+static ns_status write_plain(const char *path, const char *text, size_t n, ns_error *err)
+{
+    FILE *f = fopen(path, "w");
+    NS_FAIL_IF(!f, NS_ERR_IO, "cannot make %s: %s", path, strerror(errno));
+    int bad = fwrite(text, 1, n, f) != n || fflush(f) != 0;
+    if (fclose(f) != 0 || bad) {
+        int e = errno;
+        unlink(path);
+        NS_FAIL(NS_ERR_IO, "cannot write %s: %s", path, strerror(e));
+    }
+    return NS_OK;
+}
+
+/* Whole or not at all for every reader. */
 static ns_status write_fast(const char *path, const char *text, size_t n, ns_error *err)
 {
     char tmp[JOBS_PATH];
     NS_TRY(jobs_path(tmp, err, "%s.tmp.%ld", path, (long)getpid()), "%s", "store");
-    FILE *f = fopen(tmp, "w");
-    NS_FAIL_IF(!f, NS_ERR_IO, "cannot make %s: %s", tmp, strerror(errno));
-    int bad = fwrite(text, 1, n, f) != n || fflush(f) != 0;
-    if (fclose(f) != 0 || bad || rename(tmp, path) != 0) {
+    NS_TRY(write_plain(tmp, text, n, err), "%s", path);
+    if (rename(tmp, path) != 0) {
         int e = errno;
         unlink(tmp);
         NS_FAIL(NS_ERR_IO, "cannot write %s: %s", path, strerror(e));
@@ -159,7 +171,7 @@ ns_status ns_store_publish(ns_graph *g, const ns_store_file *files, size_t n, ns
         if (files[i].secret)
             NS_CHECK(st, write_secret(path, files[i].text, err), "experiment record");
         else
-            NS_CHECK(st, write_fast(path, files[i].text, strlen(files[i].text), err), "experiment record");
+            NS_CHECK(st, write_plain(path, files[i].text, strlen(files[i].text), err), "experiment record");
     }
     NS_CHECK(st, ns_graph_write(&record, g, err), "experiment record");
     NS_CHECK(st, tmp_path(path, g, "experiment.json", err), "%s", "store");

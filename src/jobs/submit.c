@@ -440,12 +440,12 @@ ns_status ns_submission_send(ns_submission *s, ns_error *err)
     ns_store_file *files;
     size_t n;
     NS_TRY(ns_program_place(&g->arena, &s->program, err), "%s", "program");
+    const char *place = s->program; /* here; behind a tunnel jobs have it elsewhere */
     NS_TRY(ns_store_reserve(g, err), "%s", "record");
     s->reserved = 1;
     JOBS_TRY(prepare_all(s, &x, err));
     NS_TRY(make_files(s, &files, &n, err), "%s", "scripts");
-    const char *program;
-    NS_TRY(ns_program_copy(&g->arena, &program, err), "%s", "program");
+    NS_TRY(ns_program_copy(place, err), "%s", "program");
     NS_TRY(make_log_dirs(g, 0, err), "%s", "logs");
     NS_TRY(ns_store_publish(g, files, n, err), "record");
     s->reserved = 0;

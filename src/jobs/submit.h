@@ -124,9 +124,9 @@ NS_MUST_USE ns_status ns_script_env(ns_buf *out, const ns_submission *s, ns_erro
 
 /* ---- program.c ---- */
 NS_MUST_USE ns_status ns_program_use(const char *path, ns_error *err); /* instead of the running program */
-/* Copies this program (and its libraries and shipped files) to <home>/bin/<version> if it is not there; *out = that folder. */
-NS_MUST_USE ns_status ns_program_copy(ns_arena *a, const char **out, ns_error *err);
-NS_MUST_USE ns_status ns_program_place(ns_arena *a, const char **out,
-                                       ns_error *err); /* the folder's name; nothing is written */
+/* The folder for a copy of this program, <home>/bin/<version>-<checksum>; nothing is written. */
+NS_MUST_USE ns_status ns_program_place(ns_arena *a, const char **out, ns_error *err);
+/* Copies this program (and its libraries and shipped files) to that folder, if it is not there. */
+NS_MUST_USE ns_status ns_program_copy(const char *place, ns_error *err);
 
 #endif

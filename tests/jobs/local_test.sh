@@ -314,6 +314,8 @@ is "against the memory of the cluster's GPUs" 0 "of the 80 GB of a GPU" "$ns" tr
 sed 's/80GB/1MB/' cluster_configs/big.yaml >cluster_configs/small.yaml
 is "that are too small" 0 "DOES NOT FIT" "$ns" train --cluster=small --expname=dry --output_dir=/workspace/dry --dry_run $(settings 10 5 2)
 "$ns" run_cmd $here --expname=hold sleep 60 >/dev/null 2>&1
+is "a path that is not there is refused at submission" 3 "--training_data=/workspace/nowhere.jsonl: there is no such file or folder (looked for $work/nowhere.jsonl)" "$ns" train $here --expname=dry --output_dir=/workspace/dry \
+    $(settings 10 5) --training_data=/workspace/nowhere.jsonl
 is "a plan needs the model" 0 "memory plan cannot be made here" "$ns" train $here --expname=dry --output_dir=/workspace/dry --run_after=hold --dry_run $(settings 10 5 2) --nemo_model=/workspace/not-yet
 is "a model that cannot be split so is refused at submission" 2 "use one of 1, 2" "$ns" train $here --expname=dry --output_dir=/workspace/dry --dry_run $(settings 10 5 4)
 is "sizes that do not divide are refused at submission" 2 "tensor" "$ns" train $here --expname=dry --output_dir=/workspace/dry --tp=3 --dry_run $(settings 10 5 2)
