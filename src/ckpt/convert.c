@@ -338,6 +338,7 @@ ns_status ns_model_convert(const ns_convert *c, ns_view_stats *stats, ns_error *
     NS_CHECK(st, make_scratch(&j, err), "convert");
     ns_parallel_for(pool, j.n_blocks, tile, &j);
     st = j.status;
+    if (st != NS_OK) goto done; /* the first failure is the one to tell */
     NS_CHECK(st, merge(&j, stats, err), "%s", "");
     if (c->sink) NS_CHECK(st, c->sink->finish(c->sink, err), "write model");
 done:

@@ -361,6 +361,13 @@ static void hostile_tar(void **s)
     tar_case(&b, file + 124, "\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff", 12, "truncated");
     ns_test_tmpdir(dir, sizeof dir);
     snprintf(path, sizeof path, "%s/x.nemo", dir);
+    ns_buf twice = {0}; /* the first plain file once more, in front of all */
+    size_t each = 512 + (strtoull(b.data + file + 124, NULL, 8) + 511) / 512 * 512;
+    assert_ns_ok(ns_buf_add(&twice, b.data + file, each, &err), &err);
+    assert_ns_ok(ns_buf_add(&twice, b.data, b.len, &err), &err);
+    assert_ns_ok(ns_file_replace(path, twice.data, twice.len, &err), &err);
+    assert_ns_fails(ns_tree_open(&t, path, &err), NS_ERR_INPUT, "is in the archive twice", &err);
+    ns_buf_free(&twice);
     for (size_t n = 513; n + 10240 < b.len; n += 3001) {
         assert_ns_ok(ns_file_replace(path, b.data, n, &err), &err);
         assert_ns_fails(ns_tree_open(&t, path, &err), NS_ERR_INPUT, "truncated", &err);
