@@ -35,6 +35,7 @@ have() { # 0: the thing is usable
     cmocka) probe_header cmocka.h ;;
     zlib) probe_header zlib.h ;;
     zstd) probe_header zstd.h ;;
+    curl) probe_header curl/curl.h ;;
     blosc) for d in /usr/lib/*-linux-gnu /usr/lib64 /usr/lib /usr/local/lib; do [ ! -e "$d/libblosc.so.1" ] || return 0; done; return 1 ;;
     mpi) command -v mpicc >/dev/null 2>&1 && command -v mpirun >/dev/null 2>&1 ;;
     blas) probe_header cblas.h /usr/include/openblas /usr/include/openblas-openmp \
@@ -53,6 +54,7 @@ package() {
     pcre2) echo "libpcre2-dev" ;;
     zlib) echo "zlib1g-dev" ;;
     zstd) echo "libzstd-dev" ;;
+    curl) echo "libcurl4-openssl-dev" ;;
     blosc) echo "libblosc1" ;;
     cmocka) echo "libcmocka-dev" ;;
     blas) echo "libopenblas-openmp-dev" ;;
@@ -74,14 +76,14 @@ case "${1:-} ${2:-}" in
 "--check build") ;;
 "--check test") need="$need cmocka" ;;
 "--check style") need="clang-format" ;;
-"--tests ") need="$need cmocka" want="blas pcre2 zlib zstd blosc mpi slurm slurmdb" ;;
+"--tests ") need="$need cmocka" want="blas pcre2 zlib zstd curl blosc mpi slurm slurmdb" ;;
 "--list ")
-    for x in cc make cmake yaml cmocka blas pcre2 zlib zstd blosc mpi slurm slurmdb clang-format; do
+    for x in cc make cmake yaml cmocka blas pcre2 zlib zstd curl blosc mpi slurm slurmdb clang-format; do
         if have $x; then echo "$x: found"; else echo "$x: missing (Debian: $(package $x))"; fi
     done
     exit 0
     ;;
-" ") need="$need cmocka" want="blas pcre2 zlib zstd blosc mpi" ;;
+" ") need="$need cmocka" want="blas pcre2 zlib zstd curl blosc mpi" ;;
 *)
     sed -n '4,9s/^#  *//p' "$0" >&2
     exit 2
@@ -90,7 +92,7 @@ esac
 
 # shellcheck disable=SC2086
 missing=$(missing_of $need)
-if [ -n "$missing" ] && [ -z "$want" ]; then want="blas pcre2 zlib zstd blosc"; fi # apt-get runs anyway: take the optional packages along
+if [ -n "$missing" ] && [ -z "$want" ]; then want="blas pcre2 zlib zstd curl blosc"; fi # apt-get runs anyway: take the optional packages along
 # shellcheck disable=SC2086
 optional=$(missing_of $want)
 if [ -z "$missing$optional" ]; then

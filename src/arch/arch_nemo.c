@@ -168,6 +168,25 @@ done:
     return st;
 }
 
+ns_status ns_nemo_tokenizer_type(char out[512], const char *yaml, size_t n, const char *where, ns_error *err)
+{
+    ns_config *c = NULL;
+    ns_status st = NS_OK;
+    out[0] = 0;
+    NS_CHECK(st, ns_config_new(&c, err), "%s", where);
+    NS_CHECK(st, ns_config_parse_yaml(c, yaml, n, where, err), "read model_config.yaml");
+    source s = {c, where};
+    const ns_node *library, *type;
+    NS_CHECK(st, field(&s, "tokenizer.library", &library, err), "%s", "");
+    NS_CHECK(st, field(&s, "tokenizer.type", &type, err), "%s", "");
+    if (library && type && library->type == NS_NODE_STRING && type->type == NS_NODE_STRING &&
+        !strcmp(library->s, "huggingface"))
+        snprintf(out, 512, "%.511s", type->s);
+done:
+    ns_config_free(&c);
+    return st;
+}
+
 /* ---- writing ---- */
 static const char *bool_of(int b)
 {

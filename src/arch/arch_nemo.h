@@ -15,6 +15,9 @@ typedef struct ns_nemo_config {
 } ns_nemo_config;
 
 NS_MUST_USE ns_status ns_arch_from_nemo(ns_arch *a, const char *yaml, size_t n, const char *where, ns_error *err);
+/* tokenizer.type of library huggingface: a Hugging Face name or a folder; "" if the file names none. */
+NS_MUST_USE ns_status ns_nemo_tokenizer_type(char out[512], const char *yaml, size_t n, const char *where,
+                                             ns_error *err);
 NS_MUST_USE ns_status ns_arch_write_nemo(ns_buf *out, const ns_arch *a, const ns_nemo_config *o, ns_error *err);
 
 #endif

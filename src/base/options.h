@@ -43,6 +43,8 @@ enum {
     NS_OPT_HIDDEN = 4,
     NS_OPT_WORDS =
         16, /* an unquoted override value may have commas: file lists (elsewhere a comma is a refused sweep) */
+    NS_OPT_MODEL =
+        32, /* STRING: a path, or a name in the Hugging Face cache, which becomes its path (base/hub/hub.h) */
     NS_OPT_NULLABLE = 8 /* null allowed: INT/FLOAT/BOOL field gets `null_value` */
 };
 

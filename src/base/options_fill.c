@@ -4,6 +4,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "base/hub/hub.h"
 #include "base/options_priv.h"
 
 static int bounded(const ns_option *o)
@@ -186,6 +187,20 @@ ns_status opt_default(ns_config *c, const ns_option *o, ns_node **out, ns_error 
     return NS_OK;
 }
 
+static ns_status fill_string(ns_parsed *p, const ns_option *o, const ns_node *n, ns_error *err)
+{
+    const char **field = (const char **)((char *)p->options + o->at);
+    char where[4096], option[160];
+    NS_TRY(text_of(p, o, n, field, err), "%s", "");
+    if (!(o->flags & NS_OPT_MODEL)) return NS_OK;
+    const char *path = *field;
+    snprintf(option, sizeof option, "%s%s", o->flag ? "--" : "", o->key);
+    NS_TRY(ns_hub_resolve(&path, where, option, err), "%s", "");
+    if (path == *field) return NS_OK;
+    *field = ns_arena_strdup(&p->config->arena, path, err);
+    return *field ? NS_OK : NS_ERR_MEMORY;
+}
+
 ns_status opt_fill(ns_parsed *p, const ns_option *o, const ns_node *n, ns_error *err)
 {
     int null_ok = (o->flags & NS_OPT_NULLABLE) ||
@@ -199,7 +214,7 @@ ns_status opt_fill(ns_parsed *p, const ns_option *o, const ns_node *n, ns_error 
     case NS_OPT_BOOL: return fill_bool(p, o, n, err);
     case NS_OPT_INT:
     case NS_OPT_FLOAT: return fill_number(p, o, n, err);
-    case NS_OPT_STRING: return text_of(p, o, n, (const char **)((char *)p->options + o->at), err);
+    case NS_OPT_STRING: return fill_string(p, o, n, err);
     case NS_OPT_LIST: return fill_list(p, o, n, err);
     case NS_OPT_NODE: *(const ns_node **)((char *)p->options + o->at) = n; return NS_OK;
     }

@@ -5,7 +5,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "arch/arch_nemo.h"
 #include "base/file.h"
+#include "base/hub/hub.h"
 #include "base/log.h"
 #include "ckpt/nemo.h"
 #include "ckpt/path.h"
@@ -171,6 +173,30 @@ ns_status ns_model_arch(ns_arch *a, const char *path, ns_error *err)
     return st;
 }
 
+/* A NeMo container of others has no tokenizer of the Hugging Face kind, only its name. "": none that is here. */
+static ns_status named_tokenizer(char *out, size_t size, const char *path, ns_error *err)
+{
+    ns_tree *t = NULL;
+    ns_status st = NS_OK;
+    char type[512] = "", where[4096];
+    const unsigned char *p = NULL;
+    size_t n = 0;
+    const char *dir = type;
+    out[0] = 0;
+    NS_CHECK(st, ns_tree_open(&t, path, err), "%s", "");
+    const ns_tree_file *f = ns_tree_find(t, "model_config.yaml");
+    if (!f) goto done;
+    NS_CHECK(st, ns_tree_map(t, f, &p, &n, err), "%s", "");
+    if (p) NS_CHECK(st, ns_nemo_tokenizer_type(type, (const char *)p, n, path, err), "%s", "");
+    if (!type[0] || (!ns_path_is_dir(type) && !ns_hub_cached(where, type, NULL))) goto done;
+    if (!ns_path_is_dir(type)) dir = where;
+    NS_INFO("%s names the tokenizer %s: taken from %s", path, type, dir);
+    NS_CHECK(st, ns_path(out, size, err, "%s", dir), "%s", "");
+done:
+    ns_tree_close(&t);
+    return st;
+}
+
 ns_status ns_model_tokenizer_dir(char *out, size_t size, const char *path, ns_error *err)
 {
     static const char *const files[] = {"tokenizer.json", "tokenizer.model", "tekken.json", "qwen.tiktoken",
@@ -185,6 +211,15 @@ ns_status ns_model_tokenizer_dir(char *out, size_t size, const char *path, ns_er
     for (size_t i = 0; (f == NS_FORMAT_NEMO || f == NS_FORMAT_TRT) && i < sizeof files / sizeof files[0]; i++) {
         NS_TRY(ns_path(out, size, err, "%s/tokenizer/%s", path, files[i]), "%s", "");
         inside |= ns_path_exists(out);
+    }
+    int beside = 0;
+    for (size_t i = 0; !inside && f == NS_FORMAT_NEMO && i < sizeof files / sizeof files[0]; i++) {
+        NS_TRY(ns_path(out, size, err, "%s/%s", path, files[i]), "%s", "");
+        beside |= ns_path_exists(out);
+    }
+    if (f == NS_FORMAT_NEMO && !inside && !beside) {
+        NS_TRY(named_tokenizer(out, size, path, err), "%s", "");
+        if (out[0]) return NS_OK;
     }
     return ns_path(out, size, err, inside ? "%s/tokenizer" : "%s", path);
 }

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hub/hub.h"
 #include "ckpt/model_source.h"
 #include "cli/cli.h"
 
@@ -25,6 +26,7 @@ static const ns_option opts[] = {
 
 typedef struct side {
     const char *path;
+    char where[4096]; /* of a name in the Hugging Face cache */
     ns_arch arch;
     ns_param_table table;
     ns_model_source src;
@@ -123,7 +125,11 @@ static int run(void *options, ns_parsed *p)
     if (p->n_positional != 2)
         st = ns_error_set(&err, NS_ERR_CONFIG, __FILE__, __LINE__, "give two models: ns diff A B");
     if (st == NS_OK) st = ns_alloc((void **)&s, 2 * sizeof *s, "diff", &err);
-    for (int i = 0; st == NS_OK && i < 2; i++) st = open_side(&s[i], p->positional[i], &arena, &err);
+    for (int i = 0; st == NS_OK && i < 2; i++) {
+        const char *path = p->positional[i];
+        st = ns_hub_resolve(&path, s[i].where, "model", &err);
+        if (st == NS_OK) st = open_side(&s[i], path, &arena, &err);
+    }
     if (st == NS_OK) st = diff(&s[0], &s[1], o->tolerance, &t, !p->json && !p->quiet, &err);
     if (st == NS_OK && p->json)
         printf("{\"tensors\": %lld, \"differ\": %lld, \"max_abs\": %g, \"equal\": %s}\n", (long long)t.tensors,

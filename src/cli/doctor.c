@@ -19,6 +19,7 @@
 #include <cpuid.h>
 #endif
 
+#include "base/hub/http.h"
 #include "base/unpack.h"
 #include "ckpt/codec.h"
 #include "base/file.h"
@@ -244,6 +245,15 @@ static void check_patterns(report *r)
             "apt-get install libpcre2-8-0 (to build: libpcre2-dev)");
 }
 
+static void check_download(report *r)
+{
+    if (ns_http_version())
+        add(r, "libraries", "libcurl", "ok", "models can be downloaded", NULL);
+    else
+        add(r, "libraries", "libcurl", "note", "not found, or not in this build: no ns download",
+            "apt-get install libcurl4 (to build: libcurl4-openssl-dev)");
+}
+
 static void check_packed_input(report *r)
 {
     static const char *const kinds[][3] = {{"gzip", "zlib", "to build: zlib1g-dev"},
@@ -420,9 +430,9 @@ static void check_conflicts(report *r)
 
 static ns_status collect(report *r)
 {
-    static void (*const checks[])(report *) = {check_program, check_processor, check_matrix_kernel,
-                                               check_memory,  check_patterns,  check_packed_input,
-                                               check_gpu,     check_slurm,     check_conflicts};
+    static void (*const checks[])(report *) = {check_program,  check_processor, check_matrix_kernel, check_memory,
+                                               check_patterns, check_download,  check_packed_input,  check_gpu,
+                                               check_slurm,    check_conflicts};
     for (size_t i = 0; i < sizeof checks / sizeof checks[0]; i++) checks[i](r);
     return r->st;
 }

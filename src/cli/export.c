@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hub/hub.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "cli/cli.h"
@@ -30,7 +31,8 @@ static const ns_option opts[] = {
     TEXT("convert_from", from, NULL, "nemo|hf|trtllm|gguf", "format of input_model; default: detected"),
     TEXT("convert_to", to, NULL, "nemo|hf|trtllm|gguf", "format of output_model; required"),
     TEXT("hf_model_name", hf, NULL, NULL,
-         "folder, or name in the Hugging Face cache, that gives config and tokenizer; default: the input's own"),
+         "folder, or name in the Hugging Face cache (ns download), that gives config and tokenizer; default: the "
+         "input's own"),
     TEXT("dtype", dtype, NULL, "bf16|fp16|fp32", "type of the weights; default: the input's"),
     TEXT("gguf-type", gguf_type, NULL, "f32|f16|bf16|q8_0|q6_k|q4_k_m",
          "gguf: type of the matrices; default: as --dtype or the input"),
@@ -137,6 +139,8 @@ static int run(void *options, ns_parsed *p)
     if (!a.input || !a.output || at < p->n_positional)
         st = ns_error_set(&err, NS_ERR_CONFIG, __FILE__, __LINE__,
                           "give --input_model MODEL and --output_model MODEL, and nothing else by position");
+    char where[4096];
+    if (st == NS_OK) st = ns_hub_resolve(&a.input, where, "--input_model", &err);
     if (st == NS_OK) st = ns_alloc((void **)&r, sizeof *r, "export", &err);
     if (st == NS_OK) st = parse_size(o->max_shard, &a.max_shard_bytes, &err);
     a.from = o->from;

@@ -34,6 +34,7 @@ static const ns_option opts[] = {
     {.key = "tokenizer",
      .flag = 1,
      .type = NS_OPT_STRING,
+     .flags = NS_OPT_MODEL,
      .at = AT(tokenizer),
      .help = "folder whose tokenizer files are copied into the model"},
     {.key = "dtype",

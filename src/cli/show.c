@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/hub/hub.h"
 #include "base/json.h"
 #include "ckpt/checkpoint.h"
 #include "ckpt/model_source.h"
@@ -18,6 +19,7 @@ static const ns_option opts[] = {
      .flag = 1,
      .short_name = 'm',
      .type = NS_OPT_STRING,
+     .flags = NS_OPT_MODEL,
      .at = offsetof(show_options, model),
      .help = "model folder (Hugging Face, NeMo), checkpoint, .nemo or .safetensors file"},
 };
@@ -175,8 +177,11 @@ static int run(void *options, ns_parsed *p)
     ns_error err = NS_ERROR_INIT;
     ns_buf b = {0};
     const char *path = o->model ? o->model : p->n_positional == 1 ? p->positional[0] : NULL;
-    ns_status st = path ? show(&b, path, p->json, &err)
-                        : ns_error_set(&err, NS_ERR_CONFIG, __FILE__, __LINE__, "give one model folder or file");
+    char where[4096];
+    ns_status st = ns_hub_resolve(&path, where, "model", &err);
+    if (st == NS_OK)
+        st = path ? show(&b, path, p->json, &err)
+                  : ns_error_set(&err, NS_ERR_CONFIG, __FILE__, __LINE__, "give one model folder or file");
     if (st == NS_OK) fputs(b.data, stdout);
     ns_buf_free(&b);
     return st == NS_OK ? 0 : ns_cli_fail("show", &err);

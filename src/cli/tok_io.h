@@ -23,7 +23,7 @@ typedef struct tok_io {
      .short_name = 't',                                                                          \
      .type = NS_OPT_STRING,                                                                      \
      .at = offsetof(tok_io, tokenizer),                                                          \
-     .flags = NS_OPT_REQUIRED,                                                                   \
+     .flags = NS_OPT_REQUIRED | NS_OPT_MODEL,                                                    \
      .help = "model folder, tokenizer.json, SentencePiece model, tekken.json, or tiktoken file " \
              "(its family behind #: tokenizer.model#llama3.1)"},                                 \
         {.key = "input",                                                                         \

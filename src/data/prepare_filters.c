@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/hub/hub.h"
 #include "data/arithmetic.h"
 #include "data/prepare_fuse.h"
 #include "tok/tok.h"
@@ -329,6 +330,8 @@ static ns_status init_lengths(ns_stage *s, ns_error *err)
         s->skip = "hf_model_name";
         return NS_OK;
     }
+    char where[4096];
+    NS_TRY(ns_hub_resolve(&model, where, "hf_model_name", err), "RemoveLenOutliers");
     NS_TRY(ns_tok_load(&f->tok, model, err), "hf_model_name (a tokenizer.json, or a folder with one)");
     return NS_OK;
 }

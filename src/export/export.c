@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/hub/hub.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "ckpt/hf_write.h"
@@ -63,59 +64,34 @@ static int has_tokenizer(const char *dir)
     return 0;
 }
 
-/* The newest snapshot of a name in the Hugging Face cache. */
-static int in_cache(const char *name, char out[4096])
-{
-    char base[2048], best[256] = "", id[512];
-    const char *home = getenv("HF_HOME"), *hub = getenv("HF_HUB_CACHE"), *h = getenv("HOME");
-    size_t n = 0;
-    for (const char *p = name; *p && n < sizeof id - 3; p++) {
-        if (*p == '/')
-            n += (size_t)snprintf(id + n, 3, "--");
-        else
-            id[n++] = *p;
-    }
-    id[n] = 0;
-    int k = hub ? snprintf(base, sizeof base, "%s", hub)
-                : snprintf(base, sizeof base, home ? "%s/hub" : "%s/.cache/huggingface/hub",
-                           home ? home
-                           : h  ? h
-                                : "");
-    if (k < 0 || k >= (int)sizeof base || ns_path(out, 4096, NULL, "%s/models--%s/snapshots", base, id) != NS_OK)
-        return 0;
-    DIR *d = opendir(out);
-    if (!d) return 0;
-    for (struct dirent *e; (e = readdir(d));)
-        if (e->d_name[0] != '.' && strlen(e->d_name) < sizeof best && strcmp(e->d_name, best) > 0)
-            snprintf(best, sizeof best, "%.255s", e->d_name);
-    closedir(d);
-    return best[0] && ns_path(out, 4096, NULL, "%s/models--%s/snapshots/%s", base, id, best) == NS_OK;
-}
-
 static ns_status find_tokenizer(job *j, ns_error *err)
 {
     const char *name = j->a->hf_model_name;
-    char own[4096], cached[4096] = "";
-    char *out = j->r->tokenizer_dir;
+    char own[4096], *out = j->r->tokenizer_dir;
+    ns_buf tried = {0};
+    ns_status st = NS_OK;
     NS_TRY(ns_model_tokenizer_dir(own, sizeof own, j->a->input, err), "%s", "");
+    out[0] = 0;
     if (name && ns_path_is_dir(name)) {
         snprintf(out, 4096, "%s", name);
-    } else if (name && in_cache(name, cached)) {
-        snprintf(out, 4096, "%s", cached);
+    } else if (name && ns_hub_cached(out, name, &tried)) {
+        NS_INFO("%s: taken from %s", name, out);
     } else if (has_tokenizer(own)) {
         snprintf(out, 4096, "%s", own);
         if (name)
             NS_INFO("%s is neither a folder nor in the Hugging Face cache: config and tokenizer are the input's own",
                     name);
+    } else if (name) {
+        st = ns_error_set(err, NS_ERR_INPUT, __FILE__, __LINE__,
+                          "no tokenizer found: tried the folder %s, the Hugging Face cache (%s), the input (%s): run "
+                          "`ns download %s`, or give the tokenizer's folder with --hf_model_name",
+                          name, tried.len ? tried.data : "no such name", own, name);
     } else {
-        NS_FAIL_IF(
-            name, NS_ERR_INPUT,
-            "no tokenizer found: '%s' is not a folder, not in the Hugging Face cache%s%s, and %s has none: give the "
-            "folder of the tokenizer with --hf_model_name",
-            name, cached[0] ? " at " : "", cached, own);
         out[0] = 0;
         NS_WARN("%s has no tokenizer: the output has none either (--hf_model_name FOLDER adds one)", j->a->input);
     }
+    ns_buf_free(&tried);
+    if (st != NS_OK) return st;
     j->tokenizer = out[0] ? out : NULL;
     return NS_OK;
 }

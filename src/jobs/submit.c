@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/hub/hub.h"
 #include "jobs/exec.h"
 #include "jobs/far.h"
 #include "jobs/jobs_priv.h"
@@ -244,6 +245,12 @@ ns_status ns_submission_path(ns_submission *s, const char *option, const char *p
     if (!path) return NS_OK;
     NS_TRY(ns_mounts_path(&s->cluster.mounts, &s->graph.arena, path, out, err), "%s", option);
     size_t n = strlen(*out);
+    char where[4096];
+    if (must_exist && !ns_path_exists(*out) && ns_hub_cached(where, path, NULL)) { /* a model by its name */
+        *out = ns_arena_strdup(&s->graph.arena, where, err);
+        JOBS_NEED(*out);
+        return NS_OK;
+    }
     while (n > 1 && (*out)[n - 1] == '/') n--;
     *out = ns_arena_strndup(&s->graph.arena, *out, n, err);
     JOBS_NEED(*out);
