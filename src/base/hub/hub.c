@@ -119,6 +119,10 @@ ns_status ns_hub_resolve(const char **path, char where[4096], const char *option
         *path = where;
         return NS_OK;
     }
+    if (!strchr(*path, '/')) { /* one word is a folder that is missing, more likely: whoever opens it says so */
+        ns_buf_free(&tried);
+        return NS_OK;
+    }
     ns_status st = ns_error_set(err, NS_ERR_INPUT, __FILE__, __LINE__,
                                 "%s '%s': no such file or folder, and not in the Hugging Face cache (tried ./%s, %s): "
                                 "give a path, or run `ns download %s`",

@@ -22,7 +22,7 @@ int ns_hub_is_name(const char *name);
 int ns_hub_cached(char out[4096], const char *name, ns_buf *tried);
 /* *path (NULL: nothing happens) stays if it exists, if it has a "#" behind an existing file, or if it cannot be a name; a name in the
  * cache becomes its folder, written to `where`. Err: NS_ERR_INPUT lists the places tried and says what to do; `option` is how the user
- * names it. */
+ * names it. A word without '/' that is nowhere stays, too. */
 NS_MUST_USE ns_status ns_hub_resolve(const char **path, char where[4096], const char *option, ns_error *err);
 
 #endif
