@@ -11,6 +11,7 @@
 
 #include "base/log.h"
 #include "ckpt/ckpt_testing.h"
+#include "ckpt/saver.h"
 #include "ckpt/scan.h"
 
 static char root[256], dir[300];
@@ -42,6 +43,22 @@ static ns_ckpt_state state_of(int64_t step, double val_loss)
     return s;
 }
 
+static int beside; /* 1: by a thread of its own (saver.h) */
+
+static ns_status save_beside(const ns_ckpt_save_args *a, ns_error *err)
+{
+    ns_ckpt_saver *s = NULL;
+    int ended = 0;
+    double seconds = 0;
+    NS_TRY(ns_ckpt_saver_new(&s, err), "%s", "saver");
+    ns_status st = ns_ckpt_saver_start(s, a, err);
+    assert_int_equal(ns_ckpt_saver_busy(s), st == NS_OK);
+    if (st == NS_OK) st = ns_ckpt_saver_end(s, 1, &ended, &seconds, err);
+    assert_false(ns_ckpt_saver_busy(s));
+    ns_ckpt_saver_free(&s);
+    return st;
+}
+
 /* Saves step `step`; the values on disk tell the step (tiny.version). */
 static ns_status save(int64_t step, double val_loss, int top_k, int keep_opt, int named, ns_error *err)
 {
@@ -62,7 +79,7 @@ static ns_status save(int64_t step, double val_loss, int top_k, int keep_opt, in
                            .state = &s,
                            .save_top_k = top_k,
                            .keep_optimizer = keep_opt};
-    if (st == NS_OK) st = ns_ckpt_save(&a, err);
+    if (st == NS_OK) st = beside ? save_beside(&a, err) : ns_ckpt_save(&a, err);
     ns_buf_free(&name);
     return st;
 }
@@ -560,6 +577,56 @@ static void killed_at_random(void **unused)
     assert_true(first > begin);
 }
 
+/* The same faults and kills when another thread writes. */
+static void beside_the_caller(void **unused)
+{
+    beside = 1;
+    save_and_load(unused);
+    every_call_fails(unused);
+    allocations_fail(unused);
+    dies_at_every_call(unused);
+    killed_at_random(unused);
+    beside = 0;
+}
+
+/* A save goes on while the caller does something else; its failure is told once, at the end, and the checkpoint before it stays. */
+static void failure_is_told_at_the_end(void **unused)
+{
+    (void)unused;
+    ns_error err = NS_ERROR_INIT;
+    ns_ckpt_saver *s = NULL;
+    ns_ckpt_state state = state_of(3, 0.7);
+    int ended = 7;
+    double seconds = -1;
+    prepare_two();
+    assert_ns_ok(ns_ckpt_saver_new(&s, &err), &err);
+    assert_ns_ok(ns_ckpt_saver_end(s, 1, &ended, &seconds, &err), &err); /* none under way */
+    assert_int_equal(ended, 0);
+    ns_ckpt_save_args a = {.dir = dir,
+                           .name = "sft--step=3",
+                           .keep_named = 1,
+                           .table = &model.table,
+                           .dt = NS_DTYPE_BF16,
+                           .get_model = tiny_get,
+                           .get_opt = tiny_get_opt,
+                           .user = &model,
+                           .state = &state,
+                           .save_top_k = 2,
+                           .keep_optimizer = 1};
+    ns_sys_fail_at("fsync", 2, ENOSPC);
+    assert_ns_ok(ns_ckpt_saver_start(s, &a, &err), &err);
+    state.step = 99; /* the caller goes on */
+    assert_ns_fails(ns_ckpt_saver_end(s, 1, &ended, &seconds, &err), NS_ERR_IO, "save checkpoint", &err);
+    ns_sys_fail_at(NULL, 0, 0);
+    assert_int_equal(ended, 1);
+    assert_true(seconds >= 0);
+    assert_int_equal(after_crash(2, 2), 2);
+    ns_error none = NS_ERROR_INIT;
+    assert_ns_ok(ns_ckpt_saver_end(s, 1, &ended, &seconds, &none), &none);
+    assert_int_equal(ended, 0);
+    ns_ckpt_saver_free(&s);
+}
+
 static int setup(void **unused)
 {
     (void)unused;
@@ -595,6 +662,8 @@ int main(void)
         cmocka_unit_test(allocations_fail),
         cmocka_unit_test(dies_at_every_call),
         cmocka_unit_test(killed_at_random),
+        cmocka_unit_test(beside_the_caller),
+        cmocka_unit_test(failure_is_told_at_the_end),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

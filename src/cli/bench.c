@@ -17,12 +17,13 @@
 #include "cli/cli.h"
 #include "model/engine.h"
 #include "model/gpu_known.h"
+#include "model/snapshot.h"
 
 typedef struct bench_options {
     const char *shape, *accelerator, *isa;
     int64_t rows, length, global_rows, steps, layers, threads, segment;
     const char *recompute, *predict, *optimizer, *fp8;
-    int ops, deterministic;
+    int ops, deterministic, snapshot;
 } bench_options;
 
 #define AT(f) offsetof(bench_options, f)
@@ -118,6 +119,13 @@ static const ns_option opts[] = {
      .def = "off",
      .choices = "off|hybrid|e4m3",
      .help = "products of the layers in fp8; hybrid: gradients e5m2, the rest e4m3"},
+    {.key = "snapshot",
+     .flag = 1,
+     .type = NS_OPT_BOOL,
+     .at = AT(snapshot),
+     .def = "false",
+     .help = "copy weights and optimiser state to host memory at every timed step, as a save with async_save=True "
+             "does: its stall"},
     {.key = "ops",
      .flag = 1,
      .type = NS_OPT_BOOL,
@@ -242,6 +250,9 @@ typedef struct bench {
     ns_step step;
     int64_t micro;
     double first_s, *times;
+    ns_snapshot *snapshot;
+    double enqueue_s,
+        held_s; /* worst of the timed steps: host seconds to begin a copy; device seconds the update waited for it */
 } bench;
 
 /* Normal numbers of 0.02 for matrices, ones for vectors: one block of them, over and over. */
@@ -302,6 +313,15 @@ static ns_status fill_batch(bench *b, ns_error *err)
     return NS_OK;
 }
 
+static void take_snapshot(bench *b)
+{
+    const double began = ns_time_now();
+    ns_error err = NS_ERROR_INIT;
+    if (ns_snapshot_take(b->snapshot, &err) != NS_OK) b->engine.exec.err = err;
+    const double s = ns_time_now() - began;
+    if (s > b->enqueue_s) b->enqueue_s = s;
+}
+
 /* One step as ns sft does it; waits at the end. */
 static double run_step(bench *b, int64_t t)
 {
@@ -315,6 +335,7 @@ static double run_step(bench *b, int64_t t)
                         .weight_decay = 0.01f,
                         .clip = 1,
                         .t = t};
+    if (b->snapshot && t > 2) take_snapshot(b);
     ns_model_put_step(&e->model, &e->exec, &b->step);
     ns_model_zero_grad(&e->model, &e->exec);
     for (int64_t k = 0; k < b->micro; k++) {
@@ -324,9 +345,12 @@ static double run_step(bench *b, int64_t t)
         ns_model_backward(&e->model, &e->exec, 0);
     }
     ns_model_grad_sumsq(&e->model, &e->exec);
+    ns_snapshot_hold(b->snapshot);
     ns_model_update(&e->model, &e->exec);
     ns_model_prepare(&e->model, &e->exec);
     ns_model_get_step(&e->model, &e->exec, &b->step);
+    const double held = ns_snapshot_held(b->snapshot);
+    if (held > b->held_s) b->held_s = held;
     return ns_time_now() - began;
 }
 
@@ -425,10 +449,22 @@ static ns_status train(bench *b, double began, ns_error *err)
     NS_TRY(fill_weights(b, err), "%s", "weights");
     NS_TRY(fill_batch(b, err), "%s", "batch");
     NS_TRY(ns_alloc((void **)&b->times, (size_t)o->steps * sizeof *b->times, "bench.times", err), "%s", "times");
+    if (o->snapshot) NS_TRY(ns_snapshot_new(&b->snapshot, e, err), "%s", "snapshot");
+    const double pinning = ns_time_now();
     run_step(b, 1);
     b->first_s = ns_time_now() - began;
     double first_loss = b->step.loss_sum / b->step.weight_sum;
     run_step(b, 2);
+    double alone = 0, ready = 0;
+    if (b->snapshot) {
+        NS_TRY(ns_snapshot_take(b->snapshot, err), "%s", "snapshot"); /* waits for the pinned memory */
+        ready = ns_time_now() - pinning;
+        NS_TRY(e->ops.copy_wait(&e->exec, err), "%s", "snapshot");
+        const double again = ns_time_now();
+        NS_TRY(ns_snapshot_take(b->snapshot, err), "%s", "snapshot");
+        NS_TRY(e->ops.copy_wait(&e->exec, err), "%s", "snapshot");
+        alone = ns_time_now() - again;
+    }
     for (int64_t i = 0; i < o->steps; i++) b->times[i] = run_step(b, i + 3);
     qsort(b->times, (size_t)o->steps, sizeof *b->times, by_value);
     double s = b->times[(o->steps - 1) / 2], flops, per = ns_arch_train_flops(&a, pieces > 1 ? o->segment : o->length);
@@ -460,6 +496,12 @@ static ns_status train(bench *b, double began, ns_error *err)
         b->times[0], b->times[o->steps - 1], per, rate * per / 1e12, flops / product / 1e12,
         rate * per / (flops / product), (double)e->total_bytes / 1e9, (double)used / 1e9, b->first_s, first_loss,
         b->step.loss_sum / b->step.weight_sum);
+    if (b->snapshot)
+        printf("{\"bench\": \"train.snapshot\", \"gb\": %.3f, \"copy_alone_s\": %.4f, \"ready_after_s\": %.2f, "
+               "\"enqueue_s\": "
+               "%.5f, \"update_held_s\": %.5f, \"stall_s\": %.5f, \"of_step\": %.4f}\n",
+               (double)ns_snapshot_bytes(e) / 1e9, alone, ready, b->enqueue_s, b->held_s, b->enqueue_s + b->held_s,
+               (b->enqueue_s + b->held_s) / s);
     if (o->ops) print_ops(b, o->steps + 3, s);
     return NS_OK;
 }
@@ -474,6 +516,7 @@ static int run(void *options, ns_parsed *p)
         return ns_cli_fail("bench", &err);
     }
     ns_status st = train(&b, began, &err);
+    ns_snapshot_free(&b.snapshot);
     ns_engine_free(&b.engine);
     ns_free(b.batch.ids);
     ns_free(b.batch.label);

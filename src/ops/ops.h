@@ -342,6 +342,18 @@ typedef struct ns_ops {
     void (*mem_free)(ns_exec *, void *p);
     void (*upload)(ns_exec *, void *dst, const void *src, int64_t bytes);
     void (*download)(ns_exec *, void *dst, const void *src, int64_t bytes);
+    /* Copies to the host beside the ops, for snapshots: copies come behind the ops before copy_begin and go on while later ones run; what is
+     * called after copy_hold waits until all of them have been read; copy_wait waits until the bytes are there. copy_held, after a
+     * download: seconds for which the last copy_hold made the device stand still. copy_wait, pin, unpin: from any one thread beside the
+     * exec's. Pinned host memory is copied at full speed; a copy lies within one pinned piece. On a CPU all copies are made at once. */
+    void (*copy_begin)(ns_exec *);
+    void (*copy_out)(ns_exec *, void *dst, const void *src, int64_t bytes);
+    void (*copy_end)(ns_exec *);
+    void (*copy_hold)(ns_exec *);
+    double (*copy_held)(ns_exec *);
+    ns_status (*copy_wait)(ns_exec *, ns_error *err);
+    ns_status (*pin)(ns_exec *, void *host, int64_t bytes, ns_error *err);
+    void (*unpin)(ns_exec *, void *host);
     /* Sizes, known without a device. Panels may be 0 (form not used). */
     void (*prepare_bytes)(const ns_weight *, int64_t *fwd, int64_t *dx);
     int64_t (*work_bytes)(const ns_exec *, int64_t T, int64_t max_len, int64_t C, int64_t F, int64_t V, int64_t n_heads,

@@ -40,6 +40,8 @@ static ns_status run_steps(ns_sft *t, ns_progress *p, ns_stop_reason *stopped, n
         NS_TRY(ns_sft_step(t, &loss, &norm, &tokens, err), "%s", "train");
         double seconds = ns_time_now() - start;
         t->tokens_done += tokens;
+        t->save_stall += ns_snapshot_held(t->snapshot);
+        NS_TRY(ns_sft_save_end(t, 0, err), "%s", "save");
         NS_TRY(ns_sft_record_step(t, loss, norm, lr, seconds, tokens, err), "metrics");
         t->state.step++;
         t->state.consumed_samples += t->o->train.gbs;
@@ -61,10 +63,10 @@ static ns_status run_steps(ns_sft *t, ns_progress *p, ns_stop_reason *stopped, n
         if (save && ns_time_now() - ended > longest_save) longest_save = ns_time_now() - ended;
         if (save) ns_trace_span(t->trace, NS_TRACE_COMPUTE, "save", began, 0);
         NS_TRY(ns_trace_flush(t->trace, err), "%s", "trace");
-        if (*stopped && !last) return NS_OK;
+        if (*stopped && !last) return ns_sft_save_end(t, 1, err);
     }
     *stopped = NS_STOP_NONE;
-    return NS_OK;
+    return ns_sft_save_end(t, 1, err);
 }
 
 /* All ranks must be in the same run: the same program, settings, rows and model. */
@@ -169,6 +171,7 @@ static ns_status train(ns_sft *t, const char *config_yaml, int argc, char *const
     ns_progress *p = ns_ranks_first(&t->ranks) ? ns_progress_begin("train", (double)t->max_steps, "steps") : NULL;
     st = open_trace(t, err);
     if (st == NS_OK) st = start_overlap(t, err);
+    if (st == NS_OK) st = ns_sft_save_open(t, err);
     if (st == NS_OK) st = run_steps(t, p, stopped, err);
     if (st == NS_OK && t->overlap)
         st = ns_overlap_weights(t->overlap, err); /* the last gathering belongs to the last step */

@@ -154,6 +154,20 @@ ns_status ns_sft_record_val(ns_sft *t, double loss, double seconds, ns_error *er
     return ns_tfevents_scalar(t->events, "val/validation_step_time", t->state.step, seconds, err);
 }
 
+/* stall: how long training stood still for it; seconds: until it was on disk. */
+ns_status ns_sft_record_save(ns_sft *t, int64_t step, double stall, double seconds, ns_error *err)
+{
+    char line[256];
+    if (!ns_ranks_first(&t->ranks)) return NS_OK;
+    snprintf(line, sizeof line,
+             "{\"step\": %" PRId64 ", \"save_stall\": %.4f, \"save_time\": %.4f, \"save_bytes\": %" PRId64 "}\n", step,
+             stall, seconds, ns_sft_checkpoint_bytes(t));
+    NS_TRY(put_line(t, line, err), "%s", "save");
+    if (!t->events) return NS_OK;
+    NS_TRY(ns_tfevents_scalar(t->events, "save/stall", step, stall, err), "events");
+    return ns_tfevents_scalar(t->events, "save/time", step, seconds, err);
+}
+
 void ns_sft_record_close(ns_sft *t)
 {
     if (t->metrics) fclose(t->metrics);

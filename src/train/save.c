@@ -111,9 +111,55 @@ ns_status ns_sft_load_weights(ns_sft *t, ns_error *err)
     return NS_OK;
 }
 
+ns_status ns_sft_save_open(ns_sft *t, ns_error *err)
+{
+    if (!t->o->async_save || t->save_interval <= 0) return NS_OK;
+    NS_TRY(ns_snapshot_new(&t->snapshot, &t->engine, err), "%s", "async_save");
+    return ns_ckpt_saver_new(&t->saver, err);
+}
+
+static ns_status saved(ns_sft *t, double seconds, ns_error *err)
+{
+    snprintf(t->last_saved, sizeof t->last_saved, "%s", t->saving);
+    NS_INFO("saved %s", t->last_saved);
+    t->n_saved++;
+    return ns_sft_record_save(t, t->save_step, t->save_stall, seconds, err);
+}
+
+ns_status ns_sft_save_end(ns_sft *t, int wait, ns_error *err)
+{
+    int ended = 0;
+    double seconds = 0;
+    if (!t->saver) return NS_OK;
+    NS_TRY(ns_ckpt_saver_end(t->saver, wait, &ended, &seconds, err), "save step %" PRId64, t->save_step);
+    return ended ? saved(t, seconds, err) : NS_OK;
+}
+
+/* Writes here and now, or copies (beside the next step) and lets the saver write. */
+static ns_status begin_save(ns_sft *t, ns_ckpt_save_args *a, ns_error *err)
+{
+    const double began = ns_time_now();
+    t->save_step = t->state.step;
+    if (!t->saver) {
+        NS_TRY(ns_ckpt_save(a, err), "%s", "checkpoint");
+        t->save_stall = ns_time_now() - began;
+        return saved(t, t->save_stall, err);
+    }
+    a->get_model = ns_snapshot_get;
+    a->get_opt = ns_snapshot_get_opt;
+    a->user = t->snapshot;
+    NS_TRY(ns_snapshot_take(t->snapshot, err), "%s", "copy of the state");
+    NS_TRY(ns_ckpt_saver_start(t->saver, a, err), "%s", "checkpoint");
+    t->save_stall = ns_time_now() - began;
+    return NS_OK;
+}
+
 ns_status ns_sft_save(ns_sft *t, int forced, ns_error *err)
 {
     ns_ckpt_state *s = &t->state;
+    const double began = ns_time_now();
+    NS_TRY(ns_sft_save_end(t, 1, err), "%s", "the save before"); /* one at a time: there is one copy */
+    const double waited = ns_time_now() - began;
     s->seed = (uint64_t)t->o->seed;
     s->schedule_max_steps = t->schedule.max_steps;
     s->warmup_steps = t->schedule.warmup;
@@ -147,12 +193,9 @@ ns_status ns_sft_save(ns_sft *t, int forced, ns_error *err)
                                .save_top_k = (int)t->o->save_top_k,
                                .keep_optimizer = (int)t->o->keep_optimizer};
         state_types(t, a.state_dt);
-        st = ns_ckpt_save(&a, err);
-        snprintf(t->last_saved, sizeof t->last_saved, "%s/%s%s", t->ckpt_dir, name.data, named ? "" : "-last");
-    }
-    if (st == NS_OK) {
-        NS_INFO("saved %s", t->last_saved);
-        t->n_saved++;
+        snprintf(t->saving, sizeof t->saving, "%s/%s%s", t->ckpt_dir, name.data, named ? "" : "-last");
+        st = begin_save(t, &a, err);
+        if (t->saver) t->save_stall += waited;
     }
     ns_buf_free(&name);
     return st;

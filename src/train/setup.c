@@ -320,6 +320,23 @@ static ns_status report_optimizer(const ns_sft *t, ns_buf *out, ns_error *err)
         ns_dtype_size(f.v), rounds ? "; bf16 state is rounded stochastically" : "");
 }
 
+/* The copy of an async save is host memory; on the processor next to the plan itself. */
+static ns_status report_async(const ns_sft *t, ns_buf *out, ns_error *err)
+{
+    if (!t->o->async_save || t->save_interval <= 0) return NS_OK;
+    const int64_t copy = ns_snapshot_bytes(&t->engine), here = memory_available();
+    const int on_gpu = t->engine.device || t->engine.opt.plan_gpu;
+    NS_TRY(ns_buf_printf(out, err, "async save %.1f MB of host memory for a copy of the state; %.1f GB available\n",
+                         (double)copy / 1e6, (double)here / 1e9),
+           "report");
+    NS_FAIL_IF(!t->engine.opt.plan_gpu && copy + (on_gpu ? 0 : t->engine.total_bytes) > here, NS_ERR_CONFIG,
+               "exp_manager.checkpoint_callback_params.async_save=True needs %.2f GB of host memory for a copy of the "
+               "state, %.2f GB are "
+               "available: set it to False, or keep less (model.optim.exp_avg_dtype=bf16, exp_avg_sq_dtype=bf16)",
+               (double)copy / 1e9, (double)here / 1e9);
+    return NS_OK;
+}
+
 ns_status ns_sft_report(const ns_sft *t, ns_buf *out, int json, ns_error *err)
 {
     const ns_sft_options *o = t->o;
@@ -341,11 +358,13 @@ ns_status ns_sft_report(const ns_sft *t, ns_buf *out, int json, ns_error *err)
         NS_TRY(ns_buf_printf(out, err,
                              "{\"rows\": %" PRId64 ", \"tokens\": %" PRId64 ", \"target_tokens\": %" PRId64
                              ", \"steps\": %" PRId64 ", \"steps_per_epoch\": %" PRId64 ", \"saves\": %" PRId64
-                             ", \"disk_bytes\": %" PRId64 ", \"parameters\": %" PRId64
+                             ", \"disk_bytes\": %" PRId64 ", \"async_save_bytes\": %" PRId64
+                             ", \"parameters\": %" PRId64
                              ", \"optimizer_bytes_per_parameter\": %d, \"micro_batch_tokens\": %d, "
                              "\"training_flops\": %.4g",
                              t->rows.n, t->rows.n_ids, t->rows.n_targets, t->max_steps, t->steps_per_epoch, saves, disk,
-                             t->engine.table.n_elements, ns_model_param_bytes(&t->engine.opt), t->T_cap, flops),
+                             o->async_save && saves ? ns_snapshot_bytes(&t->engine) : 0, t->engine.table.n_elements,
+                             ns_model_param_bytes(&t->engine.opt), t->T_cap, flops),
                "report");
         if (planned)
             NS_TRY(ns_buf_printf(out, err, ", \"gpu_used_bytes\": %.0f, \"gpu_step_s\": %.4f", guess.used_bytes,
@@ -385,6 +404,7 @@ ns_status ns_sft_report(const ns_sft *t, ns_buf *out, int json, ns_error *err)
                          " checkpoints, %.1f MB each with optimiser state, %.1f MB in all; %.1f GB free\n",
                          saves, (double)one / 1e6, (double)disk / 1e6, (double)free_bytes / 1e9),
            "report");
+    NS_TRY(report_async(t, out, err), "%s", "async_save");
     NS_TRY(ns_buf_printf(out, err, "work       %.3g TFLOP for the whole run\n", flops / 1e12), "report");
     if (ns_ranks_world(&t->ranks) > 1)
         NS_TRY(ns_buf_printf(out, err,
@@ -451,6 +471,8 @@ ns_status ns_sft_report(const ns_sft *t, ns_buf *out, int json, ns_error *err)
 
 void ns_sft_close(ns_sft *t)
 {
+    ns_ckpt_saver_free(&t->saver); /* waits: a run that fails still has the checkpoint it began */
+    ns_snapshot_free(&t->snapshot);
     ns_sft_record_close(t);
     ns_error ignored = NS_ERROR_INIT; /* a run that ended badly: what it traced stays, rank by rank */
     (void)!ns_trace_close(&t->trace, &ignored);

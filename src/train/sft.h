@@ -14,8 +14,8 @@
 #ifndef NS_TRAIN_SFT_H
 #define NS_TRAIN_SFT_H
 
-#include "ckpt/checkpoint.h"
-#include "model/engine.h"
+#include "ckpt/saver.h"
+#include "model/snapshot.h"
 #include "pack/sft_data.h"
 #include "pack/microbatch.h"
 #include "pack/packed.h"
@@ -65,6 +65,12 @@ typedef struct ns_sft {
     int advise;                          /* set before ns_sft_report: also what packing the rows would give */
     int64_t step_examples, step_targets; /* of the last step, all ranks */
     char last_saved[4096];
+    /* async_save: NULL, or the copy that is written and who writes it. Of the save under way, or the last one: */
+    ns_snapshot *snapshot;
+    ns_ckpt_saver *saver;
+    char saving[4096];
+    int64_t save_step;
+    double save_stall; /* seconds for which it kept training from going on */
 } ns_sft;
 
 NS_MUST_USE ns_status ns_sft_open(ns_sft *t, ns_sft_options *o, ns_error *err);
@@ -84,8 +90,11 @@ ns_status ns_sft_open_chat(ns_sft *t, ns_error *err);
 /* What the saved model carries so that other programs stop where this training does: arch.eos, trained_template. (sft_stop.c) */
 ns_status ns_sft_find_stop(ns_sft *t, ns_error *err);
 ns_status ns_sft_lock(ns_sft *t, ns_error *err);
-ns_status ns_sft_load_weights(ns_sft *t, ns_error *err); /* base model, or the newest checkpoint */
-ns_status ns_sft_save(ns_sft *t, int forced, ns_error *err);
+ns_status ns_sft_load_weights(ns_sft *t, ns_error *err);     /* base model, or the newest checkpoint */
+ns_status ns_sft_save(ns_sft *t, int forced, ns_error *err); /* async_save: begins it */
+/* How an async save ended, once: its error, or the news and a line in metrics.jsonl. wait 0: only if it has ended. */
+ns_status ns_sft_save_end(ns_sft *t, int wait, ns_error *err);
+ns_status ns_sft_save_open(ns_sft *t, ns_error *err); /* memory and writer of async_save; before the first step */
 int64_t ns_sft_checkpoint_bytes(const ns_sft *t);
 /* One global batch through forward, backward and update: loss by the rule of o->loss, gradient norm, tokens of all ranks. (step.c) */
 ns_status ns_sft_step(ns_sft *t, double *loss, double *grad_norm, int64_t *tokens, ns_error *err);
@@ -101,6 +110,7 @@ ns_status ns_sft_record_open(ns_sft *t, const char *config_yaml, int argc, char 
 ns_status ns_sft_record_step(ns_sft *t, double loss, double grad_norm, double lr, double step_s, int64_t tokens,
                              ns_error *err);
 ns_status ns_sft_record_val(ns_sft *t, double loss, double seconds, ns_error *err);
+ns_status ns_sft_record_save(ns_sft *t, int64_t step, double stall, double seconds, ns_error *err);
 void ns_sft_record_close(ns_sft *t);
 
 #endif

@@ -172,6 +172,8 @@ const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS] = {
         "'${name}--{val_loss:.3f}-{step}-{consumed_samples}-{epoch}'", "checkpoint name"),
     INT("exp_manager.checkpoint_callback_params.keep_optimizer", keep_optimizer, "1", 0, 1e6,
         "named checkpoints that keep optimiser state"),
+    BOOL("exp_manager.checkpoint_callback_params.async_save", async_save, "false",
+         "a save copies the state to host memory beside the next step and writes it while training goes on (one rank)"),
     BOOL("exp_manager.checkpoint_callback_params.save_forced", save_forced_named, "false",
          "a save forced by time or signal also makes a named checkpoint, as the original"),
     INT("model.seed", seed, "1234", 0, 4294967295.0, "data order and dropout"),
@@ -503,6 +505,10 @@ ns_status ns_sft_check(ns_sft_options *o, ns_error *err)
     o->beta2 = strtod(o->betas.v[1], NULL);
     NS_FAIL_IF(!(o->beta1 >= 0 && o->beta1 < 1 && o->beta2 >= 0 && o->beta2 < 1), NS_ERR_CONFIG,
                "model.optim.betas=[%s,%s]: both must lie in [0,1)", o->betas.v[0], o->betas.v[1]);
+    NS_FAIL_IF(o->async_save && o->devices * o->num_nodes > 1, NS_ERR_UNSUPPORTED,
+               "exp_manager.checkpoint_callback_params.async_save=True with %" PRId64
+               " ranks: one rank only so far; several write at the same time, each its part: set it to False",
+               o->devices * o->num_nodes);
     const int narrow = strcmp(o->main_dtype, "fp32") || strcmp(o->m_dtype, "fp32") || strcmp(o->v_dtype, "fp32");
     NS_FAIL_IF(strcmp(o->main_dtype, "fp32") && !strcmp(o->precision, "32"), NS_ERR_CONFIG,
                "model.optim.main_params_dtype=%s with trainer.precision=32: the weights themselves are fp32; use "

@@ -23,7 +23,7 @@ typedef struct ns_sft_options {
     int wandb, tensorboard, resume, resume_ignore_missing;
     int64_t save_top_k, keep_optimizer;
     const char *monitor, *mode, *filename;
-    int save_forced_named;
+    int save_forced_named, async_save;
     int64_t seed;
     int64_t tp, pp, cp;
     const char *cp_comm;
@@ -72,7 +72,7 @@ typedef struct ns_sft_options {
     double beta1, beta2;
 } ns_sft_options;
 
-enum { NS_SFT_N_OPTIONS = 177 };
+enum { NS_SFT_N_OPTIONS = 178 };
 enum { NS_SFT_DEFAULT_GBS = 512 };
 extern const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS];
 

@@ -9,6 +9,7 @@
 #include "train/sft.h"
 
 static char g_dir[256];
+static int g_async; /* 1: checkpoints are written beside the steps */
 
 static const ns_verb verb = {.name = "sft",
                              .group = "training",
@@ -32,7 +33,7 @@ static void sh(const char *fmt, ...)
 static ns_status train(ns_error *err)
 {
     char words[4][400];
-    const char *argv[9];
+    const char *argv[10];
     snprintf(words[0], sizeof words[0], "++model.restore_from_path=%s/base", g_dir);
     snprintf(words[1], sizeof words[1], "++model.data.train_ds.file_path=%s/rows.jsonl", g_dir);
     snprintf(words[2], sizeof words[2], "++exp_manager.explicit_log_dir=%s/out", g_dir);
@@ -43,12 +44,14 @@ static ns_status train(ns_error *err)
     argv[6] = "++trainer.sft.save_interval=1";
     argv[7] = "++threads=1";
     argv[8] = "++exp_manager.resume_if_exists=false";
+    argv[9] = g_async ? "++exp_manager.checkpoint_callback_params.async_save=True"
+                      : "++exp_manager.checkpoint_callback_params.async_save=False";
     ns_parsed p;
     ns_sft t;
     memset(&p, 0, sizeof p);
     memset(&t, 0, sizeof t);
     t.lock_fd = -1;
-    ns_status st = ns_options_parse(&p, &verb, 9, argv, err);
+    ns_status st = ns_options_parse(&p, &verb, 10, argv, err);
     if (st == NS_OK) {
         st = ns_sft_open(&t, p.options, err);
         if (st == NS_OK) st = ns_sft_run(&t, "", p.argc, p.argv_copy, err);
@@ -156,9 +159,18 @@ static void every_system_call_fails_once(void **state)
     sh("rm -rf %s", g_dir);
 }
 
+static void faults_beside_the_steps(void **state)
+{
+    g_async = 1;
+    every_allocation_fails_once(state);
+    every_system_call_fails_once(state);
+    g_async = 0;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(every_allocation_fails_once),
-                                       cmocka_unit_test(every_system_call_fails_once)};
+                                       cmocka_unit_test(every_system_call_fails_once),
+                                       cmocka_unit_test(faults_beside_the_steps)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

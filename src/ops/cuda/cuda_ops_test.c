@@ -204,6 +204,47 @@ static void gpu_adds_members_in_order(void **state)
     leave_device();
 }
 
+/* What a snapshot does: the copy has what lay there at copy_begin, though an op behind copy_hold changes it. */
+static void gpu_copies_beside_ops(void **state)
+{
+    (void)state;
+    enum { N = 64 << 20, PIECE = 16 << 20 };
+    ns_ops ops;
+    ns_cuda_info info;
+    static ns_exec x;
+    ns_error err = NS_ERROR_INIT;
+    void *there = NULL, *here = NULL;
+    use_device(&ops, &info);
+    memset(&x, 0, sizeof x);
+    x.ops = &ops;
+    x.backend = case_backend;
+    assert_ns_ok(ops.mem_new(&x, &there, N, &err), &err);
+    assert_int_equal(posix_memalign(&here, 4096, N), 0);
+    uint32_t *u = here;
+    for (uint32_t round = 1; round <= 3; round++) {
+        for (uint32_t i = 0; i < N / 4; i++) u[i] = i * 2654435761u + round;
+        ops.upload(&x, there, here, N);
+        memset(here, 0, N);
+        assert_ns_ok(ops.pin(&x, here, N, &err), &err);
+        ops.copy_begin(&x);
+        for (int64_t at = 0; at < N; at += PIECE) ops.copy_out(&x, (char *)here + at, (char *)there + at, PIECE);
+        ops.copy_end(&x);
+        ops.copy_hold(&x);
+        ops.zero(&x, &(ns_fill_args){there, N});
+        assert_ns_ok(ops.copy_wait(&x, &err), &err);
+        for (uint32_t i = 0; i < N / 4; i++) assert_true(u[i] == i * 2654435761u + round);
+        uint32_t word = 1;
+        ops.download(&x, &word, there, 4);
+        assert_int_equal(word, 0);
+        assert_true(ops.copy_held(&x) >= 0 && ops.copy_held(&x) < 10);
+        ops.unpin(&x, here);
+    }
+    assert_int_equal(x.err.code, NS_OK);
+    ops.mem_free(&x, there);
+    free(here);
+    leave_device();
+}
+
 static void gpu_failure_names_its_op(void **state)
 {
     (void)state;
@@ -250,8 +291,8 @@ int main(void)
         cmocka_unit_test(gpu_generic_attention_agrees), cmocka_unit_test(gpu_small_tiles_agree),
         cmocka_unit_test(gpu_any_order_agrees),         cmocka_unit_test(gpu_own_attention_agrees),
         cmocka_unit_test(gpu_short_head_chunks_agree),  cmocka_unit_test(gpu_repeats_its_bits),
-        cmocka_unit_test(gpu_assigns_gradients),        cmocka_unit_test(gpu_failure_names_its_op),
-        cmocka_unit_test(gpu_adds_members_in_order),
+        cmocka_unit_test(gpu_assigns_gradients),        cmocka_unit_test(gpu_copies_beside_ops),
+        cmocka_unit_test(gpu_failure_names_its_op),     cmocka_unit_test(gpu_adds_members_in_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,7 +1,7 @@
 /* Plan back-end: the same table as every other back-end; each op records its uses, flops and bytes and touches no data.
  * flops: 2 per multiply-add, a few per element for the rest. bytes: each operand once (twice where it is added to), the
  * least that memory must move. Panels and work belong to back-ends: a use of them counts for lifetime, not for bytes. */
-#include "ops/ops.h"
+#include "ops/ref/ref.h"
 #include "ops/space.h"
 
 typedef struct use {
@@ -325,6 +325,14 @@ const ns_ops ns_ops_plan = {
     .mem_free = mem_free,
     .upload = copy,
     .download = copy,
+    .copy_begin = ns_ref_copy_mark,
+    .copy_out = copy,
+    .copy_end = ns_ref_copy_mark,
+    .copy_hold = ns_ref_copy_mark,
+    .copy_held = ns_ref_copy_held,
+    .copy_wait = ns_ref_copy_wait,
+    .pin = ns_ref_pin,
+    .unpin = ns_ref_unpin,
     .prepare_bytes = prepare_bytes,
     .work_bytes = work_bytes,
 };

@@ -52,7 +52,12 @@ void ns_ref_zero(ns_exec *x, const ns_fill_args *a);
 void ns_ref_grad_sumsq(ns_exec *x, const ns_opt_args *a);
 ns_status ns_ref_mem_new(ns_exec *x, void **out, int64_t bytes, ns_error *err);
 void ns_ref_mem_free(ns_exec *x, void *p);
-void ns_ref_copy(ns_exec *x, void *dst, const void *src, int64_t bytes); /* upload and download */
+void ns_ref_copy(ns_exec *x, void *dst, const void *src, int64_t bytes); /* upload, download, copy_out */
+void ns_ref_copy_mark(ns_exec *x);                                       /* copy_begin, copy_end, copy_hold: nothing */
+double ns_ref_copy_held(ns_exec *x);
+ns_status ns_ref_copy_wait(ns_exec *x, ns_error *err);
+ns_status ns_ref_pin(ns_exec *x, void *host, int64_t bytes, ns_error *err);
+void ns_ref_unpin(ns_exec *x, void *host);
 void ns_ref_clip(ns_exec *x, const ns_opt_args *a);
 void ns_ref_adamw(ns_exec *x, const ns_opt_args *a);
 

@@ -159,3 +159,32 @@ void ns_ref_copy(ns_exec *x, void *dst, const void *src, int64_t bytes)
     (void)x;
     if (bytes > 0) memcpy(dst, src, (size_t)bytes);
 }
+
+/* Copies are complete when they return. */
+void ns_ref_copy_mark(ns_exec *x)
+{
+    (void)x;
+}
+
+double ns_ref_copy_held(ns_exec *x)
+{
+    (void)x;
+    return 0;
+}
+
+ns_status ns_ref_copy_wait(ns_exec *x, ns_error *err)
+{
+    (void)x, (void)err;
+    return NS_OK;
+}
+
+ns_status ns_ref_pin(ns_exec *x, void *host, int64_t bytes, ns_error *err)
+{
+    (void)x, (void)host, (void)bytes, (void)err;
+    return NS_OK;
+}
+
+void ns_ref_unpin(ns_exec *x, void *host)
+{
+    (void)x, (void)host;
+}

@@ -64,7 +64,10 @@ typedef struct device {
     char *slot[N_SLOTS];
     cudaEvent_t done[N_SLOTS];
     int next_slot, sync, generic_attention, n_products;
-    int fp8_fast;                 /* fp8 products that may sum in the tensor cores alone: 0 none, 1 forward, 2 all */
+    int fp8_fast;        /* fp8 products that may sum in the tensor cores alone: 0 none, 1 forward, 2 all */
+    cudaStream_t copies; /* of copy_out, beside the ops */
+    cudaEvent_t before, copied, held_from;
+    int holding;                  /* 1: held_from and copied tell of the last copy_hold */
     int64_t head_rows;            /* forced rows of a head chunk; 0: by memory */
     nsk_cudnn *dnn;               /* NULL: not there, or not wanted */
     int64_t dnn_calls, own_calls; /* attention passes of bf16 served by each */
@@ -747,6 +750,66 @@ static void download(ns_exec *x, void *dst, const void *src, int64_t bytes)
     }
 }
 
+/* ---- copies beside the ops: one entry of the queue each, so that enqueueing a thousand does not wait for them ---- */
+static void copy_begin(ns_exec *x)
+{
+    device *d = dev_of(x);
+    d->holding = 0;
+    (void)cudaEventRecord(d->before, d->stream);
+    (void)cudaStreamWaitEvent(d->copies, d->before, 0);
+    check(x, "copy_begin", 0, 0, 0);
+}
+static void copy_end(ns_exec *x)
+{
+    device *d = dev_of(x);
+    (void)cudaEventRecord(d->copied, d->copies);
+    check(x, "copy_end", 0, 0, 0);
+}
+static void copy_out(ns_exec *x, void *dst, const void *src, int64_t bytes)
+{
+    device *d = dev_of(x);
+    if (bytes <= 0) return;
+    (void)cudaMemcpyAsync(dst, src, (size_t)bytes, cudaMemcpyDeviceToHost, d->copies);
+    check(x, "copy_out", bytes, 0, 0);
+}
+static void copy_hold(ns_exec *x)
+{
+    device *d = dev_of(x);
+    (void)cudaEventRecord(d->held_from, d->stream);
+    (void)cudaStreamWaitEvent(d->stream, d->copied, 0);
+    d->holding = 1;
+    check(x, "copy_hold", 0, 0, 0);
+}
+static double copy_held(ns_exec *x)
+{
+    device *d = dev_of(x);
+    float ms = 0;
+    if (!d->holding || cudaEventElapsedTime(&ms, d->held_from, d->copied) != cudaSuccess) (void)cudaGetLastError();
+    return ms > 0 ? ms * 1e-3 : 0;
+}
+static ns_status copy_wait(ns_exec *x, ns_error *err)
+{
+    device *d = dev_of(x);
+    cudaError_t e = cudaEventSynchronize(d->copied);
+    if (e == cudaSuccess) return NS_OK;
+    return d->host->error_set(err, NS_ERR_DEVICE, __FILE__, __LINE__, "CUDA copy to the host: %s",
+                              cudaGetErrorString(e));
+}
+static ns_status pin(ns_exec *x, void *host, int64_t bytes, ns_error *err)
+{
+    cudaError_t e = cudaHostRegister(host, (size_t)bytes, cudaHostRegisterPortable);
+    if (e == cudaSuccess) return NS_OK;
+    (void)cudaGetLastError();
+    return dev_of(x)->host->error_set(err, NS_ERR_DEVICE, __FILE__, __LINE__,
+                                      "CUDA cannot pin %.2f GB of host memory: %s (see ulimit -l)", (double)bytes / 1e9,
+                                      cudaGetErrorString(e));
+}
+static void unpin(ns_exec *x, void *host)
+{
+    (void)x;
+    if (cudaHostUnregister(host) != cudaSuccess) (void)cudaGetLastError();
+}
+
 /* ---- opening ---- */
 static ns_status open_blas(const ns_cuda_host *h, ns_cuda_info *info, ns_error *err)
 {
@@ -786,6 +849,10 @@ static void close_device(void *p)
         if (d->done[i]) (void)cudaEventDestroy(d->done[i]);
         if (d->slot[i]) (void)cudaFreeHost(d->slot[i]);
     }
+    if (d->copies) (void)cudaStreamSynchronize(d->copies), (void)cudaStreamDestroy(d->copies);
+    cudaEvent_t events[] = {d->before, d->copied, d->held_from};
+    for (int i = 0; i < 3; i++)
+        if (events[i]) (void)cudaEventDestroy(events[i]);
     nsk_cudnn_close(d->dnn);
     if (d->blas_work) (void)cudaFree(d->blas_work);
     if (d->lt) blas.cublasLtDestroy(d->lt);
@@ -822,6 +889,14 @@ static const ns_ops table = {
     .mem_free = mem_free,
     .upload = upload,
     .download = download,
+    .copy_begin = copy_begin,
+    .copy_out = copy_out,
+    .copy_end = copy_end,
+    .copy_hold = copy_hold,
+    .copy_held = copy_held,
+    .copy_wait = copy_wait,
+    .pin = pin,
+    .unpin = unpin,
     .prepare_bytes = prepare_bytes,
     .work_bytes = work_bytes,
 };
@@ -895,6 +970,10 @@ static ns_status open_device(const ns_cuda_host *h, ns_ops *out, void **result, 
         e = cudaMallocHost((void **)&d->slot[i], SLOT_BYTES);
         if (e == cudaSuccess) e = cudaEventCreateWithFlags(&d->done[i], cudaEventDisableTiming);
     }
+    if (e == cudaSuccess) e = cudaStreamCreateWithFlags(&d->copies, cudaStreamNonBlocking);
+    if (e == cudaSuccess) e = cudaEventCreateWithFlags(&d->before, cudaEventDisableTiming);
+    if (e == cudaSuccess) e = cudaEventCreate(&d->copied);
+    if (e == cudaSuccess) e = cudaEventCreate(&d->held_from);
     cublasStatus_t bs = e == cudaSuccess ? blas.cublasLtCreate(&d->lt) : CUBLAS_STATUS_SUCCESS;
     if (e != cudaSuccess || bs != CUBLAS_STATUS_SUCCESS) {
         close_device(d);
