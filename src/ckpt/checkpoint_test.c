@@ -405,6 +405,49 @@ static void many_ranges(void **unused)
     assert_int_equal(c.seen, model.table.n_params);
 }
 
+static ns_status put_rounded(void *user, int param, const float *main, const float *m, const float *v, ns_error *err)
+{
+    tiny_check *c = user;
+    (void)err;
+    c->seen++;
+    for (int64_t i = 0; i < c->m->table.params[param].rows * c->m->table.params[param].cols; i++) {
+        assert_true(main[i] == ns_bf16_to_f32(ns_f32_to_bf16(tiny_value(c->m, 0, param, i))));
+        assert_true(m[i] == tiny_value(c->m, 1, param, i));
+        assert_true(v[i] == ns_bf16_to_f32(ns_f32_to_bf16(tiny_value(c->m, 2, param, i))));
+    }
+    return NS_OK;
+}
+
+/* State kept in bf16: the files say so, the reader gets its values and is told the types. */
+static void states_in_bf16(void **unused)
+{
+    (void)unused;
+    ns_error err = NS_ERROR_INIT;
+    char last[1024];
+    ns_dtype found[3];
+    ns_ckpt_state s = state_of(6, 0.5);
+    fresh();
+    model.version = 6;
+    ns_ckpt_save_args a = {.dir = dir,
+                           .name = "sft--step=6",
+                           .keep_named = 1,
+                           .table = &model.table,
+                           .dt = NS_DTYPE_BF16,
+                           .get_model = tiny_get,
+                           .get_opt = tiny_get_opt,
+                           .state_dt = {NS_DTYPE_BF16, NS_DTYPE_F32, NS_DTYPE_BF16},
+                           .user = &model,
+                           .state = &s,
+                           .save_top_k = -1,
+                           .keep_optimizer = 1};
+    assert_ns_ok(ns_ckpt_save(&a, &err), &err);
+    assert_ns_ok(ns_ckpt_find_last(last, sizeof last, dir, &err), &err);
+    tiny_check c = {&model, 0, 0};
+    assert_ns_ok(ns_ckpt_load(last, &model.table, put_rounded, &c, found, &err), &err);
+    assert_int_equal(c.seen, model.table.n_params);
+    assert_memory_equal(found, a.state_dt, sizeof found);
+}
+
 static void left_overs(void **unused)
 {
     (void)unused;
@@ -657,6 +700,7 @@ int main(void)
         cmocka_unit_test(bad_state_and_index),
         cmocka_unit_test(another_model),
         cmocka_unit_test(many_ranges),
+        cmocka_unit_test(states_in_bf16),
         cmocka_unit_test(left_overs),
         cmocka_unit_test(every_call_fails),
         cmocka_unit_test(allocations_fail),
