@@ -27,6 +27,7 @@
 #include "cli/doctor_node.h"
 #include "cli/pipe.h"
 #include "ops/cpu/cpu.h"
+#include "dist/nccl/nccl_plugin.h"
 #include "ops/cuda/cuda.h"
 #include "ops/ops.h"
 #include "tok/regex.h"
@@ -307,6 +308,11 @@ static void check_gpu(report *r)
                  info.driver % 1000 / 10, info.plugin);
         add(r, "libraries", "GPU engine", "ok", long_text, NULL);
         ns_cuda_close(&device);
+        const ns_nccl_plugin *nccl;
+        const char *version = "";
+        const int found = ns_nccl_open(&nccl, &version, &bad) == NS_OK;
+        add(r, "libraries", "NCCL", found ? "ok" : "note", found ? version : bad.msg,
+            found ? NULL : "arrays of several GPU ranks travel through the host");
     } else {
         add(r, "libraries", "GPU engine", rc == 0 && n > 0 ? "missing" : "note", bad.msg,
             "training runs on the processor");

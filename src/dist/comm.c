@@ -5,6 +5,7 @@
 
 #include "base/mem.h"
 #include "dist/comm_priv.h"
+#include "dist/direct.h"
 
 /* Values of each member that are on the way at once: less in large groups, so that all together stay below 16 MiB. */
 static int64_t piece_of(int n)
@@ -40,6 +41,7 @@ done:
 
 void ns_comm_close(ns_comm *c)
 {
+    ns_direct_close(c);
     ns_free(c->ranks);
     ns_free(c->xfers);
     ns_free(c->numbers);
@@ -56,6 +58,7 @@ void ns_comm_cut(int64_t n, int64_t unit, int size, int64_t *cut)
 
 ns_status ns_comm_all_gather(ns_comm *c, void *data, const int64_t *cut, int elem_bytes, ns_error *err)
 {
+    if (dist_goes_direct(c, data)) return dist_direct_all_gather(c, data, cut, elem_bytes, err);
     if (dist_in_space(c, data)) return dist_space_all_gather(c, data, cut, elem_bytes, err);
     char *p = data;
     int n = 0;
@@ -105,6 +108,7 @@ void dist_add(const ns_comm *c, ns_dtype dt, void *own, const void *in, int64_t 
 
 ns_status ns_comm_reduce_scatter(ns_comm *c, void *data, ns_dtype dt, const int64_t *cut, ns_error *err)
 {
+    if (dist_goes_direct(c, data)) return dist_direct_reduce_scatter(c, data, dt, cut, err);
     if (dist_in_space(c, data)) return dist_space_reduce_scatter(c, data, dt, cut, err);
     NS_ASSERT((dt == NS_DTYPE_F32 || dt == NS_DTYPE_BF16) && (c->scratch || c->size == 1));
     const int64_t es = (int64_t)ns_dtype_size(dt), len = cut[c->rank + 1] - cut[c->rank], piece = piece_of(c->size);
@@ -136,6 +140,7 @@ ns_status ns_comm_all_reduce(ns_comm *c, void *data, ns_dtype dt, int64_t n, ns_
 
 ns_status ns_comm_broadcast(ns_comm *c, void *data, int64_t bytes, int root, ns_error *err)
 {
+    if (dist_goes_direct(c, data)) return dist_direct_broadcast(c, data, bytes, root, err);
     if (dist_in_space(c, data)) return dist_space_broadcast(c, data, bytes, root, err);
     int n = 0;
     if (c->rank == root) {
@@ -199,6 +204,8 @@ ns_status ns_comm_barrier(ns_comm *c, ns_error *err)
 ns_status ns_comm_send_recv(ns_comm *c, int to, const void *out, int64_t out_bytes, int from, void *in,
                             int64_t in_bytes, ns_error *err)
 {
+    if (dist_goes_direct(c, to >= 0 ? out : in))
+        return dist_direct_send_recv(c, to, out, out_bytes, from, in, in_bytes, err);
     if (dist_in_space(c, to >= 0 ? out : in))
         return dist_space_send_recv(c, to, out, out_bytes, from, in, in_bytes, err);
     int n = 0;

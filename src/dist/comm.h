@@ -40,7 +40,13 @@ typedef struct ns_comm_space {
     ns_status (*to_space)(void *user, void *dst, const void *src, int64_t bytes, ns_error *err);
     void *user;
     char *stage; /* host memory, ns_comm_stage_bytes of the widest group */
+    /* From device to device (direct.h): what is enqueued on `stream` runs in order; add enqueues own[n] = sum over members in their order
+     * with in[members-1] arrays `each` elements apart, 0: it failed. */
+    void *stream, *device;
+    char *sums; /* device memory, ns_direct_sums_bytes of the widest group */
+    int (*add)(void *device, ns_dtype dt, int64_t n, void *own, const void *in, int64_t each, int members, int rank);
 } ns_comm_space;
+struct ns_direct;
 
 typedef struct ns_comm {
     ns_world *world;
@@ -53,6 +59,7 @@ typedef struct ns_comm {
     double *numbers;            /* [size * NS_COMM_MAX_SCALARS] */
     int64_t *cut;               /* [size+1] of all_reduce */
     const ns_comm_space *space; /* NULL (as opened): all arrays are host memory */
+    struct ns_direct *direct;   /* NULL: arrays of the space travel through the host */
     uint64_t sent[NS_COMM_N_KINDS];
 } ns_comm;
 

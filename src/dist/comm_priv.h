@@ -34,4 +34,12 @@ ns_status dist_space_broadcast(ns_comm *c, void *data, int64_t bytes, int root, 
 ns_status dist_space_send_recv(ns_comm *c, int to, const void *out, int64_t out_bytes, int from, void *in,
                                int64_t in_bytes, ns_error *err);
 
+/* 1: the same, and the group has met for NCCL (direct.c). */
+int dist_goes_direct(const ns_comm *c, const void *array);
+ns_status dist_direct_all_gather(ns_comm *c, void *data, const int64_t *cut, int elem_bytes, ns_error *err);
+ns_status dist_direct_reduce_scatter(ns_comm *c, void *data, ns_dtype dt, const int64_t *cut, ns_error *err);
+ns_status dist_direct_broadcast(ns_comm *c, void *data, int64_t bytes, int root, ns_error *err);
+ns_status dist_direct_send_recv(ns_comm *c, int to, const void *out, int64_t out_bytes, int from, void *in,
+                                int64_t in_bytes, ns_error *err);
+
 #endif

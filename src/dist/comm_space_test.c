@@ -1,9 +1,13 @@
 /* Collectives on arrays of a device, without one: the fake device's addresses cannot be read or written by the host (they are
  * mapped with no access), its copies wait in a queue like a stream's, and a kernel that fills an array is an entry of the queue too.
- * Every collective must give the bits and count the bytes that it gives and counts on host arrays, in pieces, without allocating. */
+ * Copies or, where NCCL is faked too, exchanges of the device's arrays: every collective must give the bits and count the bytes that it gives and counts on host arrays, in pieces, without allocating. */
 #include <sys/mman.h>
+#include <unistd.h>
 
+#include "base/log.h"
 #include "base/mem.h"
+#include "dist/comm_priv.h"
+#include "dist/direct.h"
 #include "dist/dist_testing.h"
 
 enum { SPACE = 64 << 20, PIECE_MOST = 2 << 20, QUEUE = 256 };
@@ -68,6 +72,71 @@ static void fill(char *a, int64_t bytes, int rank, uint32_t salt)
         f[i] = (float)(int32_t)s * 0x1p-30f;
     }
 }
+
+/* ---- NCCL, without it: exchanges of the fake device's arrays, enqueued when asked for the second time ---- */
+static ns_comm *direct_group;
+static int joined, ended, busy, nccl_breaks, n_posted;
+
+static ns_nccl_state fake_id(void *id, const char **why)
+{
+    (void)why;
+    memcpy(id, "meet", 5);
+    return NS_NCCL_READY;
+}
+
+static ns_nccl_state fake_join(void **group, const void *id, int rank, int size, const char **why)
+{
+    (void)why, (void)rank, (void)size;
+    RANK_CHECK(!strcmp(id, "meet"));
+    *group = &joined;
+    joined++;
+    busy = 3;
+    return NS_NCCL_BUSY;
+}
+
+static ns_nccl_state fake_state(void *group, const char **why)
+{
+    RANK_CHECK(group == &joined);
+    if (nccl_breaks) {
+        *why = "unhandled cuda error";
+        return NS_NCCL_FAILED;
+    }
+    return busy > 0 && busy-- ? NS_NCCL_BUSY : NS_NCCL_READY;
+}
+
+static ns_nccl_state fake_exchange(void *group, void *stream, const ns_xfer *x, int n, const char **why)
+{
+    ns_xfer real[16];
+    ns_error err = NS_ERROR_INIT;
+    RANK_CHECK(group == &joined && stream == kept && n <= 16);
+    drain(); /* its producers */
+    for (int i = 0; i < n; i++) {
+        real[i] = x[i];
+        real[i].buf = kept + ((char *)x[i].buf - shown);
+    }
+    n_posted++;
+    busy = 2;
+    *why = "exchange";
+    return ns_world_exchange(direct_group->world, "direct", real, n, &err) == NS_OK ? NS_NCCL_BUSY : NS_NCCL_FAILED;
+}
+
+static void fake_close(void *group, int broken)
+{
+    RANK_CHECK(group == &joined);
+    ended += broken ? 100 : 1;
+}
+
+static int fake_add(void *device, ns_dtype dt, int64_t n, void *own, const void *in, int64_t each, int members,
+                    int rank)
+{
+    RANK_CHECK(device == &joined && members == direct_group->size && rank == direct_group->rank);
+    drain();
+    dist_add(direct_group, dt, kept + ((char *)own - shown), kept + ((const char *)in - shown), each, n);
+    return 1;
+}
+
+static const ns_nccl_plugin fake_nccl = {
+    .new_id = fake_id, .join = fake_join, .state = fake_state, .exchange = fake_exchange, .close = fake_close};
 
 typedef struct both { /* the same group over host arrays and over the device */
     ns_comm host, away;
@@ -186,6 +255,71 @@ static int on_a_device(ns_world_options *o)
     return bad;
 }
 
+static int direct(ns_world_options *o)
+{
+    ns_error err = NS_ERROR_INIT;
+    ns_world *w;
+    both b;
+    int ranks[8];
+    const int64_t n = 5 * (4 << 20) / 4 + 1001; /* more than one round of a sum */
+    shown = mmap(NULL, 2 * SPACE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    kept = malloc(2 * SPACE);
+    RANK_CHECK(shown != MAP_FAILED && kept && n * 4 < SPACE && ns_direct_sums_bytes(o->size) <= SPACE);
+    for (int r = 0; r < o->size; r++) ranks[r] = r;
+    RANK_OK(ns_world_open(&w, o, &err), &err);
+    RANK_OK(ns_comm_open(&b.host, w, ranks, o->size, &err), &err);
+    RANK_OK(ns_comm_open(&b.away, w, ranks, o->size, &err), &err);
+    b.host.scratch = malloc((size_t)ns_comm_scratch_bytes(o->size));
+    b.a = malloc((size_t)n * 4);
+    b.got = malloc((size_t)n * 4);
+    ns_comm_space s = {.base = shown,
+                       .bytes = 2 * SPACE,
+                       .to_host = broken_copy,
+                       .to_space = broken_copy, /* nothing goes through the host */
+                       .stream = kept,
+                       .device = &joined,
+                       .sums = shown + SPACE,
+                       .add = fake_add};
+    b.away.space = &s;
+    direct_group = &b.away;
+    RANK_OK(ns_direct_open(&b.away, &fake_nccl, 0, &err), &err);
+    RANK_CHECK(joined == 1);
+    memset(b.away.sent, 0, sizeof b.away.sent);
+    const int bad = check_all(&b, n);
+    RANK_CHECK(n_posted > 10);
+
+    /* what NCCL finds on one rank ends all, with its words, and the kernels that wait */
+    if (o->rank == 1) nccl_breaks = 1;
+    ns_status st = NS_OK;
+    const double until = ns_time_now() + 10;
+    while (st == NS_OK && ns_time_now() < until) st = ns_comm_barrier(&b.host, &err);
+    RANK_CHECK(st == NS_ERR_DEVICE && strstr(err.msg, "NCCL: unhandled cuda error"));
+    if (o->rank != 1) RANK_CHECK(strstr(err.msg, "rank 1 (")); /* the others learn who */
+    while (ended < 100 && ns_time_now() < until) usleep(1000);
+    RANK_CHECK(ended == 100);
+    st = ns_comm_all_reduce(&b.away, shown, NS_DTYPE_F32, 1000, &err);
+    RANK_CHECK(st == NS_ERR_DEVICE);
+    free(b.host.scratch);
+    free(b.a);
+    free(b.got);
+    drain();
+    ns_comm_close(&b.host);
+    ns_comm_close(&b.away);
+    RANK_CHECK(ended == 100);
+    ns_world_close(&w);
+    return bad;
+}
+
+static void test_direct(void **state)
+{
+    (void)state;
+    for (int n = 2; n <= 5; n += 3) {
+        int code[8];
+        ns_test_run_ranks(n, direct, code);
+        for (int r = 0; r < n; r++) assert_int_equal(code[r], 0);
+    }
+}
+
 static void test_device(void **state)
 {
     (void)state;
@@ -208,6 +342,7 @@ static void test_stage_size(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_stage_size), cmocka_unit_test(test_device)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_stage_size), cmocka_unit_test(test_device),
+                                       cmocka_unit_test(test_direct)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -203,6 +203,39 @@ static void pass_on_failure(ns_world *w)
     }
 }
 
+void ns_world_watch_add(ns_world *w, ns_world_watch *watch)
+{
+    pthread_mutex_lock(&w->watch_lock);
+    watch->next = w->watches;
+    w->watches = watch;
+    pthread_mutex_unlock(&w->watch_lock);
+}
+
+void ns_world_watch_remove(ns_world *w, ns_world_watch *watch)
+{
+    pthread_mutex_lock(&w->watch_lock);
+    for (ns_world_watch **at = &w->watches; *at; at = &(*at)->next)
+        if (*at == watch) {
+            *at = watch->next;
+            break;
+        }
+    pthread_mutex_unlock(&w->watch_lock);
+}
+
+static void run_watches(ns_world *w)
+{
+    pthread_mutex_lock(&w->watch_lock);
+    for (ns_world_watch *x = w->watches; x; x = x->next) {
+        char problem[700] = "";
+        x->fn(x->user, atomic_load(&w->aborted), problem, sizeof problem);
+        if (!problem[0] || atomic_load(&w->aborted)) continue;
+        pthread_mutex_lock(&w->lock);
+        memcpy(w->local_failure, problem, sizeof problem);
+        pthread_mutex_unlock(&w->lock);
+    }
+    pthread_mutex_unlock(&w->watch_lock);
+}
+
 static void *control_main(void *arg)
 {
     ns_world *w = arg;
@@ -211,6 +244,7 @@ static void *control_main(void *arg)
     int called = 0;
     while (!atomic_load(&w->closing)) {
         double now = ns_time_now();
+        run_watches(w);
         pass_on_failure(w);
         if (now >= next_beat) {
             if (w->rank == 0)

@@ -257,6 +257,7 @@ ns_status ns_world_open(ns_world **out, const ns_world_options *o, ns_error *err
     w->n_lanes = o->lanes > 1 ? N_LANES : 1;
     w->wake[0] = w->wake[1] = -1;
     pthread_mutex_init(&w->lock, NULL);
+    pthread_mutex_init(&w->watch_lock, NULL);
     atomic_store(&w->op, "start");
     double *const times[] = {&w->o.join_s, &w->o.dead_s, &w->o.hang_s, &w->o.abort_grace_s};
     const double defaults[] = {120, 10, 60, 5};
@@ -303,6 +304,7 @@ void ns_world_close(ns_world **pw)
             if (w->peers[i].data[k] >= 0) close(w->peers[i].data[k]);
     }
     pthread_mutex_destroy(&w->lock);
+    pthread_mutex_destroy(&w->watch_lock);
     ns_free(w->peers);
     for (int k = 0; k < N_LANES; k++) {
         ns_free(w->lanes[k].polls);

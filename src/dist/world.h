@@ -72,6 +72,16 @@ NS_MUST_USE ns_status ns_world_check(ns_world *w, ns_error *err);
 /* Tells all ranks that this one failed (first error wins), then behaves as aborted. For errors found by this rank alone. */
 void ns_world_fail(ns_world *w, const ns_error *why);
 
+/* Called on the control thread about once a second, and at once when the run was aborted (then with aborted 1, more than once). A text
+ * left in problem[n] is passed on as this rank's failure. Not called in a world of one. remove waits for a call that runs. */
+typedef struct ns_world_watch {
+    void (*fn)(void *user, int aborted, char *problem, size_t n);
+    void *user;
+    struct ns_world_watch *next;
+} ns_world_watch;
+void ns_world_watch_add(ns_world *w, ns_world_watch *watch); /* the caller's memory, until it is removed */
+void ns_world_watch_remove(ns_world *w, ns_world_watch *watch);
+
 /* Says goodbye and closes; returns at once (collectives before it have matched already). NULL is fine. */
 void ns_world_close(ns_world **w);
 

@@ -67,6 +67,8 @@ struct ns_world {
     _Atomic int64_t waited_ns; /* in exchanges */
     _Atomic int waiting, aborted, closing;
     flight flight;
+    pthread_mutex_t watch_lock; /* of watches, while one of them runs too */
+    ns_world_watch *watches;
     pthread_mutex_t lock; /* of `why` and `local_failure` */
     char why[700];
     char local_failure[700];

@@ -7,6 +7,7 @@
 #include "arch/part.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "dist/direct.h"
 #include "model/gpu_known.h"
 
 /* The stream of the stage before arrives while our gradient is sent, and the gradient of the next one while our stream is. */
@@ -96,7 +97,10 @@ static int64_t piece_bytes(const ns_engine *e)
 static ns_status lay_out(ns_engine *e, ns_error *err)
 {
     NS_TRY(ns_model_layout(&e->model, &e->part_arch, &e->part, e->space, &e->ops, &e->opt, err), "%s", "model");
-    if (on_gpu(e)) return NS_OK; /* start_away */
+    if (on_gpu(e)) { /* what the host reads: start_away */
+        e->sums = ns_space_take(e->space, "comm.sums", ns_direct_sums_bytes(widest_group(e, 1)), NS_LIFE_RUN);
+        return NS_OK;
+    }
     e->sums = ns_space_take(e->space, "comm.sums", ns_comm_scratch_bytes(widest_group(e, 1)), NS_LIFE_RUN);
     if (e->opt.behind)
         e->sums_behind =
@@ -257,7 +261,11 @@ static ns_status start_away(ns_engine *e, ns_error *err)
                               .to_host = to_host,
                               .to_space = to_space,
                               .user = e,
-                              .stage = e->host};
+                              .stage = e->host,
+                              .stream = ns_cuda_opened()->stream(e->device),
+                              .device = e->device,
+                              .sums = (char *)(void *)e->sums,
+                              .add = ns_cuda_opened()->add_members};
     return NS_OK;
 }
 

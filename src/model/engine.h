@@ -23,7 +23,7 @@ typedef struct ns_engine {
                                * parallel, those that add up gradients and share the optimiser state */
     ns_comm *pp;              /* the stages, when there are several */
     float *sums_behind;       /* the same for the thread of train/overlap.h */
-    float *sums;              /* several ranks: ns_comm.scratch of all groups */
+    float *sums;              /* several ranks: ns_comm.scratch of all groups, on a GPU ns_comm_space.sums */
     float *whole, *piece; /* tensor parallel, host memory: one parameter of the whole model; the parts of all ranks */
     ns_comm_space away;   /* GPU and several ranks: where the model's arrays are, for the groups' ns_comm.space */
     char *host;           /* GPU and several ranks: host memory of `away` and of whole, piece */

@@ -155,6 +155,7 @@ static ns_status train(ns_sft *t, const char *config_yaml, int argc, char *const
     t->engine.pp = &t->ranks.pp;
     NS_TRY(ns_engine_start(&t->engine, err), "start");
     ns_ranks_memory(&t->ranks, &t->engine);
+    NS_TRY(ns_ranks_direct(&t->ranks, &t->engine, err), "%s", "exchange between GPUs");
     NS_TRY(ns_sft_load_weights(t, err), "weights");
     if (t->state.step >= t->max_steps) {
         NS_INFO("finished already: step %" PRId64 " of %" PRId64 "; nothing to do", t->state.step, t->max_steps);

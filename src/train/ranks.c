@@ -64,7 +64,7 @@ void ns_ranks_memory(ns_ranks *r, const ns_engine *e)
 {
     ns_comm *const groups[] = {&r->tp, &r->cp, &r->pp, &r->grads, &r->ends};
     for (size_t g = 0; g < sizeof groups / sizeof *groups; g++) {
-        groups[g]->scratch = e->sums;
+        groups[g]->scratch = e->device ? NULL : e->sums;
         groups[g]->space = e->away.bytes > 0 ? &e->away : NULL;
     }
     r->behind.tp.scratch = r->behind.grads.scratch = r->behind.ends.scratch = e->sums_behind;

@@ -44,6 +44,9 @@ NS_MUST_USE ns_status ns_ranks_join(ns_ranks *r, const char *identity, void (*on
                                     ns_error *err);
 /* After ns_engine_start: where the groups' sums are made and, on a GPU, where the arrays lie. */
 void ns_ranks_memory(ns_ranks *r, const ns_engine *e);
+/* Then, collective: how the arrays of GPU ranks travel. By NCCL where every rank has a card of its own and the plug-in opens on all, else
+ * through the host; NS_GPU_TRANSPORT=host|nccl decides otherwise. Rank 0 says which, and why not NCCL. (gpus.c) */
+NS_MUST_USE ns_status ns_ranks_direct(ns_ranks *r, const ns_engine *e, ns_error *err);
 void ns_ranks_close(ns_ranks *r);
 
 int ns_ranks_dp(const ns_ranks *r);      /* data-parallel ranks */

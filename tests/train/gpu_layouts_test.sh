@@ -149,3 +149,11 @@ sft moved cpu 1 2 1 1 ++trainer.precision=32 ++model.optim.sched.max_steps=$step
 # shellcheck disable=SC2086
 close moved cpu32 $beside || fail "a checkpoint of GPU ranks goes on otherwise on the processor"
 echo "ok a checkpoint of tensor x data GPU ranks goes on with context-parallel ranks on the processor"
+
+# two ranks on one card: NCCL does not do that, and it is said before it is tried
+if [ "$(nvidia-smi -L 2>/dev/null | wc -l)" = 1 ]; then
+    grep -q "arrays of GPU ranks travel through the host: ranks 0 and 1 share a GPU" "$dir/f32-2_1_1_1.log" || fail "the way of arrays is not said"
+    if (export NS_GPU_TRANSPORT=nccl && sft nccl gpu 2 1 1 1) >/dev/null; then fail "NCCL with two ranks on one GPU"; fi
+    grep -q "NS_GPU_TRANSPORT=nccl: ranks 0 and 1 share a GPU" "$dir/nccl.log" || fail "NCCL on one GPU: $(tail -3 "$dir/nccl.log")"
+    echo "ok NCCL with ranks that share a GPU is refused by name"
+fi
