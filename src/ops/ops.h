@@ -158,7 +158,7 @@ typedef struct ns_attn_args {
     int64_t q_stride, k_stride, v_stride;
     void *out;             /* [T, n_heads*head_dim] */
     float *lse;            /* [n_heads, T], NULL in inference */
-    float dropout;         /* 0: none. CPU back-ends only: see ns_ops.drops_attention */
+    float dropout;         /* 0: none */
     uint32_t layer, op;    /* < 4096, < 256 */
     int64_t head0;         /* number of head 0 in the whole model; all < 4096 */
     const uint32_t *token; /* [T] number of each query row in the data set; NULL: its row */
@@ -310,7 +310,6 @@ typedef struct ns_fill_args {
 typedef struct ns_ops {
     const char *name;
     int assigns_grads;   /* 1: assign_dw is obeyed, and saves a pass over memory */
-    int drops_attention; /* 1: ns_attn_args.dropout is obeyed; else it must be 0 */
     int fp8;             /* 1: ns_weight.fp8 is obeyed; else it must be NS_FP8_OFF */
     void (*embed_fwd)(ns_exec *, const ns_embed_args *);
     void (*embed_bwd)(ns_exec *, const ns_embed_args *);

@@ -901,6 +901,10 @@ static const cas cases[] = {
     {"attn.dropout.bf16", ATTN, BF16, .T = 133, .nh = 4, .nkv = 2, .hd = 64, .flag = 4, .cu = cu_mid},
     {"attn.dropout_long.bf16", ATTN, BF16, .T = 300, .nh = 2, .nkv = 2, .hd = 32, .window = 270, .flag = 4,
      .cu = cu_long},
+    {"attn.dropout_hd128.bf16", ATTN, BF16, .T = 300, .nh = 4, .nkv = 2, .hd = 128, .flag = 4, .cu = cu_long},
+    {"attn.dropout_hd80.bf16", ATTN, BF16, .T = 131, .nh = 2, .nkv = 1, .hd = 80, .window = 40, .softcap = 3, .flag = 4,
+     .cu = cu_mid},
+    {"attn.dropout_hd256.bf16", ATTN, BF16, .T = 131, .nh = 2, .nkv = 2, .hd = 256, .flag = 5, .cu = cu_mid},
     {"attn.dropout_cache.f32", ATTN, F32, .T = 25, .nh = 4, .nkv = 2, .hd = 16, .flag = 6, .cu = cu_small,
      .no_diff = 1},
     {"attn.cache_window.bf16", ATTN, BF16, .T = 133, .nh = 4, .nkv = 4, .hd = 32, .window = 9, .flag = 2, .cu = cu_mid,
@@ -950,8 +954,7 @@ enum { N_CASES = (int)(sizeof cases / sizeof cases[0]) };
 static int needs_more(const cas *c, const ns_ops *ops)
 {
     if (c->fwd == ring_fwd || c->fwd == sum_fwd) return !ops->attn_merge;
-    return (c->fwd == linear_fwd && (c->flag & 24) && (!ops->fp8 || (case_backend && c->dt == NS_DTYPE_F32))) ||
-           (c->fwd == attn_fwd && (c->flag & 4) && !ops->drops_attention);
+    return (c->fwd == linear_fwd && (c->flag & 24) && (!ops->fp8 || (case_backend && c->dt == NS_DTYPE_F32)));
 }
 
 /* ---- running one case ---- */

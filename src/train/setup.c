@@ -168,11 +168,6 @@ static ns_status plan_memory(ns_sft *t, ns_error *err)
     m.local_rank = t->ranks.env_size > 1 ? t->ranks.who.local_rank : 0;
     m.local_size = t->ranks.env_size > 1 ? t->ranks.who.local_size : (int)o->devices;
     NS_TRY(ns_engine_plan(&t->engine, &t->arch, &m, o->isa, n_threads(t), err), "plan");
-    NS_FAIL_IF(
-        o->attention_dropout > 0 && (m.plan_gpu || !t->engine.ops.drops_attention), NS_ERR_UNSUPPORTED,
-        "model.attention_dropout=%g: the GPU engine does not have it yet; use 0 (hidden_dropout and ffn_dropout work "
-        "there), or train on the processor: ++trainer.accelerator=cpu",
-        o->attention_dropout);
     t->traffic = ns_traffic_of(&t->engine, &t->ranks);
     if (!o->norm_decay)
         for (int i = 0; i < t->engine.part.n_params; i++) {

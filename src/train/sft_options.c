@@ -191,7 +191,7 @@ const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS] = {
     STR("model.resume_from_checkpoint", resume_from, NULL, "continue from this checkpoint"),
     FLT("model.hidden_dropout", hidden_dropout, "0.0", 0, 0.999, "dropout after attention and mlp"),
     FLT("model.attention_dropout", attention_dropout, "0.0", 0, 0.999,
-        "dropout on attention probabilities (not on a GPU yet)"),
+        "dropout on attention probabilities"),
     FLT("model.ffn_dropout", ffn_dropout, "0.0", 0, 0.999, "dropout inside the mlp"),
     BOOL("model.fp8", fp8, "false",
          "matrix products of the layers in fp8, one scale a tensor (GPU from sm_89): e4m3, gradients e5m2"),

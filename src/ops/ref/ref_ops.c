@@ -23,7 +23,6 @@ static int64_t work_bytes(const ns_exec *x, int64_t T, int64_t max_len, int64_t 
 
 const ns_ops ns_ops_ref = {
     .name = "ref",
-    .drops_attention = 1,
     .fp8 = 1,
     .embed_fwd = ns_ref_embed_fwd,
     .embed_bwd = ns_ref_embed_bwd,

@@ -33,11 +33,12 @@ __device__ __forceinline__ int segment_of(const int32_t *cu, int n_seg, int t)
     return lo;
 }
 
-__global__ void attn_ranges(int T, int n_seg, int causal, int64_t window, const int32_t *cu, int4 *range)
+__global__ void attn_ranges(int T, int n_seg, int causal, int64_t window, const int32_t *cu, int4 *range, int32_t *seg0)
 {
     int t = blockIdx.x * blockDim.x + threadIdx.x;
     if (t >= T) return;
     int s = segment_of(cu, n_seg, t), live = n_seg > 0 ? cu[n_seg] : 0;
+    if (seg0) seg0[t] = s == n_seg ? live : cu[s];
     if (s == n_seg) {
         range[t] = make_int4(live, live, live, live);
         return;
@@ -109,6 +110,17 @@ __device__ __forceinline__ double capped(const nsk_attn &a, double raw, double &
     return s;
 }
 
+/* What the probability of row t (of the batch) and key j (of the segment) is multiplied with. */
+__device__ double kept(const nsk_attn &a, int64_t t, int64_t j, int64_t h)
+{
+    if (a.dropout <= 0) return 1;
+    uint32_t c[4] = {(uint32_t)(j >> 2), a.token ? a.token[t] : (uint32_t)t, *a.dropout_step,
+                     a.op_layer | (a.head0 + (uint32_t)h) << 12};
+    philox(c, a.key[0], a.key[1]);
+    uint32_t w = j & 2 ? (j & 1 ? c[3] : c[2]) : (j & 1 ? c[1] : c[0]);
+    return unit(w) >= a.dropout ? 1 / (1 - (double)a.dropout) : 0;
+}
+
 template <class E> __global__ void generic_fwd(nsk_attn a)
 {
     int lane = threadIdx.x & 31, hd = (int)a.head_dim;
@@ -127,8 +139,9 @@ template <class E> __global__ void generic_fwd(nsk_attn a)
             fetch<E>(r, a.k, (g.k0 + j) * a.k_stride + kvh * hd, hd, lane);
             double x = capped(a, dot(q, r), slope), big = fmax(top, x), f = exp(top - big), p = exp(x - big);
             fetch<E>(r, a.v, (g.k0 + j) * a.v_stride + kvh * hd, hd, lane);
+            double keep = kept(a, t, j, h);
 #pragma unroll
-            for (int k = 0; k < PER; k++) acc[k] = acc[k] * f + p * r[k];
+            for (int k = 0; k < PER; k++) acc[k] = acc[k] * f + p * keep * r[k];
             sum = sum * f + p;
             top = big;
         }
@@ -139,14 +152,15 @@ template <class E> __global__ void generic_fwd(nsk_attn a)
     if (a.lse && lane == 0) a.lse[h * a.T + t] = dead ? 0.0f : sum > 0 ? (float)(top + log(sum)) : -INFINITY;
 }
 
-/* p and ds of one pair; q, do_: rows of the query, k and v fetched. */
+/* The kept p, and ds, of one pair; q, do_: rows of the query, k and v fetched. */
 template <class E>
 __device__ __forceinline__ void pair(const nsk_attn &a, const double (&q)[PER], const double (&o)[PER], double D, double lse,
-                                     const double (&k)[PER], const double (&v)[PER], double &p, double &ds)
+                                     const double (&k)[PER], const double (&v)[PER], double keep, double &p, double &ds)
 {
     double slope, s = capped(a, dot(q, k), slope);
     p = exp(s - lse);
-    ds = p * (dot(o, v) - D) * slope * (double)a.scale;
+    ds = p * (keep * dot(o, v) - D) * slope * (double)a.scale;
+    p *= keep;
 }
 
 template <class E> __global__ void generic_dq(nsk_attn a)
@@ -170,7 +184,7 @@ template <class E> __global__ void generic_dq(nsk_attn a)
         for (int64_t j = lo; j < hi; j++) {
             fetch<E>(k, a.k, (g.k0 + j) * a.k_stride + kvh * hd, hd, lane);
             fetch<E>(v, a.v, (g.k0 + j) * a.v_stride + kvh * hd, hd, lane);
-            pair<E>(a, q, o, D, lse, k, v, p, ds);
+            pair<E>(a, q, o, D, lse, k, v, kept(a, t, j, h), p, ds);
 #pragma unroll
             for (int c = 0; c < PER; c++) acc[c] += ds * k[c];
         }
@@ -206,7 +220,7 @@ template <class E> __global__ void generic_dkv(nsk_attn a)
                 fetch<E>(q, a.q, t * a.q_stride + h * hd, hd, lane);
                 fetch<E>(o, a.dout, (t * a.n_heads + h) * hd, hd, lane);
                 fetch<E>(out, a.out, (t * a.n_heads + h) * hd, hd, lane);
-                pair<E>(a, q, o, dot(o, out), a.lse[h * a.T + t], k, v, p, ds);
+                pair<E>(a, q, o, dot(o, out), a.lse[h * a.T + t], k, v, kept(a, t, j, h), p, ds);
 #pragma unroll
                 for (int c = 0; c < PER; c++) dk[c] += ds * q[c], dv[c] += p * o[c];
             }
@@ -227,7 +241,7 @@ extern "C" int nsk_attn_fast(const nsk_attn *a)
            rows_ok(a->dout, 0) && rows_ok(a->dq, 0) && rows_ok(a->dk, 0) && rows_ok(a->dv, 0);
 }
 static int64_t range_bytes(int64_t T) { return (T * 16 + 255) / 256 * 256; }
-extern "C" int64_t nsk_attn_work(int64_t T, int64_t n_heads) { return range_bytes(T) + T * n_heads * 4; }
+extern "C" int64_t nsk_attn_work(int64_t T, int64_t n_heads) { return range_bytes(T) + T * n_heads * 4 + T * 4; }
 
 static int small_memory(void)
 {
@@ -257,8 +271,10 @@ static attn_p params(nsk_stream s, const nsk_attn *a)
                 (bf16 *)a->out, (bf16 *)a->dq, (bf16 *)a->dk, (bf16 *)a->dv, a->lse,
                 (const float *)((char *)a->work + range_bytes(a->T)), (const int4 *)a->work, a->q_stride, a->k_stride,
                 a->v_stride, a->n_heads * a->head_dim, (int)a->T, (int)a->n_heads, (int)a->n_kv, (int)a->head_dim, a->scale,
-                a->softcap};
-    attn_ranges<<<cdiv(a->T, 256), 256, 0, cs(s)>>>((int)a->T, (int)a->n_seg, a->causal, a->window, a->cu_q, (int4 *)a->work);
+                a->softcap, a->dropout, a->key[0], a->key[1], a->op_layer, a->head0, a->dropout_step, a->token, NULL};
+    if (a->dropout > 0) p.seg0 = (const int32_t *)(p.D + a->T * a->n_heads);
+    attn_ranges<<<cdiv(a->T, 256), 256, 0, cs(s)>>>((int)a->T, (int)a->n_seg, a->causal, a->window, a->cu_q, (int4 *)a->work,
+                                                    (int32_t *)p.seg0);
     return p;
 }
 
@@ -276,7 +292,7 @@ extern "C" void nsk_attn_fwd(nsk_stream s, const nsk_attn *a, int force_generic)
 {
     if (a->T <= 0) return;
     if (!force_generic && nsk_attn_fast(a)) {
-        int sm = small_memory(), wg = !sm && hopper() && a->head_dim > 32 && a->head_dim <= 128;
+        int sm = small_memory(), wg = !sm && hopper() && a->dropout <= 0 && a->head_dim > 32 && a->head_dim <= 128;
         attn_p p = params(s, a);
         BY_HEAD(fwd, p);
         return;
@@ -292,7 +308,7 @@ extern "C" void nsk_attn_bwd(nsk_stream s, const nsk_attn *a, int force_generic)
 {
     if (a->T <= 0) return;
     if (!force_generic && nsk_attn_fast(a)) {
-        int sm = small_memory(), wg = !sm && hopper() && a->head_dim > 32 && a->head_dim <= 128;
+        int sm = small_memory(), wg = !sm && hopper() && a->dropout <= 0 && a->head_dim > 32 && a->head_dim <= 128;
         attn_p p = params(s, a);
         attn_dot<<<cdiv(a->T * a->n_heads * 32, 256), 256, 0, cs(s)>>>((int)a->T, (int)a->n_heads, (int)a->head_dim, p.dout, p.out,
                                                                        (float *)p.D);

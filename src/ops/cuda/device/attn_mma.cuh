@@ -21,7 +21,45 @@ struct attn_p {
     int64_t q_stride, k_stride, v_stride, o_stride;
     int T, n_heads, n_kv, hd;
     float scale, softcap;
+    /* dropout > 0 (template DROP): the counter of ns_attn_args.dropout; seg0: first row of each row's segment */
+    float dropout;
+    uint32_t key0, key1, op_layer, head0;
+    const uint32_t *step, *token;
+    const int32_t *seg0;
 };
+
+/* What the probability of a query row is multiplied with: the row's words of the counter, and keys j of its segment. */
+struct dropped_row {
+    uint32_t token;
+    int start;
+};
+__device__ __forceinline__ dropped_row dropped_row_of(const attn_p &p, int t)
+{
+    dropped_row r = {0, 0};
+    if (t < p.T) r.token = p.token ? p.token[t] : (uint32_t)t, r.start = p.seg0[t];
+    return r;
+}
+__device__ __forceinline__ uint32_t head_word(const attn_p &p, int h) { return p.op_layer | (p.head0 + (uint32_t)h) << 12; }
+__device__ __forceinline__ float keep_of(const attn_p &p, const uint32_t (&c)[4], int j)
+{
+    uint32_t w = j & 2 ? (j & 1 ? c[3] : c[2]) : (j & 1 ? c[1] : c[0]);
+    return unit(w) >= p.dropout ? 1.0f / (1.0f - p.dropout) : 0.0f;
+}
+/* Keys key and key + 1 (of the batch). Those that the row does not see give something: their probability is 0. */
+__device__ __forceinline__ float2 keep2(const attn_p &p, const dropped_row &r, int key, uint32_t step, uint32_t head)
+{
+    int j = key - r.start;
+    uint32_t c[4] = {(uint32_t)(j >> 2), r.token, step, head};
+    philox(c, p.key0, p.key1);
+    float2 k;
+    k.x = keep_of(p, c, j);
+    if ((j & 3) == 3) {
+        c[0] = (uint32_t)((j + 1) >> 2), c[1] = r.token, c[2] = step, c[3] = head;
+        philox(c, p.key0, p.key1);
+    }
+    k.y = keep_of(p, c, j + 1);
+    return k;
+}
 
 __device__ __forceinline__ uint32_t smem_at(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
 __device__ __forceinline__ void cp16(void *dst, const void *src, int ok)
@@ -142,7 +180,7 @@ __device__ __forceinline__ int4 range_of(const attn_p &p, int t) /* rows past T:
 }
 
 /* ---- forward ---- */
-template <int HD, int MT, int NW, int BN>
+template <int HD, int MT, int NW, int BN, bool DROP>
 __global__ void __launch_bounds__(NW * 32) attn_fwd_mma(attn_p p)
 {
     enum { BM = MT * 16 * NW, LD = HD + 8, NT = NW * 32, NB = BN / 8 };
@@ -171,6 +209,13 @@ __global__ void __launch_bounds__(NW * 32) attn_fwd_mma(attn_p p)
             int4 g = range_of(p, row0 + (warp * MT + m) * 16 + r * 8 + lane / 4);
             lo[m][r] = g.x, hi[m][r] = g.y, top[m][r] = -INFINITY, sum[m][r] = 0;
         }
+    dropped_row own[MT][2];
+    uint32_t step = DROP ? *p.step : 0, head = DROP ? head_word(p, h) : 0;
+    if (DROP)
+#pragma unroll
+        for (int m = 0; m < MT; m++)
+#pragma unroll
+            for (int r = 0; r < 2; r++) own[m][r] = dropped_row_of(p, row0 + (warp * MT + m) * 16 + r * 8 + lane / 4);
     float to_exp = p.softcap > 0 ? LOG2E : p.scale * LOG2E;
     for (int it = 0; it < n_tiles; it++) {
         int j = j0 + it * BN, st = it & 1;
@@ -222,6 +267,12 @@ __global__ void __launch_bounds__(NW * 32) attn_fwd_mma(attn_p p)
                         s[m][n][2 * r + i] = e;
                         add += e;
                     }
+                if (DROP)
+#pragma unroll
+                    for (int n = 0; n < NB; n++) {
+                        float2 k = keep2(p, own[m][r], j + n * 8 + (lane & 3) * 2, step, head);
+                        s[m][n][2 * r] *= k.x, s[m][n][2 * r + 1] *= k.y;
+                    }
                 sum[m][r] = sum[m][r] * f + add;
 #pragma unroll
                 for (int n = 0; n < HD / 8; n++) o[m][n][2 * r] *= f, o[m][n][2 * r + 1] *= f;
@@ -265,7 +316,7 @@ __device__ __forceinline__ float prob(const attn_p &p, float raw, float lse, int
 }
 
 /* ---- dQ: a block owns a tile of queries ---- */
-template <int HD, int MT, int NW, int BN>
+template <int HD, int MT, int NW, int BN, bool DROP>
 __global__ void __launch_bounds__(NW * 32) attn_dq_mma(attn_p p)
 {
     enum { BM = MT * 16 * NW, LD = HD + 8, NT = NW * 32, NB = BN / 8 };
@@ -298,6 +349,13 @@ __global__ void __launch_bounds__(NW * 32) attn_dq_mma(attn_p p)
             lse[m][r] = t < p.T ? p.lse[(int64_t)h * p.T + t] : 0;
             D[m][r] = t < p.T ? p.D[(int64_t)h * p.T + t] : 0;
         }
+    dropped_row own[MT][2];
+    uint32_t step = DROP ? *p.step : 0, head = DROP ? head_word(p, h) : 0;
+    if (DROP)
+#pragma unroll
+        for (int m = 0; m < MT; m++)
+#pragma unroll
+            for (int r = 0; r < 2; r++) own[m][r] = dropped_row_of(p, row0 + (warp * MT + m) * 16 + r * 8 + lane / 4);
     for (int it = 0; it < n_tiles; it++) {
         int j = j0 + it * BN, st = it & 1;
         if (it + 1 < n_tiles) {
@@ -318,13 +376,20 @@ __global__ void __launch_bounds__(NW * 32) attn_dq_mma(attn_p p)
 #pragma unroll
         for (int m = 0; m < MT; m++)
 #pragma unroll
-            for (int n = 0; n < NB; n++)
+            for (int n = 0; n < NB; n++) {
+                if (DROP)
+#pragma unroll
+                    for (int r = 0; r < 2; r++) {
+                        float2 k = keep2(p, own[m][r], j + n * 8 + (lane & 3) * 2, step, head);
+                        dp[m][n][2 * r] *= k.x, dp[m][n][2 * r + 1] *= k.y;
+                    }
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
                     int key = j + n * 8 + (lane & 3) * 2 + (i & 1), r = i >> 1;
                     float slope, q = prob(p, s[m][n][i], lse[m][r], whole || (key >= lo[m][r] && key < hi[m][r]), slope);
                     s[m][n][i] = q * (dp[m][n][i] - D[m][r]) * slope;
                 }
+            }
         mm_pb<MT, NB, HD>(dq, s, sk + st * BN * LD);
         __syncthreads();
     }
@@ -345,7 +410,7 @@ __global__ void __launch_bounds__(NW * 32) attn_dq_mma(attn_p p)
 }
 
 /* ---- dK, dV: a block owns a tile of keys (16 a warp) and loops over the query heads of the group and their tiles ---- */
-template <int HD, int NW, int BQ>
+template <int HD, int NW, int BQ, bool DROP>
 __global__ void __launch_bounds__(NW * 32) attn_dkv_mma(attn_p p)
 {
     enum { BK = 16 * NW, LD = HD + 8, NT = NW * 32, NB = BQ / 8 };
@@ -353,6 +418,8 @@ __global__ void __launch_bounds__(NW * 32) attn_dkv_mma(attn_p p)
     bf16 *sk = (bf16 *)smem, *sv = sk + BK * LD, *sq = sv + BK * LD, *sd = sq + 2 * BQ * LD;
     __shared__ float s_lse[2][BQ], s_D[2][BQ];
     __shared__ int s_lo[2][BQ], s_hi[2][BQ];
+    __shared__ dropped_row s_row[DROP ? 2 : 1][DROP ? BQ : 1];
+    uint32_t step = DROP ? *p.step : 0;
     int tile = blockIdx.x, kvh = blockIdx.y, group = p.n_heads / p.n_kv; /* early keys are seen by most rows: first */
     int key0 = tile * BK, last = min(key0 + BK, p.T) - 1;
     int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
@@ -371,6 +438,7 @@ __global__ void __launch_bounds__(NW * 32) attn_dkv_mma(attn_p p)
             s_lo[st][threadIdx.x] = g.x, s_hi[st][threadIdx.x] = g.y;
             s_lse[st][threadIdx.x] = r < p.T ? p.lse[(int64_t)h * p.T + r] : 0;
             s_D[st][threadIdx.x] = r < p.T ? p.D[(int64_t)h * p.T + r] : 0;
+            if (DROP) s_row[DROP ? st : 0][DROP ? threadIdx.x : 0] = dropped_row_of(p, r);
         }
     };
     if (n_tiles) fetch(0);
@@ -400,8 +468,15 @@ __global__ void __launch_bounds__(NW * 32) attn_dkv_mma(attn_p p)
             for (int i = 0; i < 4; i++) {
                 int col = n * 8 + (lane & 3) * 2 + (i & 1), key = key0 + warp * 16 + (i >> 1) * 8 + lane / 4;
                 float slope, q = prob(p, s[0][n][i], s_lse[st][col], whole || (key >= s_lo[st][col] && key < s_hi[st][col]), slope);
-                dp[0][n][i] = q * (dp[0][n][i] - s_D[st][col]) * slope;
-                s[0][n][i] = q;
+                float keep = 1;
+                if (DROP) {
+                    const dropped_row &row = s_row[DROP ? st : 0][DROP ? col : 0];
+                    uint32_t c[4] = {(uint32_t)((key - row.start) >> 2), row.token, step, head_word(p, kvh * group + it / per)};
+                    philox(c, p.key0, p.key1);
+                    keep = keep_of(p, c, key - row.start);
+                }
+                dp[0][n][i] = q * (keep * dp[0][n][i] - s_D[st][col]) * slope;
+                s[0][n][i] = q * keep;
             }
         mm_pb<1, NB, HD>(dv, s, sd + st * BQ * LD);
         mm_pb<1, NB, HD>(dk, dp, sq + st * BQ * LD);
@@ -428,26 +503,35 @@ template <class K> static void launch(K kernel, dim3 grid, int threads, int byte
     cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     kernel<<<grid, threads, bytes, s>>>(p);
 }
-template <int HD, int MT, int BN> static void go_fwd(cudaStream_t s, const attn_p &p)
+template <int HD, int MT, int BN, bool DROP = false> static void go_fwd(cudaStream_t s, const attn_p &p)
 {
-    launch(attn_fwd_mma<HD, MT, 4, BN>, dim3(cdiv(p.T, MT * 64), p.n_heads), 128, (MT * 64 + 4 * BN) * (HD + 8) * 2, s, p);
+    launch(attn_fwd_mma<HD, MT, 4, BN, DROP>, dim3(cdiv(p.T, MT * 64), p.n_heads), 128, (MT * 64 + 4 * BN) * (HD + 8) * 2, s, p);
 }
-template <int HD, int MT, int BN> static void go_dq(cudaStream_t s, const attn_p &p)
+template <int HD, int MT, int BN, bool DROP = false> static void go_dq(cudaStream_t s, const attn_p &p)
 {
-    launch(attn_dq_mma<HD, MT, 4, BN>, dim3(cdiv(p.T, MT * 64), p.n_heads), 128, (MT * 128 + 4 * BN) * (HD + 8) * 2, s, p);
+    launch(attn_dq_mma<HD, MT, 4, BN, DROP>, dim3(cdiv(p.T, MT * 64), p.n_heads), 128, (MT * 128 + 4 * BN) * (HD + 8) * 2, s, p);
 }
-template <int HD, int NW, int BQ> static void go_dkv(cudaStream_t s, const attn_p &p)
+template <int HD, int NW, int BQ, bool DROP = false> static void go_dkv(cudaStream_t s, const attn_p &p)
 {
-    launch(attn_dkv_mma<HD, NW, BQ>, dim3(cdiv(p.T, NW * 16), p.n_kv), NW * 32, (NW * 32 + 4 * BQ) * (HD + 8) * 2, s, p);
+    launch(attn_dkv_mma<HD, NW, BQ, DROP>, dim3(cdiv(p.T, NW * 16), p.n_kv), NW * 32, (NW * 32 + 4 * BQ) * (HD + 8) * 2, s, p);
 }
+/* With dropout, which costs more than the tiles: the small ones. */
 /* big and small: (forward MT, BN), (dQ MT, BN), (dKV warps, BQ) */
 #define NS_ATTN_HD(HD, FM, FB, QM, QB, KW, KB, fm, fb, qm, qb, kw, kb)       \
     void nsk_attn_fwd_##HD(cudaStream_t s, const attn_p &p, int small)       \
     {                                                                        \
-        small ? go_fwd<HD, fm, fb>(s, p) : go_fwd<HD, FM, FB>(s, p);         \
+        if (p.dropout > 0)                                                   \
+            go_fwd<HD, fm, fb, true>(s, p);                                  \
+        else                                                                 \
+            small ? go_fwd<HD, fm, fb>(s, p) : go_fwd<HD, FM, FB>(s, p);     \
     }                                                                        \
     void nsk_attn_bwd_##HD(cudaStream_t s, const attn_p &p, int small)       \
     {                                                                        \
+        if (p.dropout > 0) {                                                 \
+            go_dkv<HD, kw, kb, true>(s, p);                                  \
+            go_dq<HD, qm, qb, true>(s, p);                                   \
+            return;                                                          \
+        }                                                                    \
         small ? go_dkv<HD, kw, kb>(s, p) : go_dkv<HD, KW, KB>(s, p);         \
         small ? go_dq<HD, qm, qb>(s, p) : go_dq<HD, QM, QB>(s, p);           \
     }

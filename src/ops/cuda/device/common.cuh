@@ -82,6 +82,23 @@ template <class T> __device__ __forceinline__ T block_sum(T v)
     return v;
 }
 
+/* Philox 4x32-10 (base/rng.h) in place of its counter. */
+__device__ __forceinline__ void philox(uint32_t (&c)[4], uint32_t k0, uint32_t k1)
+{
+#pragma unroll
+    for (int r = 0; r < 10; r++) {
+        uint32_t h0 = __umulhi(0xD2511F53u, c[0]), l0 = 0xD2511F53u * c[0];
+        uint32_t h1 = __umulhi(0xCD9E8D57u, c[2]), l1 = 0xCD9E8D57u * c[2];
+        c[0] = h1 ^ c[1] ^ k0;
+        c[1] = l1;
+        c[2] = h0 ^ c[3] ^ k1;
+        c[3] = l0;
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+}
+__device__ __forceinline__ float unit(uint32_t u) { return (float)(u >> 8) * 0x1p-24f; } /* [0,1) */
+
 static inline int aligned16(const void *p) { return ((uintptr_t)p & 15) == 0; }
 static inline cudaStream_t cs(void *s) { return (cudaStream_t)s; }
 static inline unsigned cdiv(int64_t a, int64_t b) { return (unsigned)((a + b - 1) / b); }

@@ -105,6 +105,9 @@ typedef struct nsk_attn {
     void *work;
     int64_t work_bytes;                    /* nsk_attn_work, or more for cuDNN */
     int64_t live_seg, live_len, live_rows; /* of ns_attn_args */
+    float dropout;                         /* 0: none; the rest of its counter and key: */
+    uint32_t key[2], op_layer, head0;      /* op << 24 | layer */
+    const uint32_t *dropout_step, *token;  /* token NULL: the row */
 } nsk_attn;
 int64_t nsk_attn_work(int64_t T, int64_t n_heads);
 int nsk_attn_fast(const nsk_attn *a); /* 1: the tensor-core kernels serve this call */

@@ -126,20 +126,6 @@ __global__ void adam_scalars(nsk_adamw_scalars sc, adam *s)
 }
 
 /* ---- forms: W 0 f32, 1 bf16 and remainder, 2 bf16 alone; M, V: a moment is bf16 (1) or f32. bf16 alone is rounded stochastically ---- */
-__device__ __forceinline__ void philox(uint32_t (&c)[4], uint32_t k0, uint32_t k1)
-{
-#pragma unroll
-    for (int r = 0; r < 10; r++) {
-        uint32_t h0 = __umulhi(0xD2511F53u, c[0]), l0 = 0xD2511F53u * c[0];
-        uint32_t h1 = __umulhi(0xCD9E8D57u, c[2]), l1 = 0xCD9E8D57u * c[2];
-        c[0] = h1 ^ c[1] ^ k0;
-        c[1] = l1;
-        c[2] = h0 ^ c[3] ^ k1;
-        c[3] = l0;
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
-    }
-}
 struct rounding { uint32_t k0, k1, step; };
 /* ns_round_words: what is 0 for weights, 1 for m, 2 for v; e: element of the tensor, any of the 8 */
 __device__ __forceinline__ void round_words(uint32_t (&w)[4], const rounding &r, uint32_t tensor, uint32_t what, int64_t e)

@@ -554,11 +554,44 @@ static void zero(ns_exec *x, const ns_fill_args *a)
 /* ---- attention ---- */
 static nsk_attn attn_of(ns_exec *x, const ns_attn_args *a)
 {
-    return (nsk_attn){a->T,           a->n_seg,    a->max_q,    a->max_kv,   a->n_heads,  a->n_kv,     a->head_dim,
-                      is_bf16(a->dt), a->causal,   a->scale,    a->softcap,  a->window,   a->cu_q,     a->kv_start,
-                      a->kv_len,      a->q,        a->k,        a->v,        a->q_stride, a->k_stride, a->v_stride,
-                      a->out,         a->lse,      a->dout,     a->dq,       a->dk,       a->dv,       x->work,
-                      x->work_bytes,  a->live_seg, a->live_len, a->live_rows};
+    return (nsk_attn){a->T,
+                      a->n_seg,
+                      a->max_q,
+                      a->max_kv,
+                      a->n_heads,
+                      a->n_kv,
+                      a->head_dim,
+                      is_bf16(a->dt),
+                      a->causal,
+                      a->scale,
+                      a->softcap,
+                      a->window,
+                      a->cu_q,
+                      a->kv_start,
+                      a->kv_len,
+                      a->q,
+                      a->k,
+                      a->v,
+                      a->q_stride,
+                      a->k_stride,
+                      a->v_stride,
+                      a->out,
+                      a->lse,
+                      a->dout,
+                      a->dq,
+                      a->dk,
+                      a->dv,
+                      x->work,
+                      x->work_bytes,
+                      a->live_seg,
+                      a->live_len,
+                      a->live_rows,
+                      a->dropout,
+                      {x->key.k[0], x->key.k[1]},
+                      a->op << 24 | a->layer,
+                      (uint32_t)a->head0,
+                      &x->step->dropout_step,
+                      a->token};
 }
 /* cuDNN where it serves the call and the order of its sums may be used: its forward has none that vary. */
 static int by_cudnn(ns_exec *x, const nsk_attn *p, int backward, const char *op)
@@ -566,7 +599,10 @@ static int by_cudnn(ns_exec *x, const nsk_attn *p, int backward, const char *op)
     device *d = dev_of(x);
     const char *why = "no cuDNN";
     if (!p->bf16 || d->generic_attention) return 0;
-    int done = d->dnn && (!backward || x->any_order) ? nsk_cudnn_run(d->dnn, d->stream, p, backward, &why) : 0;
+    if (p->dropout > 0) why = "attention dropout";
+    int done = d->dnn && p->dropout <= 0 && (!backward || x->any_order)
+                   ? nsk_cudnn_run(d->dnn, d->stream, p, backward, &why)
+                   : 0;
     if (done < 0) fail(x, op, why, p->T, p->n_heads, p->head_dim);
     if (done == 0) snprintf(d->dnn_why, sizeof d->dnn_why, "%s", why);
     if (done)
@@ -577,10 +613,6 @@ static int by_cudnn(ns_exec *x, const nsk_attn *p, int backward, const char *op)
 }
 static int attn_ok(ns_exec *x, const ns_attn_args *a, const char *op)
 {
-    if (a->dropout > 0) {
-        fail(x, op, "attention dropout is not available on the GPU", a->T, a->n_heads, a->head_dim);
-        return 0;
-    }
     if (a->head_dim <= 512) return need_work(x, nsk_attn_work(a->T, a->n_heads), op);
     fail(x, op, "head sizes above 512 are not supported", a->T, a->n_heads, a->head_dim);
     return 0;

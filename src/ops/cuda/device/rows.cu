@@ -491,20 +491,6 @@ extern "C" void nsk_act_bwd(nsk_stream s, int b, int act, int64_t T, int64_t F, 
 }
 
 /* ---- dropout: Philox4x32-10, counter (element / 4, token, step, op << 24 | layer), as the reference; column 0 is element c0 ---- */
-__device__ __forceinline__ void philox(uint32_t (&c)[4], uint32_t k0, uint32_t k1)
-{
-#pragma unroll
-    for (int r = 0; r < 10; r++) {
-        uint32_t h0 = __umulhi(0xD2511F53u, c[0]), l0 = 0xD2511F53u * c[0];
-        uint32_t h1 = __umulhi(0xCD9E8D57u, c[2]), l1 = 0xCD9E8D57u * c[2];
-        c[0] = h1 ^ c[1] ^ k0;
-        c[1] = l1;
-        c[2] = h0 ^ c[3] ^ k1;
-        c[3] = l0;
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
-    }
-}
 template <class E>
 __global__ void dropout(int64_t n, int64_t C, float p, uint32_t op_layer, uint32_t token0, uint32_t k0, uint32_t k1,
                         const uint32_t *step, const E *x, E *y, const uint32_t *token, int64_t c0)
@@ -518,7 +504,7 @@ __global__ void dropout(int64_t n, int64_t C, float p, uint32_t op_layer, uint32
 #pragma unroll
     for (int k = 0; k < 4; k++) {
         int64_t c = q * 4 + k - c0;
-        if (c >= 0 && c < C) st(y, t * C + c, (float)(w[k] >> 8) * 0x1p-24f >= p ? ld(x, t * C + c) * scale : 0.0f);
+        if (c >= 0 && c < C) st(y, t * C + c, unit(w[k]) >= p ? ld(x, t * C + c) * scale : 0.0f);
     }
 }
 extern "C" void nsk_dropout(nsk_stream s, int b, int64_t T, int64_t C, float p, uint32_t op_layer, int64_t token0,
