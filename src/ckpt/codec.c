@@ -115,6 +115,7 @@ static int inflate_run(const ns_packed *p, unsigned char *out)
 
 static int decode(const ns_packed *p, unsigned char *out)
 {
+    if (!p->size) return 0; /* an empty file has no address */
     if (p->codec == NS_CODEC_BLOSC) {
         const blosc *b = open_blosc();
         size_t n = 0;

@@ -336,12 +336,11 @@ static void a_wrong_constant_is_seen(void **state)
 }
 
 /* A sequence fed in pieces through the key/value cache, beside a second one, gives the logits of one whole pass. */
-static void cache_in_pieces_matches(void **state)
+static void cache_in_pieces(const char *name)
 {
-    (void)state;
     fixture f;
     ns_error err = NS_ERROR_INIT;
-    open_fixture(&f, "llama3");
+    open_fixture(&f, name);
     enum { CTX = 64, LEN = 55, FIRST = 10 };                    /* segment 2 of the reference row: tokens 10..64 */
     const int piece[] = {20, 1, 1, 33}, other[] = {3, 0, 4, 2}; /* the neighbour's pieces */
     const int32_t *ids = tensor(f.io, "ids")->data;
@@ -385,6 +384,13 @@ static void cache_in_pieces_matches(void **state)
     free(out);
     ns_engine_free(&e);
     close_fixture(&f);
+}
+
+static void cache_in_pieces_matches(void **state)
+{
+    (void)state;
+    cache_in_pieces("llama3");
+    cache_in_pieces("qwen3");
 }
 
 int main(void)
