@@ -7,10 +7,23 @@
 #include "base/mem.h"
 #include "pack/sft_data.h"
 
+/* How much more than n / size tokens of a segment of n one rank may have, times size: what rounding does depends on n mod 2 size. */
+static int64_t excess(int size)
+{
+    const int64_t m = 2 * size;
+    int64_t worst = 0;
+    for (int64_t n = 0; n < m; n++)
+        for (int64_t k = 0; k < size; k++) { /* pieces k and m - 1 - k, as piece_of cuts them */
+            const int64_t own = n * (k + 1) / m - n * k / m + n * (m - k) / m - n * (m - 1 - k) / m;
+            if (size * own - n > worst) worst = size * own - n;
+        }
+    return worst;
+}
+
 int32_t ns_batch_part_rows(int32_t T_cap, int32_t S_cap, int size)
 {
     if (size == 1) return T_cap;
-    int64_t rows = T_cap / size + 2 * (int64_t)(S_cap < T_cap ? S_cap : T_cap); /* each piece rounds by less than one */
+    int64_t rows = (T_cap + excess(size) * (S_cap < T_cap ? S_cap : T_cap)) / size;
     return rows < T_cap ? (int32_t)((rows + 127) / 128 * 128) : T_cap;
 }
 

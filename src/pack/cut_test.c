@@ -126,7 +126,8 @@ static void test_zigzag(void **state)
     const int32_t want[] = {1000, 1001, 1006, 1007};
     assert_int_equal(p.batch.n_tok, 4);
     assert_memory_equal(p.batch.ids, want, sizeof want);
-    assert_true(ns_batch_part_rows(4096, 8, 4) == 1152 && ns_batch_part_rows(4096, 8, 1) == 4096);
+    assert_true(ns_batch_part_rows(16384, 102, 4) == 4224 && ns_batch_part_rows(4096, 8, 4) == 1152 &&
+                ns_batch_part_rows(4096, 8, 1) == 4096);
     ns_batch_part_free(&p);
     ns_batch_free(&b);
 }

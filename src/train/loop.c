@@ -144,6 +144,17 @@ static ns_status compare_bytes(ns_sft *t, ns_error *err)
     return NS_OK;
 }
 
+/* What was really allocated, at most and on any rank, beside the plan that was printed. */
+static ns_status tell_memory(ns_sft *t, ns_error *err)
+{
+    double bytes[2] = {(double)ns_mem_get_stats().bytes_peak, (double)t->engine.total_bytes};
+    NS_TRY(ns_comm_scalars(&t->ranks.all, bytes, 2, NS_COMM_MAX, err), "%s", "memory");
+    if (ns_ranks_first(&t->ranks))
+        NS_INFO("a rank allocated at most %.3f MB of host memory; its plan %.3f MB%s", bytes[0] / 1e6, bytes[1] / 1e6,
+                t->engine.device ? " on the GPU" : " of it");
+    return NS_OK;
+}
+
 static ns_status train(ns_sft *t, const char *config_yaml, int argc, char *const *argv, ns_stop_reason *stopped,
                        ns_error *err)
 {
@@ -180,6 +191,7 @@ static ns_status train(ns_sft *t, const char *config_yaml, int argc, char *const
     NS_TRY(st, "%s", "sft");
     NS_TRY(ns_comm_barrier(&t->ranks.all, err), "%s", "end"); /* nobody leaves while another still needs it */
     NS_TRY(compare_bytes(t, err), "%s", "bytes sent");
+    NS_TRY(tell_memory(t, err), "%s", "memory");
     NS_TRY(join_trace(t, err), "%s", "trace");
     NS_FAIL_IF(*stopped, NS_ERR_STOPPED, "stopped by %s after step %" PRId64 " of %" PRId64 "%s%s",
                ns_stop_check() ? ns_stop_name() : "another rank", t->state.step, t->max_steps,
