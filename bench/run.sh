@@ -37,6 +37,7 @@ done
 have bench_ops && "$build/bench/bench_ops"
 have bench_step && "$build/bench/bench_step"
 bash bench/jobs.sh "$build/ns"
+have bench_export && "$build/bench/bench_export" "$build/ns" 0.5 3
 have bench_packed && "$build/bench/bench_packed"
 have bench_pack && "$build/bench/bench_pack"
 
