@@ -37,8 +37,8 @@ typedef struct ns_model_options {
     ns_fp8 fp8;           /* products of the layers; needs ns_ops.fp8. Embedding, head and norms stay as they are */
     int fp8_lean; /* transposed fp8 weights are made for each product; the engine sets it where memory is short */
     float hidden_dropout, ffn_dropout, attention_dropout;
-    ns_threads *pool;                                     /* decides the scratch of CPU back-ends; NULL: one thread */
-    void *backend;                                        /* ns_exec.backend of device back-ends; NULL on a CPU */
+    ns_threads *pool;           /* decides the scratch of CPU back-ends; NULL: one thread */
+    void *backend;              /* ns_exec.backend of device back-ends; NULL on a CPU */
     const char *accelerator;    /* for the engine: cpu (NULL too), gpu, or auto: a GPU if one opens */
     int local_rank, local_size; /* for the engine: place among the ranks of this machine, picks the GPU; 0, 0: alone */
     const char *plan_gpu;       /* for the engine: plan for this GPU, which is not here (gpu_known.h); NULL: run */

@@ -309,8 +309,8 @@ typedef struct ns_fill_args {
 
 typedef struct ns_ops {
     const char *name;
-    int assigns_grads;   /* 1: assign_dw is obeyed, and saves a pass over memory */
-    int fp8;             /* 1: ns_weight.fp8 is obeyed; else it must be NS_FP8_OFF */
+    int assigns_grads; /* 1: assign_dw is obeyed, and saves a pass over memory */
+    int fp8;           /* 1: ns_weight.fp8 is obeyed; else it must be NS_FP8_OFF */
     void (*embed_fwd)(ns_exec *, const ns_embed_args *);
     void (*embed_bwd)(ns_exec *, const ns_embed_args *);
     void (*norm_fwd)(ns_exec *, const ns_norm_args *);
