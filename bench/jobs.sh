@@ -3,8 +3,6 @@
 # of 1,000 jobs that wait there, the local supervisor while it waits, import of the Python package. cpu_s: user and system time.
 # shellcheck disable=SC2154,SC2046
 set -u
-ns=$1
-case $ns in /*) ;; *) ns=$PWD/$ns ;; esac
 root=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=tests/jobs/lib.sh
 . "$root/tests/jobs/lib.sh"
@@ -46,12 +44,7 @@ fi
 printf 'executor: local\n' >local.yaml
 "$ns" run_cmd --cluster=local.yaml --expname=idle sleep 40 >/dev/null 2>&1
 sleep 2
-for p in /proc/[0-9]*; do
-    tr '\0' '\n' 2>/dev/null <"$p/environ" | grep -qx "NS_HOME=$NS_HOME" || continue
-    for f in "$p"/fd/*; do
-        [ "$(readlink "$f")" = "$NS_HOME/supervisor.$(hostname).lock" ] && echo "$p" && break
-    done
-done >processes
+supervisors | sed "s|^|/proc/|" >processes
 ticks() { awk '{ s += $14 + $15 } END { print s }' $(sed 's|$|/stat|' processes); }
 a=$(ticks)
 sleep 30

@@ -21,7 +21,7 @@ style() {
     make layers || rc=1
     if command -v clang-format >/dev/null; then make format-check || rc=1; else echo "SKIP clang-format is not installed"; fi
     if command -v shellcheck >/dev/null; then
-        shellcheck -S info dev/*.sh bench/*.sh tests/*/*.sh .ci/run || rc=1
+        shellcheck -S info dev/*.sh bench/*.sh tests/*.sh tests/*/*.sh .ci/run || rc=1
     else
         echo "SKIP shellcheck is not installed"
     fi

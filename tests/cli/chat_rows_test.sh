@@ -2,26 +2,10 @@
 # Conversations from the command line: ns tokenize --chat, and ns inspect on rows of messages, with a chat template and a
 # tokenizer of a few letters. Users are written as a, assistants as b.
 set -u
-ns=$1
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
+root=$(cd "$(dirname "$0")/../.." && pwd)
+# shellcheck source=tests/lib.sh
+. "$root/tests/lib.sh"
 cd "$dir" || exit 1
-fails=0
-is() { # what, wanted exit code, whole wanted output (or ~part), command...
-    what=$1 want=$2 text=$3
-    shift 3
-    "$@" >out 2>&1
-    rc=$?
-    case $text in
-    "~"*) grep -qF -- "${text#?}" out ;;
-    *) [ "$(cat out)" = "$text" ] ;;
-    esac
-    if [ $? = 0 ] && [ $rc = "$want" ]; then echo "ok - $what"; else
-        echo "not ok - $what: exit $rc, wanted $want with '$text'"
-        sed 's/^/     /' out
-        fails=1
-    fi
-}
 mkdir t
 cat >t/tokenizer.json <<'X'
 {"version": "1.0", "added_tokens": [{"id": 9, "content": "<s>", "special": true, "normalized": false, "single_word": false,
@@ -43,34 +27,34 @@ printf '{{ a | trimm }}' >filter.jinja
 c="$ns tokenize -t t --chat"
 # shellcheck disable=SC2086 # $c is several words
 {
-    is "ids" 0 "0 3 6 10 3 1 3 1 0 10 3" $c -i row.json
-    is "the text" 0 "$(printf 'a\nab</s>\nb\nba</s>\n')" $c -i row.json --render
-    is "JSON" 0 '{"form": "messages", "text": "a\nab</s>\nb\nba</s>\n", "ids": [0, 3, 6, 10, 3, 1, 3, 1, 0, 10, 3], "mask": [0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 0]}' \
+    gives "ids" 0 "0 3 6 10 3 1 3 1 0 10 3" $c -i row.json
+    gives "the text" 0 "$(printf 'a\nab</s>\nb\nba</s>\n')" $c -i row.json --render
+    gives "JSON" 0 '{"form": "messages", "text": "a\nab</s>\nb\nba</s>\n", "ids": [0, 3, 6, 10, 3, 1, 3, 1, 0, 10, 3], "mask": [0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 0]}' \
         $c -i row.json --json
-    is "pieces" 0 '~10	T	"</s>"' $c -i row.json --pieces
-    is "count" 0 "11" $c -i row.json --count
-    is "a list of messages, up to the answer" 0 "$(printf 'a\nb</s>\nb\n')" \
+    gives "pieces" 0 '~10	T	"</s>"' $c -i row.json --pieces
+    gives "count" 0 "11" $c -i row.json --count
+    gives "a list of messages, up to the answer" 0 "$(printf 'a\nb</s>\nb\n')" \
         $c --generation-prompt --render --text '[{"role": "user", "content": "b"}]'
-    is "lines, forms mixed" 0 "$(printf '11\n11')" sh -c "{ cat row.json; echo '{\"instruction\": \"ab\", \"output\": \"ba\"}'; } | $c --lines --count"
+    gives "lines, forms mixed" 0 "$(printf '11\n11')" sh -c "{ cat row.json; echo '{\"instruction\": \"ab\", \"output\": \"ba\"}'; } | $c --lines --count"
     echo '[{"b": [1]}]' >tools.json
-    is "tools of a file" 0 "~[1]a" $c -i row.json --tools tools.json --render
-    is "roles" 0 '~"mask": [1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0]' $c -i row.json --json --roles-to-train user
-    is "a template file" 0 "abba" $c -i row.json --render --chat-template own.jinja --allow-missing-end
-    is "text of a special token" 3 "~--text: the content of turn 0 holds the special token '</s>'" $c --text '[{"role": "user", "content": "</s>"}]'
-    is "two BOS" 3 "~begins with two BOS tokens: the chat template writes one" \
+    gives "tools of a file" 0 "~[1]a" $c -i row.json --tools tools.json --render
+    gives "roles" 0 '~"mask": [1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0]' $c -i row.json --json --roles-to-train user
+    gives "a template file" 0 "abba" $c -i row.json --render --chat-template own.jinja --allow-missing-end
+    gives "text of a special token" 3 "~--text: the content of turn 0 holds the special token '</s>'" $c --text '[{"role": "user", "content": "</s>"}]'
+    gives "two BOS" 3 "~begins with two BOS tokens: the chat template writes one" \
         $c -i row.json --chat-template bos.jinja --add-bos --allow-missing-end
-    is "no end of turn" 3 "~a trained turn ends without an end token (the row ends 'abba')" $c -i row.json --chat-template own.jinja
-    is "a template that is wrong" 3 "~bad.jinja:2:4: unknown tag 'fi'" $c -i row.json --chat-template bad.jinja
-    is "a filter that is not there" 1 "~no filter named 'trimm': did you mean 'trim'?" $c -i row.json --chat-template filter.jinja
-    is "no such template" 2 "~has no chat template named 'rag'" $c -i row.json --chat-template rag
-    is "no row" 3 "~the row has a and no conversation" $c --text '{"a": 1}'
-    is "no JSON" 3 "~--text: byte 0: found 'x'" $c --text x
-    is "options of conversations alone" 2 "~without --chat" "$ns" tokenize -t t --render --text ab
-    is "plain and chat" 2 "~--chat excludes" $c --plain --text ab
+    gives "no end of turn" 3 "~a trained turn ends without an end token (the row ends 'abba')" $c -i row.json --chat-template own.jinja
+    gives "a template that is wrong" 3 "~bad.jinja:2:4: unknown tag 'fi'" $c -i row.json --chat-template bad.jinja
+    gives "a filter that is not there" 1 "~no filter named 'trimm': did you mean 'trim'?" $c -i row.json --chat-template filter.jinja
+    gives "no such template" 2 "~has no chat template named 'rag'" $c -i row.json --chat-template rag
+    gives "no row" 3 "~the row has a and no conversation" $c --text '{"a": 1}'
+    gives "no JSON" 3 "~--text: byte 0: found 'x'" $c --text x
+    gives "options of conversations alone" 2 "~without --chat" "$ns" tokenize -t t --render --text ab
+    gives "plain and chat" 2 "~--chat excludes" $c --plain --text ab
 }
 # ns inspect sees the same rows
 cp row.json rows.jsonl
-is "inspect" 0 "~rows.jsonl: 1 rows, format messages, layout t/tokenizer_config.json" "$ns" inspect rows.jsonl -t t
-is "inspect: parts" 0 "~  assistant " "$ns" inspect rows.jsonl -t t
-is "inspect: the row" 0 '~["ba</s>"]' "$ns" inspect rows.jsonl -t t --rows 1
+gives "inspect" 0 "~rows.jsonl: 1 rows, format messages, layout t/tokenizer_config.json" "$ns" inspect rows.jsonl -t t
+gives "inspect: parts" 0 "~  assistant " "$ns" inspect rows.jsonl -t t
+gives "inspect: the row" 0 '~["ba</s>"]' "$ns" inspect rows.jsonl -t t --rows 1
 exit $fails

@@ -2,16 +2,12 @@
 # ns export killed with kill -9 at random moments: the output is absent or whole; the next run goes on from what is there and says so; its
 # bytes are those of an undisturbed run. A damaged leftover is noticed. A full disk: one clear line, no output. NS_FULL=1: 200 kills.
 set -u
-ns=$1
 root=$(cd "$(dirname "$0")/../.." && pwd)
-dir=$(mktemp -d "${TMPDIR:-/tmp}/ns-exkill-XXXXXX")
+# shellcheck source=tests/lib.sh
+. "$root/tests/lib.sh"
 trap 'umount "$dir/small" 2>/dev/null; rm -rf "$dir"' EXIT
 kills=8
 [ -n "${NS_FULL:-}" ] && kills=200
-fail() {
-    echo "not ok $*"
-    exit 1
-}
 cat >"$dir/config.json" <<'JSON'
 {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 8,
  "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 8192, "max_position_embeddings": 512, "rms_norm_eps": 1e-5,

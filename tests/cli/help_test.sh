@@ -2,11 +2,10 @@
 # The front door: help, version, unknown words. For every verb that `ns --help` lists: its help, its refusal of an unknown
 # option and of an unknown setting. Exit codes: 0 fine, 2 wrong command line (src/base/error.h).
 set -u
-ns=$1
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
+root=$(cd "$(dirname "$0")/../.." && pwd)
+# shellcheck source=tests/lib.sh
+. "$root/tests/lib.sh"
 cd "$dir" || exit 1
-fails=0
 is() { # what, wanted exit code, command...; leaves ./out and ./err
     what=$1 want=$2
     shift 2

@@ -1,29 +1,10 @@
 #!/bin/sh
 # ns inspect: summary, rows, JSON, page, and refusals with exit codes, on a tokenizer of a few letters.
 set -u
-ns=$1
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
+root=$(cd "$(dirname "$0")/../.." && pwd)
+# shellcheck source=tests/lib.sh
+. "$root/tests/lib.sh"
 cd "$dir" || exit 1
-fails=0
-shows() { # whole text, ~part or !absent part of the file out
-    case $1 in
-    "~"*) grep -qF -- "${1#?}" out ;;
-    "!"*) ! grep -qF -- "${1#?}" out ;;
-    *) [ "$(cat out)" = "$1" ] ;;
-    esac
-}
-is() { # what, wanted exit code, whole wanted output (or ~part, or !absent part), command...
-    what=$1 want=$2 text=$3
-    shift 3
-    "$@" >out 2>&1
-    rc=$?
-    if shows "$text" && [ $rc = "$want" ]; then echo "ok - $what"; else
-        echo "not ok - $what: exit $rc, wanted $want with '$text'"
-        sed 's/^/     /' out
-        fails=1
-    fi
-}
 mkdir t
 cat >t/tokenizer.json <<'E'
 {"version": "1.0", "added_tokens": [{"id": 9, "content": "<s>", "special": true, "normalized": false, "single_word": false,
@@ -45,49 +26,49 @@ E
 i="$ns inspect rows.jsonl -t t"
 # shellcheck disable=SC2086 # $i is several words
 {
-    is "rows and format" 0 "~rows.jsonl: 5 rows, format input/output" $i
-    is "trained share" 0 "~trained  5 (27.8 %)" $i
-    is "longest" 0 "~shortest 1 (line 5), longest 10 (line 4)" $i
-    is "empty answer" 0 "~empty answer                                       1  line 5" $i
-    is "repeats" 0 "~2 times  lines 1, 3  \"abb\"" $i
-    is "rows without an end" 0 "~end of turn        4  lines 1, 2, 3, 4" $i
-    is "an EOS ends them" 0 "!no EOS" $i --add-eos
-    is "truncated" 0 "~truncated                                          1  line 4" $i --max-seq-length 6
-    is "one BOS is fine" 0 "!two BOS" $i
-    is "two BOS" 0 "~begins with two BOS tokens                         1  line 2" $i --add-bos
-    is "no log beside the summary" 0 "!WARN" $i
-    is "token by token" 0 "$(printf 'rows.jsonl:1: 3 tokens, 2 trained\n      0        6  "ab"\n[     1        1  "b"\n      2       12  "</s>" ]')" $i --row 1 --add-eos
-    is "rows as text" 0 "$(printf 'rows.jsonl:1: 2 tokens, 1 trained\n"ab"["b"]\nrows.jsonl:2: 3 tokens, 1 trained\n"<s>a"["a"]')" $i --rows 1-2
-    is "another label" 0 "~\"b\"[\"ab\"]" $i --rows 1 --prompt-template '{output}{input}' --label-key input --truncation-field output
-    is "cut on the left" 0 "~[\"bb\"]" $i --rows 4 --max-seq-length 4 --truncation-method left
-    is "parts" 0 '~  {output}                                     5         5 100.0 %' $i
-    is "parts in JSON" 0 '~"parts": [{"part": "{input}", "tokens": 13, "trained": 0}, {"part": "{output}", "tokens": 5, "trained": 5}]' $i --json
-    is "JSON" 0 '~"trained_tokens": 5, "trained_share": 0.277778' $i --json
-    is "JSON of a row" 0 '~"shown": [{"line": 2, "tokens": [{"id": 9, "trained": false, "text": "<s>"}' $i --json --row 2
-    is "page" 0 "~rows.jsonl: 5 rows" $i --html p.html
-    is "page: text is escaped" 0 "~&lt;s&gt;a</span>" cat p.html
-    is "page: no element from rows" 0 "!<s>" cat p.html
-    is "page: chosen rows" 0 "" sh -c "$i --html p.html --rows 2-3 >out2 && ! grep -q 'line 1 <small>' p.html && grep -q 'line 3 <small>' p.html && ! grep -q 'line 4 <small>' p.html"
-    is "no such row" 3 "~rows.jsonl:6: no such row: the file has 5 rows" $i --row 6
-    is "row 0" 2 "~row" $i --row 0
-    is "rows that are none" 2 "~expected lines A-B" $i --rows 3-1
-    is "rows that are words" 2 "~expected lines A-B" $i --rows x
-    is "both" 2 "~not both" $i --row 1 --rows 1-2
-    is "a wrong side" 2 "~right" $i --truncation-method up
-    is "a page that cannot be written" 1 "~nowhere/p.html" $i --html nowhere/p.html
+    gives "rows and format" 0 "~rows.jsonl: 5 rows, format input/output" $i
+    gives "trained share" 0 "~trained  5 (27.8 %)" $i
+    gives "longest" 0 "~shortest 1 (line 5), longest 10 (line 4)" $i
+    gives "empty answer" 0 "~empty answer                                       1  line 5" $i
+    gives "repeats" 0 "~2 times  lines 1, 3  \"abb\"" $i
+    gives "rows without an end" 0 "~end of turn        4  lines 1, 2, 3, 4" $i
+    gives "an EOS ends them" 0 "!no EOS" $i --add-eos
+    gives "truncated" 0 "~truncated                                          1  line 4" $i --max-seq-length 6
+    gives "one BOS is fine" 0 "!two BOS" $i
+    gives "two BOS" 0 "~begins with two BOS tokens                         1  line 2" $i --add-bos
+    gives "no log beside the summary" 0 "!WARN" $i
+    gives "token by token" 0 "$(printf 'rows.jsonl:1: 3 tokens, 2 trained\n      0        6  "ab"\n[     1        1  "b"\n      2       12  "</s>" ]')" $i --row 1 --add-eos
+    gives "rows as text" 0 "$(printf 'rows.jsonl:1: 2 tokens, 1 trained\n"ab"["b"]\nrows.jsonl:2: 3 tokens, 1 trained\n"<s>a"["a"]')" $i --rows 1-2
+    gives "another label" 0 "~\"b\"[\"ab\"]" $i --rows 1 --prompt-template '{output}{input}' --label-key input --truncation-field output
+    gives "cut on the left" 0 "~[\"bb\"]" $i --rows 4 --max-seq-length 4 --truncation-method left
+    gives "parts" 0 '~  {output}                                     5         5 100.0 %' $i
+    gives "parts in JSON" 0 '~"parts": [{"part": "{input}", "tokens": 13, "trained": 0}, {"part": "{output}", "tokens": 5, "trained": 5}]' $i --json
+    gives "JSON" 0 '~"trained_tokens": 5, "trained_share": 0.277778' $i --json
+    gives "JSON of a row" 0 '~"shown": [{"line": 2, "tokens": [{"id": 9, "trained": false, "text": "<s>"}' $i --json --row 2
+    gives "page" 0 "~rows.jsonl: 5 rows" $i --html p.html
+    gives "page: text is escaped" 0 "~&lt;s&gt;a</span>" cat p.html
+    gives "page: no element from rows" 0 "!<s>" cat p.html
+    gives "page: chosen rows" 0 "" sh -c "$i --html p.html --rows 2-3 >out2 && ! grep -q 'line 1 <small>' p.html && grep -q 'line 3 <small>' p.html && ! grep -q 'line 4 <small>' p.html"
+    gives "no such row" 3 "~rows.jsonl:6: no such row: the file has 5 rows" $i --row 6
+    gives "row 0" 2 "~row" $i --row 0
+    gives "rows that are none" 2 "~expected lines A-B" $i --rows 3-1
+    gives "rows that are words" 2 "~expected lines A-B" $i --rows x
+    gives "both" 2 "~not both" $i --row 1 --rows 1-2
+    gives "a wrong side" 2 "~right" $i --truncation-method up
+    gives "a page that cannot be written" 1 "~nowhere/p.html" $i --html nowhere/p.html
 }
 if command -v script >/dev/null 2>&1; then # a terminal: colours, unless NO_COLOR
-    is "colours on a terminal" 0 "~$(printf '\033[32m     1        1  "b"\033[0m')" env -u NO_COLOR script -qec "$i --row 1" /dev/null
-    is "NO_COLOR" 0 "~[     1        1  \"b\" ]" env NO_COLOR=1 script -qec "$i --row 1" /dev/null
+    gives "colours on a terminal" 0 "~$(printf '\033[32m     1        1  "b"\033[0m')" env -u NO_COLOR script -qec "$i --row 1" /dev/null
+    gives "NO_COLOR" 0 "~[     1        1  \"b\" ]" env NO_COLOR=1 script -qec "$i --row 1" /dev/null
 fi
-is "no file" 2 "~give one file of rows" "$ns" inspect -t t
-is "no tokenizer" 2 "~missing: --tokenizer" "$ns" inspect rows.jsonl
-is "no such file" 1 "~none.jsonl" "$ns" inspect none.jsonl -t t
+gives "no file" 2 "~give one file of rows" "$ns" inspect -t t
+gives "no tokenizer" 2 "~missing: --tokenizer" "$ns" inspect rows.jsonl
+gives "no such file" 1 "~none.jsonl" "$ns" inspect none.jsonl -t t
 printf '{"input": "a", "output": "b"}\n{"input": "a"}\n' >bad.jsonl
-is "a row without the field names its line" 3 "~bad.jsonl:2: " "$ns" inspect bad.jsonl -t t
+gives "a row without the field names its line" 3 "~bad.jsonl:2: " "$ns" inspect bad.jsonl -t t
 printf '{"input": "a", "output": "b"}\n{"inp' >bad.jsonl
-is "a broken row names its line" 3 "~bad.jsonl:2: " "$ns" inspect bad.jsonl -t t
+gives "a broken row names its line" 3 "~bad.jsonl:2: " "$ns" inspect bad.jsonl -t t
 : >empty.jsonl
-is "an empty file" 3 "~empty.jsonl" "$ns" inspect empty.jsonl -t t
-is "help has examples" 0 "~--html rows.html --rows 1-200" "$ns" inspect --help
+gives "an empty file" 3 "~empty.jsonl" "$ns" inspect empty.jsonl -t t
+gives "help has examples" 0 "~--html rows.html --rows 1-200" "$ns" inspect --help
 exit $fails

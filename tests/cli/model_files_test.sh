@@ -1,23 +1,11 @@
 #!/bin/sh
 # ns init, ns show, ns average on tiny models: what is written, what is refused, exit codes, both output forms.
 set -u
-ns=$1
+root=$(cd "$(dirname "$0")/../.." && pwd)
+# shellcheck source=tests/lib.sh
+. "$root/tests/lib.sh"
 here=$(cd "$(dirname "$0")/../.." && pwd)
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
 cd "$dir" || exit 1
-fails=0
-is() { # what, wanted exit code, text wanted in the output, command...
-    what=$1 want=$2 text=$3
-    shift 3
-    "$@" >out 2>&1
-    rc=$?
-    if [ $rc = "$want" ] && { [ -z "$text" ] || grep -qF -- "$text" out; }; then echo "ok - $what"; else
-        echo "not ok - $what: exit $rc, wanted $want with '$text'"
-        sed 's/^/     /' out
-        fails=1
-    fi
-}
 config=$here/tests/golden/parity/qwen25/config.json
 is "init makes a model" 0 "m/a: 287872 parameters, BF16, seed 7" "$ns" init --config "$config" --output m/a --seed 7
 is "init takes a folder" 0 "F32" "$ns" init -c "$(dirname "$config")" -o m/f --dtype f32

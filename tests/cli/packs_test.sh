@@ -1,21 +1,11 @@
 #!/bin/sh
 # ns pack and ns merge: the arrays of the original, bit for bit, and refusals.
 set -u
-ns=$1
 root=$(cd "$(dirname "$0")/../.." && pwd)
+# shellcheck source=tests/lib.sh
+. "$root/tests/lib.sh"
 data=${NS_TEST_DATA:-$root/../shared/data}
-dir=$(mktemp -d "${TMPDIR:-/tmp}/ns-packs-XXXXXX")
-trap 'rm -rf "$dir"' EXIT
-failed=0
-is() { # NAME COMMAND...
-    name=$1
-    shift
-    if "$@" >"$dir/out" 2>&1; then echo "ok $name"; else
-        echo "not ok $name: $(tail -3 "$dir/out")"
-        failed=1
-    fi
-}
-# shellcheck disable=SC2317 # called through is
+# shellcheck disable=SC2317 # called through works
 refuses() { # PATTERN COMMAND...
     pattern=$1
     shift
@@ -24,7 +14,7 @@ refuses() { # PATTERN COMMAND...
 }
 for i in 1 2 3 4 5 6 7 8; do echo "{\"input\": \"row $i is \", \"output\": \"$i$i$i\"}"; done >"$dir/a.jsonl"
 sed 's/row/line/' "$dir/a.jsonl" >"$dir/b.jsonl"
-# shellcheck disable=SC2317 # called through is
+# shellcheck disable=SC2317 # called through works
 small() { # OUT [settings]
     out=$1
     shift
@@ -32,32 +22,32 @@ small() { # OUT [settings]
         ++output_dir="$dir/$out" "++pack_sizes=[64]" ++model.data.train_ds.max_seq_length=64 ++eos_id=0 "$@"
 }
 count() { sed -n 's/.*"samples": \([0-9]*\).*/\1/p' "$dir/$1/packed_64_seed0.meta.json"; }
-is "all file_names are packed" small one
-is "sixteen samples" [ "$(count one)" = 16 ]
-is "best_fit" small best ++packing_algorithm=best_fit
-is "chunks, and the whole last" sh -c "'$ns' pack ++model.data.train_ds.file_names=$dir/a.jsonl ++tokenizer_path='$root/examples/demo/tokenizer' \
+works "all file_names are packed" small one
+works "sixteen samples" [ "$(count one)" = 16 ]
+works "best_fit" small best ++packing_algorithm=best_fit
+works "chunks, and the whole last" sh -c "'$ns' pack ++model.data.train_ds.file_names=$dir/a.jsonl ++tokenizer_path='$root/examples/demo/tokenizer' \
     ++output_dir='$dir/chunks' ++pack_sizes=64 ++eos_id=0 ++model.data.train_ds.max_seq_length=64 ++split_packing_length=3 2>&1 | tail -3 | grep -q 'average number of sequences per pack is n ='"
-is "a pack smaller than a row" refuses 'more than the pack size 4' small tiny "++pack_sizes=[4]"
-is "no pack size" refuses 'Please specify \+\+pack_sizes' "$ns" pack ++model.data.train_ds.file_names=x ++output_dir=y ++tokenizer_path=z
-is "no such file" refuses 'nothere.jsonl: no such file' small none "++model.data.train_ds.file_names=[$dir/nothere.jsonl]"
+works "a pack smaller than a row" refuses 'more than the pack size 4' small tiny "++pack_sizes=[4]"
+works "no pack size" refuses 'Please specify \+\+pack_sizes' "$ns" pack ++model.data.train_ds.file_names=x ++output_dir=y ++tokenizer_path=z
+works "no such file" refuses 'nothere.jsonl: no such file' small none "++model.data.train_ds.file_names=[$dir/nothere.jsonl]"
 p=packed_64_seed0
-is "merge" "$ns" merge --input_prefixes "$dir/one/$p" "$dir/best/$p" --output_prefix "$dir/all"
-is "merged arrays" test -s "$dir/all.input_ids.npy"
-is "merge of one onto itself" refuses 'input and output' "$ns" merge --input_prefixes "$dir/one/$p" --output_prefix "$dir/one/$p"
-is "another padding" small cp2 ++model.context_parallel_size=2
-is "packs that differ" refuses 'differ in context_parallel_size' "$ns" merge --input_prefixes "$dir/one/$p" "$dir/cp2/$p" --output_prefix "$dir/mixed"
+works "merge" "$ns" merge --input_prefixes "$dir/one/$p" "$dir/best/$p" --output_prefix "$dir/all"
+works "merged arrays" test -s "$dir/all.input_ids.npy"
+works "merge of one onto itself" refuses 'input and output' "$ns" merge --input_prefixes "$dir/one/$p" --output_prefix "$dir/one/$p"
+works "another padding" small cp2 ++model.context_parallel_size=2
+works "packs that differ" refuses 'differ in context_parallel_size' "$ns" merge --input_prefixes "$dir/one/$p" "$dir/cp2/$p" --output_prefix "$dir/mixed"
 rm "$dir/best/$p.meta.json"
-is "without metadata: a warning" sh -c "'$ns' merge --input_prefixes '$dir/one/$p' '$dir/best/$p' --output_prefix '$dir/all2' 2>&1 | grep 'packed by another program'"
-is "the same arrays" cmp "$dir/all.input_ids.npy" "$dir/all2.input_ids.npy"
+works "without metadata: a warning" sh -c "'$ns' merge --input_prefixes '$dir/one/$p' '$dir/best/$p' --output_prefix '$dir/all2' 2>&1 | grep 'packed by another program'"
+works "the same arrays" cmp "$dir/all.input_ids.npy" "$dir/all2.input_ids.npy"
 head -c 300 "$dir/one/$p.input_ids.npy" >"$dir/best/$p.input_ids.npy"
-is "a file cut short" refuses 'cut short' "$ns" merge --input_prefixes "$dir/best/$p" --output_prefix "$dir/bad"
+works "a file cut short" refuses 'cut short' "$ns" merge --input_prefixes "$dir/best/$p" --output_prefix "$dir/bad"
 rm "$dir/best/$p.loss_mask.npy"
-is "one of three missing" refuses 'loss_mask.npy|cut short' "$ns" merge --input_prefixes "$dir/best/$p" --output_prefix "$dir/bad"
+works "one of three missing" refuses 'loss_mask.npy|cut short' "$ns" merge --input_prefixes "$dir/best/$p" --output_prefix "$dir/bad"
 if [ ! -d "$data/sft/packed_example" ]; then
     echo "SKIP: no test data in $data: the recorded packs are not compared"
-    exit $failed
+    exit $fails
 fi
-# shellcheck disable=SC2317 # called through is
+# shellcheck disable=SC2317 # called through works
 golden() { # CP ALGORITHM
     "$ns" pack "++model.data.train_ds.file_names=[$data/sft/gsm8k_400_llama3-instruct.jsonl]" ++model.data.train_ds.max_seq_length=512 \
         ++model.context_parallel_size="$1" ++tokenizer_path="$data/tokenizers/llama3/tokenizer.assembled.json" ++output_dir="$dir/$1$2" \
@@ -65,16 +55,16 @@ golden() { # CP ALGORITHM
 }
 for cp in 1 2; do
     for how in first_fit_shuffle first_fit_decreasing; do
-        is "pack cp $cp $how" golden $cp $how
+        works "pack cp $cp $how" golden $cp $how
         for k in input_ids loss_mask seq_start_id; do
             hash=$(tail -c +129 "$dir/$cp$how/packed_1024_seed0.$k.npy" | sha256sum | cut -d' ' -f1)
-            is "$how cp $cp: $k of the original" grep -q "$hash" "$data/sft/golden_packing.json"
+            works "$how cp $cp: $k of the original" grep -q "$hash" "$data/sft/golden_packing.json"
         done
     done
 done
 for k in input_ids loss_mask seq_start_id; do
-    is "$k.npy of the original, whole" cmp "$dir/2first_fit_shuffle/packed_1024_seed0.$k.npy" "$data/sft/packed_example/packed_1024_seed0.$k.npy"
+    works "$k.npy of the original, whole" cmp "$dir/2first_fit_shuffle/packed_1024_seed0.$k.npy" "$data/sft/packed_example/packed_1024_seed0.$k.npy"
 done
-is "the original's packs merge" "$ns" merge --input_prefixes "$data/sft/packed_example/packed_1024_seed0" --output_prefix "$dir/theirs"
-is "and stay as they are" cmp "$dir/theirs.loss_mask.npy" "$data/sft/packed_example/packed_1024_seed0.loss_mask.npy"
-exit $failed
+works "the original's packs merge" "$ns" merge --input_prefixes "$data/sft/packed_example/packed_1024_seed0" --output_prefix "$dir/theirs"
+works "and stay as they are" cmp "$dir/theirs.loss_mask.npy" "$data/sft/packed_example/packed_1024_seed0.loss_mask.npy"
+exit $fails

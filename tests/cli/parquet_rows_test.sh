@@ -1,31 +1,21 @@
 #!/bin/sh
 # Parquet, gzip and zstd files of rows give every verb what the same rows as JSONL give it; messages name file and row.
 set -u
-ns=$1
 root=$(cd "$(dirname "$0")/../.." && pwd)
+# shellcheck source=tests/lib.sh
+. "$root/tests/lib.sh"
 golden=$root/tests/golden/parquet
 tok=$root/examples/demo/tokenizer
-dir=$(mktemp -d "${TMPDIR:-/tmp}/ns-parquet-XXXXXX")
-trap 'rm -rf "$dir"' EXIT
 cd "$dir" || exit 1
-failed=0
-ok() { # what, COMMAND...: succeeds
-    what=$1
-    shift
-    if "$@" >out 2>&1; then echo "ok - $what"; else
-        echo "not ok - $what: $(tail -n 3 out)"
-        failed=1
-    fi
-}
 refused() { # what, part of the message, COMMAND...
     what=$1 part=$2
     shift 2
     if "$@" >out 2>&1; then
         echo "not ok - $what: not refused"
-        failed=1
+        fails=1
     elif grep -qF -- "$part" out; then echo "ok - $what"; else
         echo "not ok - $what: $(tail -n 3 out)"
-        failed=1
+        fails=1
     fi
 }
 mkdir p j # the same name in two folders: reports that hold names agree but for the ending
@@ -47,12 +37,12 @@ prepare() { # FROM TO
     "$ns" prepare "++preprocessed_dataset_files=$1" "++output_path=$2" ++input_key=question ++output_key=answer \
         ++prompt_config=generic/default ++prompt_template=llama3-instruct ++filters.drop_multi_boxed=false
 }
-ok "prepare: JSONL" prepare j/text.jsonl j/sft.jsonl
+works "prepare: JSONL" prepare j/text.jsonl j/sft.jsonl
 for k in $kinds; do
-    ok "prepare: $k" prepare "p/text.$k" "p/sft.$k.jsonl"
-    ok "prepare: $k gives the same bytes" cmp j/sft.jsonl "p/sft.$k.jsonl"
+    works "prepare: $k" prepare "p/text.$k" "p/sft.$k.jsonl"
+    works "prepare: $k gives the same bytes" cmp j/sft.jsonl "p/sft.$k.jsonl"
 done
-ok "prepare: something came out" test -s j/sft.jsonl
+works "prepare: something came out" test -s j/sft.jsonl
 
 rows() { # VERB-LIKE COMMAND... : with the keys of these rows
     "$@" --prompt-template '{question}{answer}' --label-key answer --truncation-field question
@@ -60,12 +50,12 @@ rows() { # VERB-LIKE COMMAND... : with the keys of these rows
 for k in $kinds; do
     rows "$ns" inspect "p/text.$k" -t "$tok" >"p/$k.txt" 2>&1
     rows "$ns" inspect j/text.jsonl -t "$tok" 2>&1 | sed "s/text\.jsonl/text.$k/g; s/j\/text/p\/text/g" >"j/$k.txt"
-    ok "inspect: $k" cmp "p/$k.txt" "j/$k.txt"
-    ok "inspect: $k shows rows" grep -q "text.$k: 60 rows" "p/$k.txt"
+    works "inspect: $k" cmp "p/$k.txt" "j/$k.txt"
+    works "inspect: $k shows rows" grep -q "text.$k: 60 rows" "p/$k.txt"
 done
 rows "$ns" inspect p/text.parquet -t "$tok" --row 7 >p/row.txt 2>&1
 rows "$ns" inspect j/text.jsonl -t "$tok" --row 7 2>&1 | sed 's/text\.jsonl/text.parquet/; s/^j/p/' >j/row.txt
-ok "inspect: one row" cmp p/row.txt j/row.txt
+works "inspect: one row" cmp p/row.txt j/row.txt
 
 chatml=$dir/t # a tokenizer with the tokens of a shipped layout
 mkdir t
@@ -85,10 +75,10 @@ awk 'BEGIN {
 sed "s/VOCAB/$(sed 's/\\/\\\\/g' vocab)/" t/tokenizer.json >t/x && mv t/x t/tokenizer.json
 echo '{"eos_token": "<|im_end|>"}' >t/tokenizer_config.json
 for f in p/chat.parquet j/chat.jsonl; do "$ns" tokenize -t "$chatml" --chat --lines --json -i $f >"${f%/*}/ids" 2>&1 || echo "failed" >>"${f%/*}/ids"; done
-ok "tokenize --chat --lines: the same ids" cmp p/ids j/ids
-ok "tokenize --chat --lines: a line a row" [ "$(grep -c 256 p/ids)" = 12 ]
+works "tokenize --chat --lines: the same ids" cmp p/ids j/ids
+works "tokenize --chat --lines: a line a row" [ "$(grep -c 256 p/ids)" = 12 ]
 printf 'PARENTS and children\n' >parents.txt
-ok "a text that begins as an encrypted file does" "$ns" tokenize -t "$chatml" -i parents.txt
+works "a text that begins as an encrypted file does" "$ns" tokenize -t "$chatml" -i parents.txt
 refused "tokenize of text" "p/chat.parquet is a Parquet file: its rows are conversations" "$ns" tokenize -t "$chatml" -i p/chat.parquet
 
 cat >config.json <<'E'
@@ -96,7 +86,7 @@ cat >config.json <<'E'
  "num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": 640, "max_position_embeddings": 512, "rms_norm_eps": 1e-5,
  "rope_theta": 10000.0, "tie_word_embeddings": true, "hidden_act": "silu", "torch_dtype": "float32"}
 E
-ok "init" "$ns" init --config config.json --tokenizer "$tok" --output base --dtype f32
+works "init" "$ns" init --config config.json --tokenizer "$tok" --output base --dtype f32
 # shellcheck disable=SC2317 # called through ok
 sft() { # FILE OUT
     "$ns" sft ++model.restore_from_path=base "++model.data.train_ds.file_path=$1" "++exp_manager.explicit_log_dir=$2" \
@@ -105,13 +95,13 @@ sft() { # FILE OUT
         "++model.data.train_ds.prompt_template='{question}{answer}'" ++max_duplicate_share=1 ++max_masked_share=1
 }
 losses() { sed -n 's/.*"\(train_\)\{0,1\}loss": \([^,}]*\).*/\2/p' "$1/metrics.jsonl"; }
-ok "sft: JSONL" sft j/text.jsonl j/run
+works "sft: JSONL" sft j/text.jsonl j/run
 losses j/run >j/losses
-ok "sft: three steps" [ "$(wc -l <j/losses)" -ge 3 ]
+works "sft: three steps" [ "$(wc -l <j/losses)" -ge 3 ]
 for k in $kinds; do
-    ok "sft: $k" sft "p/text.$k" "p/run.$k"
+    works "sft: $k" sft "p/text.$k" "p/run.$k"
     losses "p/run.$k" >p/losses
-    ok "sft: $k gives the same losses" cmp p/losses j/losses
+    works "sft: $k gives the same losses" cmp p/losses j/losses
 done
 # shellcheck disable=SC2317 # called through ok
 pack() { # FILE OUT
@@ -119,13 +109,13 @@ pack() { # FILE OUT
         ++model.data.train_ds.max_seq_length=512 ++model.data.train_ds.label_key=answer ++model.data.train_ds.truncation_field=question \
         "++model.data.train_ds.prompt_template='{question}{answer}'"
 }
-ok "pack: JSONL" pack j/text.jsonl j/packs
-ok "pack: parquet" pack p/text.parquet p/packs
-ok "pack: the same arrays" cmp j/packs/packed_512_seed0.input_ids.npy p/packs/packed_512_seed0.input_ids.npy
+works "pack: JSONL" pack j/text.jsonl j/packs
+works "pack: parquet" pack p/text.parquet p/packs
+works "pack: the same arrays" cmp j/packs/packed_512_seed0.input_ids.npy p/packs/packed_512_seed0.input_ids.npy
 
 head -c 2000 p/text.parquet >p/cut.parquet
 refused "a cut file" "found no 'PAR1' at the end of the Parquet file" prepare p/cut.parquet x.jsonl
-ok "nothing is written" [ ! -e x.jsonl ]
+works "nothing is written" [ ! -e x.jsonl ]
 # shellcheck disable=SC2016 # expanded by the inner shell
 refused "a pipe" "a Parquet file is read from its end, which a pipe does not allow" sh -c \
     'cat p/text.parquet | "$0" prepare ++preprocessed_dataset_files=- ++output_path=x.jsonl ++input_key=question ++output_key=answer' "$ns"
@@ -133,4 +123,4 @@ refused "a damaged row" "row 2: p/bad.parquet: column 's', page at byte 4: found
     '$ns' inspect p/bad.parquet -t '$tok'"
 refused "a row without the key names file and row" "p/text.parquet:1" "$ns" inspect p/text.parquet -t "$tok" --prompt-template '{nothing}{answer}' --label-key answer --truncation-field nothing
 refused "grade into a Parquet file" "a parquet file is read but not written" "$ns" grade ++input_files=p/text.parquet
-exit $failed
+exit $fails

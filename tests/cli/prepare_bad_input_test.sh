@@ -2,15 +2,11 @@
 # ns prepare and rows that are wrong: each case is a file, and the one line that must say file, line, byte, what was found and what was
 # expected (or the rows that must come out). No output and nothing temporary is left by a case that fails.
 set -u
-ns=$1
-dir=$(mktemp -d "${TMPDIR:-/tmp}/ns-bad-XXXXXX")
-trap 'rm -rf "$dir"' EXIT
+root=$(cd "$(dirname "$0")/../.." && pwd)
+# shellcheck source=tests/lib.sh
+. "$root/tests/lib.sh"
 cd "$dir" || exit 1
 n=0
-fail() {
-    echo "not ok $*"
-    exit 1
-}
 prepare() {
     "$ns" prepare --quiet ++filters.remove_contaminated=false ++filters.remove_len_outlier_problems=false \
         ++do_shuffle=false ++output_path=out.jsonl "$@"

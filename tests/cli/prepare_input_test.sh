@@ -2,14 +2,10 @@
 # ns prepare as people type it: the documented command with its stray '>', patterns that match nothing, options that the configuration
 # does not use; nothing is written then.
 set -u
-ns=$1
-dir=$(mktemp -d "${TMPDIR:-/tmp}/ns-prepare-XXXXXX")
-trap 'rm -rf "$dir"' EXIT
+root=$(cd "$(dirname "$0")/../.." && pwd)
+# shellcheck source=tests/lib.sh
+. "$root/tests/lib.sh"
 cd "$dir" || exit 1
-fail() {
-    echo "not ok $*"
-    exit 1
-}
 for r in 0 1; do
     for i in 1 2 3; do
         printf '{"problem": "%d plus %d?", "generation": "It is \\\\boxed{%d}.", "is_correct": true, "expected_answer": "%d"}\n' $i $r $((i + r)) $((i + r))

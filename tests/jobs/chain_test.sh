@@ -5,8 +5,6 @@
 # A verdict line cannot fail, so A && ok || not_ok is a choice; done is a state; TEST_SETTINGS are words.
 # shellcheck disable=SC2015,SC1010,SC2154,SC2086
 set -u
-ns=$1
-case $ns in /*) ;; *) ns=$PWD/$ns ;; esac
 [ -n "${NS_FULL:-}" ] || { echo "SKIP: long (NS_FULL=1 runs it)"; exit 77; }
 command -v python3 >/dev/null || { echo "SKIP: python3 is not installed"; exit 77; }
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -18,12 +16,6 @@ mkdir -p "$DIR"
 bash "$root/dev/slurm_cluster.sh" up || exit 77
 export SLURM_CONF=$DIR/etc/slurm.conf NS_THREADS=1 NS_PROGRAM=$ns PYTHONPATH=$root/python PYTHONDONTWRITEBYTECODE=1
 export NEMO_SKILLS_EXTRA_DATASETS=/workspace/datasets
-supervisors() {
-    for p in /proc/[0-9]*; do
-        tr '\0' '\n' 2>/dev/null <"$p/environ" | grep -qx "NS_HOME=$NS_HOME" || continue
-        for f in "$p"/fd/*; do [ "$(readlink "$f")" = "$NS_HOME/supervisor.$(hostname).lock" ] && echo "${p#/proc/}" && break; done
-    done
-}
 chain() { # slurm|local
     where=$1
     work="$dir/work of $where"

@@ -4,8 +4,6 @@
 # A verdict line cannot fail, so A && ok || not_ok is a choice; $share and settings are several words; done is a state.
 # shellcheck disable=SC2015,SC2086,SC2046,SC1010,SC2016,SC2154
 set -u
-ns=$1
-case $ns in /*) ;; *) ns=$PWD/$ns ;; esac
 root=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=tests/jobs/lib.sh
 . "$root/tests/jobs/lib.sh"
@@ -98,7 +96,7 @@ if [ -n "$small_disk" ]; then
     rm -f "$work/go"
     for where in local slurm; do
         "$ns" run_cmd --cluster=$where --not_exclusive --num_gpus=0 --expname="full-$where" --log_dir="/workspace/full/$where" "touch /workspace/begun-$where; "'until [ -e /workspace/go ]; do sleep 0.1; done; seq 100000; touch "/workspace/ran-$$"; exit 5' >/dev/null 2>&1
-        for _ in $(seq 300); do [ -e "$work/begun-$where" ] && break; sleep 0.1; done
+        wait_for 30 test -e "$work/begun-$where"
     done
     "$ns" run_cmd $share --num_gpus=0 --expname=full-later --log_dir=/workspace/full/later --run_after=full-slurm true >/dev/null 2>&1
     dd if=/dev/zero of="$work/full/x" bs=1k count=100 2>/dev/null
@@ -118,7 +116,7 @@ if [ "$DBD" = 1 ]; then
     "$ns" run_cmd $share --num_gpus=0 --expname=good true >/dev/null 2>&1
     "$ns" run_cmd $share --num_gpus=0 --expname=next --run_after=good 'exit 3' >/dev/null 2>&1
     "$ns" run_cmd $share --num_gpus=0 --expname=killed 'touch /workspace/up; sleep 300' >/dev/null 2>&1
-    for _ in $(seq 300); do [ -e "$work/up" ] && break; sleep 0.1; done
+    wait_for 30 test -e "$work/up"
     scancel --full --signal=KILL "$("$ns" status --json killed | grep -o '"job": "[0-9]*"' | grep -o '[0-9]*')"
     until_state next 0 failed 60 && ok "a job ends with its own exit code"
     id() { "$ns" status --json "$1" | grep -o '"job": "[0-9]*"' | grep -o '[0-9]*'; }

@@ -4,8 +4,6 @@
 # A verdict line cannot fail, so A && ok || not_ok is a choice; done is a state; $share and settings are several words.
 # shellcheck disable=SC2015,SC1010,SC2046,SC2086,SC2030,SC2031
 set -u
-ns=$1
-case $ns in /*) ;; *) ns=$PWD/$ns ;; esac
 [ -n "${NS_FULL:-}" ] || { echo "SKIP: long (NS_FULL=1 runs it)"; exit 77; }
 root=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=tests/jobs/lib.sh

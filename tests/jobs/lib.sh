@@ -1,26 +1,17 @@
-# Shared by the tests of jobs: a small model and rows, verdict lines, waiting. Sourced; $ns and $root are set; $dir is made.
+# Shared by the tests of jobs, on top of tests/lib.sh: a store of their own, supervisors, states, a small model and rows. Sourced; $root is set.
 # shellcheck shell=sh disable=SC2034,SC2154
-dir=$(mktemp -d "${TMPDIR:-/tmp}/ns-jobs-XXXXXX")
-fails=0
+# shellcheck source=tests/lib.sh
+. "$root/tests/lib.sh"
 NS_HOME=$dir/home
 export NS_HOME
 unset NEMO_SKILLS_CONFIG NEMO_SKILLS_CONFIG_DIR NEMORUN_HOME NS_CLUSTER_INLINE WANDB_API_KEY
 
-ok() { echo "ok - $*"; }
-not_ok() {
-    echo "not ok - $*"
-    fails=1
-}
-# is WHAT EXIT TEXT COMMAND...: exit code and a piece of the output
-is() {
-    what=$1 want=$2 text=$3
-    shift 3
-    "$@" >"$dir/out" 2>&1
-    rc=$?
-    if [ $rc = "$want" ] && { [ -z "$text" ] || grep -qF -- "$text" "$dir/out"; }; then ok "$what"; else
-        not_ok "$what: exit $rc, wanted $want with '$text'"
-        sed 's/^/     /' "$dir/out" | tail -n 30
-    fi
+# supervisors: our own one, which holds the lock of this store, and the guardian above it
+supervisors() {
+    for p in /proc/[0-9]*; do
+        tr '\0' '\n' 2>/dev/null <"$p/environ" | grep -qx "NS_HOME=$NS_HOME" || continue
+        for f in "$p"/fd/*; do [ "$(readlink "$f")" = "$NS_HOME/supervisor.$(hostname).lock" ] && echo "${p#/proc/}" && break; done
+    done
 }
 # state EXPERIMENT TASK: the state in ns status
 state() {

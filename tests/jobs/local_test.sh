@@ -4,18 +4,9 @@
 # A verdict line cannot fail, so A && ok || not_ok is a choice; done is a state; settings are several words.
 # shellcheck disable=SC2015,SC1010,SC2046,SC2086,SC2317
 set -u
-ns=$1
-case $ns in /*) ;; *) ns=$PWD/$ns ;; esac
 root=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=tests/jobs/lib.sh
 . "$root/tests/jobs/lib.sh"
-# our own supervisor: the process that holds the lock of this store, and the guardian above it
-supervisors() {
-    for p in /proc/[0-9]*; do
-        tr '\0' '\n' 2>/dev/null <"$p/environ" | grep -qx "NS_HOME=$NS_HOME" || continue
-        for f in "$p"/fd/*; do [ "$(readlink "$f")" = "$NS_HOME/supervisor.$(hostname).lock" ] && echo "${p#/proc/}" && break; done
-    done
-}
 stop_all() {
     for s in $(supervisors); do kill -9 "$s" 2>/dev/null; done
     for p in "$NS_HOME"/experiments/*/*/state/*.json; do
@@ -208,7 +199,7 @@ rm -f "$work/go"
 "$ns" run_cmd $here --expname=seen2 --run_after=seen true >/dev/null 2>&1
 "$ns" logs -f seen >"$dir/follow" 2>&1 &
 follower=$!
-for _ in $(seq 100); do grep -qx first "$dir/follow" && break; sleep 0.1; done
+wait_for 10 grep -qx first "$dir/follow"
 grep -qx first "$dir/follow" && ! grep -qx last "$dir/follow" && ok "ns logs -f shows a running job" || not_ok "follow: $(cat "$dir/follow")"
 is "status says what a job waits for" 0 "after seen_" "$ns" status seen2
 touch "$work/go"

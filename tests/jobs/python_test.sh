@@ -3,8 +3,6 @@
 # A verdict line cannot fail, so A && ok || not_ok is a choice; done is a state.
 # shellcheck disable=SC2015,SC1010
 set -u
-ns=$1
-case $ns in /*) ;; *) ns=$PWD/$ns ;; esac
 root=$(cd "$(dirname "$0")/../.." && pwd)
 command -v python3 >/dev/null || { echo "SKIP: python3 is not installed"; exit 77; }
 # shellcheck source=tests/jobs/lib.sh

@@ -5,8 +5,6 @@
 # A verdict line cannot fail, so A && ok || not_ok is a choice; $share is several words; done is a state.
 # shellcheck disable=SC2015,SC2086,SC1010,SC2046
 set -u
-ns=$1
-case $ns in /*) ;; *) ns=$PWD/$ns ;; esac
 root=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=tests/jobs/lib.sh
 . "$root/tests/jobs/lib.sh"

@@ -4,8 +4,6 @@
 # A verdict line cannot fail, so A && ok || not_ok is a choice.
 # shellcheck disable=SC2015
 set -u
-ns=$1
-case $ns in /*) ;; *) ns=$PWD/$ns ;; esac
 root=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=tests/jobs/lib.sh
 . "$root/tests/jobs/lib.sh"

@@ -1,11 +1,10 @@
 #!/bin/sh
 # Every mistake: one clear line that names file, line or key, what was found, what was expected; non-zero exit; nothing lost.
 set -u
-ns=$1
 root=$(cd "$(dirname "$0")/../.." && pwd)
-dir=$(mktemp -d "${TMPDIR:-/tmp}/ns-bad-XXXXXX")
+# shellcheck source=tests/lib.sh
+. "$root/tests/lib.sh"
 trap 'chmod -R u+w "$dir"; rm -rf "$dir"' EXIT
-failed=0
 
 cat >"$dir/config.json" <<'JSON'
 {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1,
@@ -32,7 +31,7 @@ expect() {
         echo "ok $name"
     else
         echo "not ok $name (exit $rc): $(tail -2 "$dir/log")"
-        failed=1
+        fails=1
     fi
 }
 
@@ -84,4 +83,4 @@ expect "other training data on resume" 'other training data' sh -c "head -19 '$d
 expect "other batch size on resume" 'keep the batch size' sh -c "'$ns' sft ++model.restore_from_path='$dir/base' ++model.data.train_ds.file_path='$dir/rows.jsonl' ++exp_manager.explicit_log_dir='$dir/run' ++model.data.train_ds.global_batch_size=5 ++trainer.sft.max_steps=3"
 expect "infer: sampling is not there yet, by name" 'temperature' "$ns" infer ++model="$dir/base" ++input_file="$dir/rows.jsonl" ++output_file="$dir/o.jsonl" ++inference.temperature=0.7
 expect "grade: a row without a generation" 'rows.jsonl:1.*generation' "$ns" grade ++input_files="$dir/rows.jsonl"
-exit $failed
+exit $fails

@@ -2,19 +2,15 @@
 # A really full disk in the middle of a save: one clear line, exit code, the last complete checkpoint stays, and after making room the
 # run goes on from it. Needs root for a small tmpfs; skips loudly otherwise.
 set -u
-ns=$1
 root=$(cd "$(dirname "$0")/../.." && pwd)
-dir=$(mktemp -d "${TMPDIR:-/tmp}/ns-full-XXXXXX")
+# shellcheck source=tests/lib.sh
+. "$root/tests/lib.sh"
 trap 'umount "$dir/small" 2>/dev/null; rm -rf "$dir"' EXIT
 mkdir "$dir/small"
 if ! mount -t tmpfs -o size=6m tmpfs "$dir/small" 2>/dev/null; then
     echo "SKIP: a small tmpfs cannot be mounted (needs root)"
     exit 77
 fi
-fail() {
-    echo "not ok $*"
-    exit 1
-}
 cat >"$dir/config.json" <<'JSON'
 {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1,
  "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 1024, "max_position_embeddings": 512, "rms_norm_eps": 1e-5,

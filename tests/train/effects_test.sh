@@ -2,14 +2,9 @@
 # Settings do what they say, seen from outside: the two loss rules against losses of single rows, validation with and without its last
 # short batch, weight decay of norms, a changed rate on resume.
 set -u
-ns=$1
 root=$(cd "$(dirname "$0")/../.." && pwd)
-dir=$(mktemp -d "${TMPDIR:-/tmp}/ns-effects-XXXXXX")
-trap 'rm -rf "$dir"' EXIT
-fail() {
-    echo "not ok $*"
-    exit 1
-}
+# shellcheck source=tests/lib.sh
+. "$root/tests/lib.sh"
 cat >"$dir/config.json" <<'JSON'
 {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1,
  "num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": 640, "max_position_embeddings": 128, "rms_norm_eps": 1e-5,

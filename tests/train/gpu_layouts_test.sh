@@ -3,8 +3,9 @@
 # one GPU rank and that of the processor; a layout repeats itself bitwise, through kill -9 and resume; a checkpoint goes on elsewhere.
 # By itself on a machine with a GPU; elsewhere skipped.
 set -u
-ns=$1
 root=$(cd "$(dirname "$0")/../.." && pwd)
+# shellcheck source=tests/lib.sh
+. "$root/tests/lib.sh"
 gpu=$("$ns" doctor 2>/dev/null | grep 'GPU engine')
 case $gpu in
 *plug-in*sm_* | *sm_*plug-in*) ;;
@@ -13,14 +14,8 @@ case $gpu in
     exit 77
     ;;
 esac
-dir=$(mktemp -d "${TMPDIR:-/tmp}/ns-gpu-layouts-XXXXXX")
-trap 'rm -rf "$dir"' EXIT
 export NS_THREADS=2
 steps=30
-fail() {
-    echo "not ok $*"
-    exit 1
-}
 cat >"$dir/config.json" <<'JSON'
 {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 4,
  "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32, "vocab_size": 1026, "max_position_embeddings": 512, "rms_norm_eps": 1e-5,
@@ -47,28 +42,8 @@ sft() {
         ++model.context_parallel_size="$cp" ++model.pipeline_model_parallel_size="$pp" ++trainer.devices=$((tp * cp * dp * pp)) "$@" >>"$out.log" 2>&1 ||
         fail "$out: $(tail -3 "$out.log")"
 }
-steps() { grep -c '"loss"' "$dir/$1/metrics.jsonl" 2>/dev/null || true; }
-curve() { sed -n 's/.*"loss": \([^,]*\), "grad_norm": \([^,]*\),.*/\1 \2/p' "$dir/$1/metrics.jsonl"; }
-gap() { # A B: largest relative differences of loss and gradient norm
-    curve "$1" >"$dir/a"
-    curve "$2" >"$dir/b"
-    paste "$dir/a" "$dir/b" | awk -v steps="$steps" '
-        function gap(x, y) { return (x > y ? x - y : y - x) / y }
-        { d = gap($1, $3); e = gap($2, $4); if (d > worst) worst = d; if (e > norm) norm = e; n++ }
-        END { if (n == steps) printf "%.2g %.2g\n", worst, norm }'
-}
 close() { # A B LOSS NORM
-    found=$(gap "$1" "$2")
-    echo "# $1 against $2: $steps steps, loss and gradient norm within ${found:-(steps are missing)} (allowed $3 $4)"
-    [ -n "$found" ] && echo "$found $3 $4" | awk '{ exit !($1 <= $3 && $2 <= $4) }'
-}
-same() {
-    (cd "$dir/$1/checkpoints" && find . -type f | sort | xargs cksum) >"$dir/a.sum"
-    (cd "$dir/$2/checkpoints" && find . -type f | sort | xargs cksum) >"$dir/b.sum"
-    cmp -s "$dir/a.sum" "$dir/b.sum" || {
-        diff "$dir/a.sum" "$dir/b.sum" | head -10
-        return 1
-    }
+    near "$1" "$2" "$steps" "$3" "$4"
 }
 split() { # LAYOUT: "2_1_1_1" -> sets $tp etc. by the caller's `set --`
     echo "$1" | tr _ ' '
@@ -82,8 +57,8 @@ layouts="2_1_1_1 1_2_1_1 1_1_1_2 1_1_2_1 2_1_2_1"
 sft cpu32 cpu 1 1 1 1 ++trainer.precision=32
 sft gpu32 gpu 1 1 1 1 ++trainer.precision=32
 sft gpu16 gpu 1 1 1 1 ++trainer.precision=bf16
-one=$(gap gpu32 cpu32)
-bf16=$(gap gpu16 gpu32)
+one=$(gap gpu32 cpu32 "$steps")
+bf16=$(gap gpu16 gpu32 "$steps")
 if [ -z "$one" ] || [ -z "$bf16" ]; then fail "one rank: steps are missing"; fi
 echo "# one GPU rank: f32 within $one of the processor, bf16 within $bf16 of f32"
 echo "$one" | awk '{ exit !($1 <= 1e-4 && $2 <= 1e-3) }' || fail "GPU and processor differ in f32"

@@ -6,8 +6,9 @@
 # Tolerance: PyTorch's own f32 results on a CPU and on a GPU, which differ only in the order of sums, are 1e-7 (loss) and 4e-7
 # (norm) apart over 22 steps; the limits are twenty times that. A wrong mask, order or rate is off by 1e-3 at once.
 set -u
-ns=$1
 root=$(cd "$(dirname "$0")/../.." && pwd)
+# shellcheck source=tests/lib.sh
+. "$root/tests/lib.sh"
 data=${NS_TEST_DATA:-$root/../shared/data}
 if [ ! -f "$data/gsm8k/train.jsonl" ]; then
     echo "SKIP: no GSM8K (set NS_TEST_DATA)"
@@ -15,12 +16,6 @@ if [ ! -f "$data/gsm8k/train.jsonl" ]; then
 fi
 steps=12
 [ -n "${NS_FULL:-}" ] && steps=50
-dir=$(mktemp -d "${TMPDIR:-/tmp}/ns-gsm8k-XXXXXX")
-trap 'rm -rf "$dir"' EXIT
-fail() {
-    echo "not ok $*"
-    exit 1
-}
 
 mkdir "$dir/tok"
 cp "$data/tokenizers/llama3/tokenizer.assembled.json" "$dir/tok/tokenizer.json"

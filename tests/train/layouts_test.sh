@@ -4,17 +4,12 @@
 # shape (bias, one table, vocabulary that does not divide), rows of odd lengths, packed; a layout repeats itself bitwise, through kill -9 and
 # resume; checkpoints move between layouts. NS_FULL=1: the whole grid.
 set -u
-ns=$1
 root=$(cd "$(dirname "$0")/../.." && pwd)
-dir=$(mktemp -d "${TMPDIR:-/tmp}/ns-tp-XXXXXX")
-trap 'rm -rf "$dir"' EXIT
+# shellcheck source=tests/lib.sh
+. "$root/tests/lib.sh"
 export NS_THREADS=1
 steps=12
 [ -n "${NS_FULL:-}" ] && steps=30
-fail() {
-    echo "not ok $*"
-    exit 1
-}
 model() { # NAME ARCHITECTURE TYPE VOCABULARY TIED
     cat >"$dir/config.json" <<JSON
 {"architectures": ["$2"], "model_type": "$3", "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 5,
@@ -45,33 +40,12 @@ sft() {
         ++model.optim.sched.warmup_steps=3 ++model.optim.sched.max_steps="$steps" ++model.tensor_model_parallel_size="$tp" \
         ++model.context_parallel_size="$cp" ++model.pipeline_model_parallel_size="$pp" ++trainer.devices=$((tp * cp * dp * pp)) "$@" >>"$out.log" 2>&1
 }
-steps() { grep -c '"loss"' "$dir/$1/metrics.jsonl" 2>/dev/null || true; }
-curve() { sed -n 's/.*"loss": \([^,]*\), "grad_norm": \([^,]*\),.*/\1 \2/p' "$dir/$1/metrics.jsonl"; }
-# gap A B: largest relative differences of loss and gradient norm, or nothing when the steps are not all there
-gap() {
-    curve "$1" >"$dir/a"
-    curve "$2" >"$dir/b"
-    paste "$dir/a" "$dir/b" | awk -v steps="$steps" '
-        function gap(x, y) { return (x > y ? x - y : y - x) / y }
-        { d = gap($1, $3); e = gap($2, $4); if (d > worst) worst = d; if (e > norm) norm = e; n++ }
-        END { if (n == steps) printf "%.2g %.2g\n", worst, norm }'
-}
 close() { # A B LOSS NORM
     case $1 in
     *-1 | *-1_1_1_1) ;; # one rank sends nothing
     *) grep -q "on all ranks the bytes are those of the formula" "$dir/$1.log" || fail "$1: bytes sent: $(grep bytes "$dir/$1.log")" ;;
     esac
-    found=$(gap "$1" "$2")
-    echo "# $1: $steps steps, loss and gradient norm within ${found:-(steps are missing)}"
-    [ -n "$found" ] && echo "$found $3 $4" | awk '{ exit !($1 <= $3 && $2 <= $4) }'
-}
-same() {
-    (cd "$dir/$1/checkpoints" && find . -type f | sort | xargs cksum) >"$dir/a.sum"
-    (cd "$dir/$2/checkpoints" && find . -type f | sort | xargs cksum) >"$dir/b.sum"
-    cmp -s "$dir/a.sum" "$dir/b.sum" || {
-        diff "$dir/a.sum" "$dir/b.sum" | head -10
-        return 1
-    }
+    near "$1" "$2" "$steps" "$3" "$4"
 }
 
 # Sums of a row, a gradient or a norm are made in another order: about 4 L roundings of 2^-24 (f32), in both directions: sqrt(4 L) a
@@ -111,7 +85,7 @@ cmp -s "$dir/a" "$dir/b" || fail "2 and 5 stages: the same sums, another curve"
 echo "ok layouts (tensor_context_data_pipeline) $layouts give the curve of one rank in f32"
 
 sft bf16-1 qwen 1 1 1 1 ++trainer.precision=bf16 || fail "bf16: $(tail -3 "$dir/bf16-1.log")"
-bf16=$(gap bf16-1 qwen-1)
+bf16=$(gap bf16-1 qwen-1 "$steps")
 for layout in 2_1_1_1 1_2_1_1 2_2_1_1 2_1_1_2 1_2_2_1; do
     # shellcheck disable=SC2046
     set -- $(echo "$layout" | tr _ ' ')

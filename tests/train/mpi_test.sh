@@ -2,8 +2,9 @@
 # Ranks started by mpirun, talking by MPI and by TCP: the collectives, a training equal to one of our own launching bit for bit, a
 # killed rank that is named.
 set -u
-ns=$1
 root=$(cd "$(dirname "$0")/../.." && pwd)
+# shellcheck source=tests/lib.sh
+. "$root/tests/lib.sh"
 build=$(cd "$(dirname "$ns")" && pwd)
 mpirun=$(command -v mpirun.openmpi || command -v mpirun || true)
 if [ -z "$mpirun" ]; then
@@ -14,14 +15,8 @@ if [ ! -e "$build/libns_mpi.so" ]; then
     echo "SKIP: this build has no libns_mpi.so (no mpicc when it was configured)"
     exit 77
 fi
-dir=$(mktemp -d "${TMPDIR:-/tmp}/ns-mpi-XXXXXX")
-trap 'rm -rf "$dir"' EXIT
 export NS_THREADS=1 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_btl_vader_single_copy_mechanism=none
 export ASAN_OPTIONS="${ASAN_OPTIONS:-}:detect_leaks=0" # Open MPI keeps some memory to the end
-fail() {
-    echo "not ok $*"
-    exit 1
-}
 ranks() { # N COMMAND...
     n=$1
     shift

@@ -2,10 +2,9 @@
 # `ns plan ++plan.layouts`: the fastest layouts of a cluster that is not here, labelled as a model; the documented setting for 8B
 # (micro-batch 4, tp 4) on 8 GPUs of 80 GB fits; what does not divide is refused with what would.
 set -u
-ns=$1
 root=$(cd "$(dirname "$0")/../.." && pwd)
-dir=$(mktemp -d "${TMPDIR:-/tmp}/ns-layouts-XXXXXX")
-trap 'rm -rf "$dir"' EXIT
+# shellcheck source=tests/lib.sh
+. "$root/tests/lib.sh"
 fail() {
     echo "not ok $*"
     cat "$dir/out"

@@ -2,14 +2,9 @@
 # The run you resumed is the run you started: 20 steps straight == 11 steps + kill -9 + resume, bit for bit; a repeated run
 # is bit-equal; a run stopped four times by its time limit averages to the same model. Tiny random model, real commands.
 set -u
-ns=$1
 root=$(cd "$(dirname "$0")/../.." && pwd)
-dir=$(mktemp -d "${TMPDIR:-/tmp}/ns-resume-XXXXXX")
-trap 'rm -rf "$dir"' EXIT
-fail() {
-    echo "not ok $*"
-    exit 1
-}
+# shellcheck source=tests/lib.sh
+. "$root/tests/lib.sh"
 
 cat >"$dir/config.json" <<'JSON'
 {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
@@ -32,17 +27,6 @@ sft() {
         ++model.data.train_ds.global_batch_size=16 ++model.data.train_ds.micro_batch_size=2 ++trainer.sft.max_steps=20 ++trainer.sft.max_epochs=100 \
         ++trainer.sft.save_interval=5 ++trainer.sft.gradient_clip_val=1.0 ++model.optim.lr=1e-3 ++model.optim.sched.min_lr=1e-4 \
         ++model.optim.sched.warmup_steps=3 ++model.hidden_dropout=0.1 ++model.attention_dropout=0.1 "$@" >>"$out.log" 2>&1
-}
-# same A B [FIND TEST]...: all files of all checkpoints (that pass the test) are equal
-same() {
-    a=$1 b=$2
-    shift 2
-    (cd "$a/checkpoints" && find . -type f "$@" | sort | xargs cksum) >"$dir/a.sum"
-    (cd "$b/checkpoints" && find . -type f "$@" | sort | xargs cksum) >"$dir/b.sum"
-    cmp -s "$dir/a.sum" "$dir/b.sum" || {
-        diff "$dir/a.sum" "$dir/b.sum" | head -10
-        return 1
-    }
 }
 
 sft "$dir/straight" || fail "straight run: $(tail -3 "$dir/straight.log")"
@@ -96,11 +80,11 @@ echo "ok a run stopped $stops times by its time limit averages to the same model
 # A job that is killed at NS_LIMIT_AT: stops while a step and a save still fit, and is refused where not even a step does.
 NS_LIMIT_AT=$(($(date +%s) + 2)) sft "$dir/killed-at" ++trainer.sft.max_steps=100000000 ++trainer.sft.max_epochs=100000000
 rc=$?
-[ $rc = 130 ] && grep -q 'stopped by time limit after step [0-9]* of 100000000; saved' "$dir/killed-at.log" || fail "a limit in 2 s: exit $rc: $(tail -3 "$dir/killed-at.log")"
+{ [ $rc = 130 ] && grep -q 'stopped by time limit after step [0-9]* of 100000000; saved' "$dir/killed-at.log"; } || fail "a limit in 2 s: exit $rc: $(tail -3 "$dir/killed-at.log")"
 echo '{"step": 1000000, "loss": 1, "step_time": 100.5}' >>"$dir/killed-at/metrics.jsonl"
 NS_LIMIT_AT=$(($(date +%s) + 60)) sft "$dir/killed-at" ++trainer.sft.max_steps=100000000 ++trainer.sft.max_epochs=100000000
 rc=$?
-[ $rc = 2 ] && grep -q 'a step took 10[01] s in the job before: no step and save would fit' "$dir/killed-at.log" || fail "no step fits: exit $rc: $(tail -3 "$dir/killed-at.log")"
+{ [ $rc = 2 ] && grep -q 'a step took 10[01] s in the job before: no step and save would fit' "$dir/killed-at.log"; } || fail "no step fits: exit $rc: $(tail -3 "$dir/killed-at.log")"
 echo "ok a step and a save end before the job is killed; a job in which they cannot is refused"
 
 (

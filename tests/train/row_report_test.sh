@@ -1,14 +1,9 @@
 #!/bin/sh
 # Rows that training will not see as they were written: counted, listed, and beyond a stated share a reason not to start.
 set -u
-ns=$1
 root=$(cd "$(dirname "$0")/../.." && pwd)
-dir=$(mktemp -d "${TMPDIR:-/tmp}/ns-rows-XXXXXX")
-trap 'rm -rf "$dir"' EXIT
-fail() {
-    echo "not ok $*"
-    exit 1
-}
+# shellcheck source=tests/lib.sh
+. "$root/tests/lib.sh"
 cat >"$dir/config.json" <<'JSON'
 {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1,
  "num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": 640, "max_position_embeddings": 128, "rms_norm_eps": 1e-5,

@@ -2,14 +2,9 @@
 # Optimiser state in bf16: the plan states its bytes, a killed run resumes bit for bit, ranks round alike, checkpoints of one form go on in
 # another and say so, what cannot be is refused. Tiny random model, real commands.
 set -u
-ns=$1
 root=$(cd "$(dirname "$0")/../.." && pwd)
-dir=$(mktemp -d "${TMPDIR:-/tmp}/ns-small-XXXXXX")
-trap 'rm -rf "$dir"' EXIT
-fail() {
-    echo "not ok $*"
-    exit 1
-}
+# shellcheck source=tests/lib.sh
+. "$root/tests/lib.sh"
 
 cat >"$dir/config.json" <<'JSON'
 {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
@@ -32,14 +27,6 @@ run() {
         ++model.data.train_ds.global_batch_size=16 ++model.data.train_ds.micro_batch_size=2 ++trainer.sft.max_steps=12 ++trainer.sft.max_epochs=100 \
         ++trainer.sft.save_interval=4 ++trainer.sft.gradient_clip_val=1.0 ++model.optim.lr=1e-3 ++model.optim.sched.min_lr=1e-4 \
         ++model.optim.sched.warmup_steps=3 "$@" >>"$out.log" 2>&1
-}
-same() {
-    (cd "$1/checkpoints" && find . -type f | sort | xargs cksum) >"$dir/a.sum"
-    (cd "$2/checkpoints" && find . -type f | sort | xargs cksum) >"$dir/b.sum"
-    cmp -s "$dir/a.sum" "$dir/b.sum" || {
-        diff "$dir/a.sum" "$dir/b.sum" | head -10
-        return 1
-    }
 }
 final() { sed -n 's/.*"step": 12, "loss": \([^,]*\),.*/\1/p' "$1/metrics.jsonl"; }
 near() { awk -v a="$(final "$1")" -v b="$(final "$2")" -v l="$3" 'BEGIN { d = (a > b ? a - b : b - a) / b; printf "# %g against %g\n", a, b; exit !(b > 0 && d <= l) }'; }

@@ -2,13 +2,11 @@
 # A base model without chat template, trained on conversations: what is saved, averaged and exported carries the template it was
 # trained with, and its end of turn first in every eos_token_id. Rows of plain text that end with a special token: that token.
 set -eu
-ns=$1
 root=$(cd "$(dirname "$0")/../.." && pwd)
-dir=$(mktemp -d "${TMPDIR:-/tmp}/ns-stop-XXXXXX")
-trap 'rm -rf "$dir"' EXIT
-failed=0
+# shellcheck source=tests/lib.sh
+. "$root/tests/lib.sh"
 check() { # NAME PATTERN FILE
-    if tr -d ' \n' <"$3" | grep -qF "$2"; then echo "ok $1"; else echo "not ok $1: $2 not in $3:"; head -c 600 "$3"; failed=1; fi
+    if tr -d ' \n' <"$3" | grep -qF "$2"; then echo "ok $1"; else echo "not ok $1: $2 not in $3:"; head -c 600 "$3"; fails=1; fi
 }
 
 cat >"$dir/config.json" <<'JSON'
@@ -35,7 +33,7 @@ for rows in chat text; do
 done
 if ls "$dir"/text/checkpoints/*-last/chat_template.jinja >/dev/null 2>&1; then
     echo "not ok text rows: a chat template appeared"
-    failed=1
+    fails=1
 fi
 "$ns" average "$dir/chat/checkpoints" --output "$dir/averaged" --to nemo >"$dir/log" 2>&1 || { cat "$dir/log"; exit 1; }
 for to in hf gguf; do
@@ -45,4 +43,4 @@ check "exported: config.json" '"eos_token_id":[639,0' "$dir/hf/config.json"
 check "exported: generation_config.json" '"eos_token_id":[639,0' "$dir/hf/generation_config.json"
 check "exported: template" '<|start_header_id|>assistant<|end_header_id|>' "$dir/hf/chat_template.jinja"
 check "exported: template, for older readers" "\"chat_template\":\"{{'<|begin_of_text|>'}}{%formessageinmessages%}" "$dir/hf/tokenizer_config.json"
-exit $failed
+exit $fails
