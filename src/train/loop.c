@@ -48,6 +48,7 @@ static ns_status run_steps(ns_sft *t, ns_progress *p, ns_stop_reason *stopped, n
         t->state.epoch = t->state.step / t->steps_per_epoch;
         live_line(t, p, loss, norm, lr, seconds, tokens);
 
+        if (t->save_longest > longest_save) longest_save = t->save_longest; /* written beside the steps */
         stop_in_time(seconds, &longest_step, longest_save);
         double stop = ns_stop_check(); /* whoever is told to stop: all stop at the same step */
         NS_TRY(ns_comm_scalars(&t->ranks.all, &stop, 1, NS_COMM_MAX, err), "%s", "stop");

@@ -120,6 +120,7 @@ ns_status ns_sft_save_open(ns_sft *t, ns_error *err)
 
 static ns_status saved(ns_sft *t, double seconds, ns_error *err)
 {
+    if (seconds > t->save_longest) t->save_longest = seconds;
     snprintf(t->last_saved, sizeof t->last_saved, "%s", t->saving);
     NS_INFO("saved %s", t->last_saved);
     t->n_saved++;

@@ -70,7 +70,8 @@ typedef struct ns_sft {
     ns_ckpt_saver *saver;
     char saving[4096];
     int64_t save_step;
-    double save_stall; /* seconds for which it kept training from going on */
+    double save_longest; /* seconds that the slowest save has taken to be written */
+    double save_stall;   /* seconds for which it kept training from going on */
 } ns_sft;
 
 NS_MUST_USE ns_status ns_sft_open(ns_sft *t, ns_sft_options *o, ns_error *err);

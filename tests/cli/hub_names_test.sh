@@ -2,11 +2,9 @@
 # A model by its name, in every verb that takes one: found in the Hugging Face cache (refs/main, else the newest snapshot), by the NeMo
 # container's tokenizer.type, or one line that lists the places tried and says what to do.
 set -u
-ns=$1
 root=$(cd "$(dirname "$0")/../.." && pwd)
-dir=$(mktemp -d "${TMPDIR:-/tmp}/ns-hub-XXXXXX")
-trap 'rm -rf "$dir"' EXIT
-failed=0
+# shellcheck source=tests/lib.sh
+. "$root/tests/lib.sh"
 export HF_HUB_CACHE="$dir/hub"
 cat >"$dir/config.json" <<'JSON'
 {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1,
@@ -26,7 +24,7 @@ good() { # NAME COMMAND...
     shift
     if "$@" >"$dir/log" 2>&1; then echo "ok $name"; else
         echo "not ok $name: $(tail -2 "$dir/log")"
-        failed=1
+        fails=1
     fi
 }
 bad() { # NAME COMMAND...: one clear line
@@ -34,12 +32,12 @@ bad() { # NAME COMMAND...: one clear line
     shift
     if "$@" >"$dir/log" 2>&1; then
         echo "not ok $name: it went through"
-        failed=1
+        fails=1
     elif grep -q 'models--org--none' "$dir/log" && grep -q 'ns download org/none' "$dir/log"; then
         echo "ok $name"
     else
         echo "not ok $name: $(tail -2 "$dir/log")"
-        failed=1
+        fails=1
     fi
 }
 cd "$dir" || exit 1
@@ -61,11 +59,11 @@ done
 # a container without a tokenizer of its own: --hf_model_name, the name that model_config.yaml says, none
 good "export names its tokenizer" "$ns" export m named --convert_to nemo --hf_model_name org/tiny
 rm -r named/tokenizer named/DONE
-grep -q 'type: "org/tiny"' named/model_config.yaml || { echo "not ok the name in model_config.yaml"; failed=1; }
+grep -q 'type: "org/tiny"' named/model_config.yaml || { echo "not ok the name in model_config.yaml"; fails=1; }
 good "export by tokenizer.type" "$ns" export named back --convert_to hf --convert_from nemo
-[ -f back/tokenizer.json ] || { echo "not ok tokenizer.type: no tokenizer came along"; failed=1; }
+[ -f back/tokenizer.json ] || { echo "not ok tokenizer.type: no tokenizer came along"; fails=1; }
 sed -i 's,org/tiny,org/none,' named/model_config.yaml
 bad "export --hf_model_name org/none" "$ns" export named back2 --convert_to hf --hf_model_name org/none
 rm -r "$dir/hub/models--org--tiny/snapshots/ffff" "$dir/hub/models--org--tiny/refs"
 good "without refs/main" "$ns" show org/tiny
-exit $failed
+exit $fails

@@ -2,14 +2,10 @@
 # async_save: the checkpoints are those of a run that waits for them, bit for bit; kill -9 and resume, SIGTERM and a failed write keep the
 # promises of a save; the stall and the time to write are in metrics.jsonl. Tiny random model, real commands.
 set -u
-ns=$1
 root=$(cd "$(dirname "$0")/../.." && pwd)
-dir=$(mktemp -d "${TMPDIR:-/tmp}/ns-async-XXXXXX")
+# shellcheck source=tests/lib.sh
+. "$root/tests/lib.sh"
 trap 'umount "$dir/small" 2>/dev/null; rm -rf "$dir"' EXIT
-fail() {
-    echo "not ok $*"
-    exit 1
-}
 
 cat >"$dir/config.json" <<'JSON'
 {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
@@ -31,14 +27,6 @@ run() {
     ${prefix:-} "$ns" "$verb" ++model.restore_from_path="$dir/base" ++model.data.train_ds.file_path="$dir/rows.jsonl" ++exp_manager.explicit_log_dir="$out" \
         ++model.data.train_ds.global_batch_size=16 ++model.data.train_ds.micro_batch_size=2 ++trainer.sft.max_steps=20 ++trainer.sft.max_epochs=100 \
         ++trainer.sft.save_interval=2 ++trainer.sft.gradient_clip_val=1.0 ++model.optim.lr=1e-3 ++model.hidden_dropout=0.1 "$@" >>"$dir/${out##*/}.log" 2>&1
-}
-same() {
-    (cd "$1/checkpoints" && find . -type f | sort | xargs cksum) >"$dir/a.sum"
-    (cd "$2/checkpoints" && find . -type f | sort | xargs cksum) >"$dir/b.sum"
-    cmp -s "$dir/a.sum" "$dir/b.sum" || {
-        diff "$dir/a.sum" "$dir/b.sum" | head -10
-        return 1
-    }
 }
 async=++exp_manager.checkpoint_callback_params.async_save=True
 small="++model.optim.main_params_dtype=bf16 ++model.optim.exp_avg_dtype=bf16 ++model.optim.exp_avg_sq_dtype=bf16"
