@@ -26,7 +26,8 @@ export LSAN_OPTIONS="suppressions=$PWD/dev/lsan.supp:print_suppressions=0"
 export UBSAN_OPTIONS="print_stacktrace=1"
 export TSAN_OPTIONS="suppressions=$PWD/dev/tsan.supp:halt_on_error=0:exitcode=99:second_deadlock_stack=1:history_size=4"
 : "${NS_TEST_TIMEOUT:=1800}"
-export NS_TEST_TIMEOUT NS_SANITIZER="$kind"
+: "${NS_SLOW:=$([ "$kind" = tsan ] && echo 8 || echo 2)}" # waits of the tests, times
+export NS_TEST_TIMEOUT NS_SLOW NS_SANITIZER="$kind"
 if [ "$kind" = tsan ] && command -v setarch >/dev/null && setarch -R true 2>/dev/null; then
     exec setarch -R sh dev/run_tests.sh "build-$kind" ${2:+"$2"} # its shadow map needs a fixed address layout on new kernels
 fi

@@ -66,9 +66,9 @@ gives() {
     fi
 }
 
-# wait_for SECONDS COMMAND...: until it succeeds, looking ten times a second
+# wait_for SECONDS COMMAND...: until it succeeds, looking ten times a second; NS_SLOW: times as long, under a sanitizer
 wait_for() {
-    left=$(($1 * 10))
+    left=$(($1 * 10 * ${NS_SLOW:-1}))
     shift
     until "$@"; do
         [ $left -gt 0 ] || return 1

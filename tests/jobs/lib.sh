@@ -17,9 +17,9 @@ supervisors() {
 state() {
     "$ns" status "$1" | awk -v t="$2" '$1 == t { print $3 }'
 }
-# until_state EXPERIMENT TASK STATE [SECONDS]
+# until_state EXPERIMENT TASK STATE [SECONDS]; NS_SLOW: times as long, under a sanitizer
 until_state() {
-    left=$((${4:-60} * 5))
+    left=$((${4:-60} * 5 * ${NS_SLOW:-1}))
     while [ $left -gt 0 ]; do
         [ "$(state "$1" "$2")" = "$3" ] && return 0
         left=$((left - 1))
