@@ -239,9 +239,10 @@ static int on_a_device(ns_world_options *o)
     RANK_OK(ns_comm_all_gather(&b.away, few, whole, 4, &err), &err);
     RANK_CHECK(few[3] == 0 && n_down == downs && n_up == ups);
 
-    /* a copy that fails is the collective's error, and the others learn it */
+    /* a copy that fails is the collective's error, and the others learn it: when all are here, perhaps still in the barrier */
+    ns_status st = ns_comm_barrier(&b.host, &err);
     if (o->rank == 1) s.to_host = broken_copy;
-    ns_status st = ns_comm_all_reduce(&b.away, shown, NS_DTYPE_F32, 1000, &err);
+    if (st == NS_OK) st = ns_comm_all_reduce(&b.away, shown, NS_DTYPE_F32, 1000, &err);
     if (st != NS_OK && o->rank == 1) ns_world_fail(w, &err);
     RANK_CHECK(st == NS_ERR_DEVICE && strstr(err.msg, "fell off the bus"));
     free(b.host.scratch);
@@ -288,7 +289,8 @@ static int direct(ns_world_options *o)
     const int bad = check_all(&b, n);
     RANK_CHECK(n_posted > 10);
 
-    /* what NCCL finds on one rank ends all, with its words, and the kernels that wait */
+    /* what NCCL finds on one rank ends all, with its words, and the kernels that wait; when all are here */
+    if (o->rank == 1) RANK_OK(ns_comm_barrier(&b.host, &err), &err);
     if (o->rank == 1) nccl_breaks = 1;
     ns_status st = NS_OK;
     const double until = ns_time_now() + 10;
