@@ -431,7 +431,8 @@ ns_status ns_export(const ns_export_args *a, ns_export_report *report, ns_error 
     NS_CHECK(st, ns_mkdirs(parent, err), "write %s", a->output);
     ns_error why = NS_ERROR_INIT; /* what an interrupted run left may be damaged: a power cut, another program */
     st = fill(j, tmp, parent, name, 0, &why);
-    if ((st == NS_ERR_INTERNAL || st == NS_ERR_INPUT) && j->kept) { /* a format with checksums of its own refuses to read it */
+    if ((st == NS_ERR_INTERNAL || st == NS_ERR_INPUT) &&
+        j->kept) { /* a format with checksums of its own refuses to read it */
         NS_WARN("what the interrupted export left is damaged, starting anew: %s", why.msg);
         why = (ns_error)NS_ERROR_INIT;
         st = fill(j, tmp, parent, name, 1, &why);
