@@ -119,23 +119,29 @@ static ns_status choose_count(int *n, int cpus, ns_error *err)
     return NS_OK;
 }
 
+int ns_thread_start(pthread_t *thread, const pthread_attr_t *attr, void *(*run)(void *), void *arg)
+{
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    int rc = pthread_create(thread, attr, run, arg);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return rc;
+}
+
 static int start_workers(ns_threads *p)
 {
     pthread_attr_t attr;
-    sigset_t all, old;
     int rc = pthread_attr_init(&attr);
     if (rc) return rc;
     pthread_attr_setstacksize(&attr, WORKER_STACK);
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
     for (int i = 1; i < p->n_workers && !rc; i++) {
         worker *w = &p->workers[i];
         w->pool = p;
         w->index = i;
-        rc = pthread_create(&w->thread, &attr, worker_main, w);
+        rc = ns_thread_start(&w->thread, &attr, worker_main, w);
         if (!rc) p->n_started++;
     }
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
     pthread_attr_destroy(&attr);
     return rc;
 }

@@ -1,13 +1,13 @@
 #include "ckpt/saver.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/threads.h"
 
 struct ns_ckpt_saver {
     ns_ckpt_save_args args;
@@ -38,7 +38,6 @@ static void *run(void *arg)
 
 ns_status ns_ckpt_saver_start(ns_ckpt_saver *s, const ns_ckpt_save_args *a, ns_error *err)
 {
-    sigset_t all, old;
     NS_FAIL_IF(s->busy || a->n_ranks > 1, NS_ERR_INTERNAL, "%s", "a save beside another, or of several ranks");
     NS_FAIL_IF(strlen(a->name) >= sizeof s->name, NS_ERR_CONFIG, "checkpoint name is longer than %zu bytes",
                sizeof s->name - 1);
@@ -49,10 +48,7 @@ ns_status ns_ckpt_saver_start(ns_ckpt_saver *s, const ns_ckpt_save_args *a, ns_e
     s->args.state = &s->state;
     s->err = (ns_error)NS_ERROR_INIT;
     atomic_store(&s->done, 0);
-    sigfillset(&all); /* signals are for the thread that trains */
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    int rc = pthread_create(&s->thread, NULL, run, s);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    int rc = ns_thread_start(&s->thread, NULL, run, s);
     NS_FAIL_IF(rc != 0, NS_ERR_DEVICE, "no thread to write a checkpoint: %s", strerror(rc));
     s->busy = 1;
     return NS_OK;

@@ -14,6 +14,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/threads.h"
 #include "dist/world_priv.h"
 
 static void set_aborted(ns_world *w, const char *why)
@@ -296,7 +297,7 @@ ns_status dist_control_start(ns_world *w, ns_error *err)
         w->peers[r].heard = w->peers[r].moved = now;
         snprintf(w->peers[r].op, sizeof w->peers[r].op, "start");
     }
-    int rc = pthread_create(&w->thread, NULL, control_main, w);
+    int rc = ns_thread_start(&w->thread, NULL, control_main, w);
     NS_FAIL_IF(rc != 0, NS_ERR_DEVICE, "no thread for the control plane: %s", strerror(rc));
     w->thread_runs = 1;
     return NS_OK;

@@ -2,6 +2,7 @@
  * somebody reads them: so a thread of the world does both. The connections are the thread's from start to wait. */
 #include <string.h>
 
+#include "base/threads.h"
 #include "dist/world_priv.h"
 
 static void *fly(void *arg)
@@ -30,7 +31,7 @@ static ns_status open_flight(ns_world *w, ns_error *err)
     flight *f = &w->flight;
     pthread_mutex_init(&f->lock, NULL);
     pthread_cond_init(&f->changed, NULL);
-    const int rc = pthread_create(&f->thread, NULL, fly, w);
+    const int rc = ns_thread_start(&f->thread, NULL, fly, w);
     f->runs = rc == 0;
     if (f->runs) return NS_OK;
     pthread_mutex_destroy(&f->lock);

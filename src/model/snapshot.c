@@ -1,11 +1,11 @@
 #include "model/snapshot.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 
 #include "base/mem.h"
+#include "base/threads.h"
 
 /* Pinned piece by piece, so that no call keeps the driver for long while steps run. */
 #define PIECE ((int64_t)1 << 30)
@@ -65,17 +65,6 @@ static void *pin(void *arg)
     return NULL;
 }
 
-/* A thread that no signal of the process goes to: they are for the one that trains. */
-static int start_thread(ns_snapshot *s)
-{
-    sigset_t all, old;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    int rc = pthread_create(&s->thread, NULL, pin, s);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    return rc;
-}
-
 ns_status ns_snapshot_new(ns_snapshot **out, ns_engine *e, ns_error *err)
 {
     ns_status st = NS_OK;
@@ -94,9 +83,9 @@ ns_status ns_snapshot_new(ns_snapshot **out, ns_engine *e, ns_error *err)
     NS_CHECK(st, ns_realloc((void **)&s->memory, (size_t)(s->bytes + PAGE), "snapshot", err), "%s", "snapshot");
     for (int i = 0; i < e->table.n_params; i++) s->where[i] = place_of(e, i, &at);
     s->start = (char *)(((uintptr_t)s->memory + PAGE - 1) / PAGE * PAGE);
-    (void)madvise(s->start, (size_t)s->bytes,
-                  MADV_HUGEPAGE); /* fewer pages to make and to pin; a kernel without it is fine */
-    rc = start_thread(s);
+    /* fewer pages to make and to pin; a kernel without it is fine */
+    (void)madvise(s->start, (size_t)s->bytes, MADV_HUGEPAGE);
+    rc = ns_thread_start(&s->thread, NULL, pin, s);
     NS_BAIL_IF(st, rc != 0, NS_ERR_DEVICE, "no thread for the snapshot: %s", strerror(rc));
     *out = s;
     return NS_OK;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/threads.h"
 
 typedef struct queue { /* parameters in the order in which they are exchanged */
     int *order;
@@ -117,7 +118,7 @@ ns_status ns_overlap_new(ns_overlap **out, ns_ranks *r, ns_engine *e, int weight
     pthread_mutex_init(&o->lock, NULL);
     pthread_cond_init(&o->work, NULL);
     pthread_cond_init(&o->moved, NULL);
-    int rc = st == NS_OK ? pthread_create(&o->thread, NULL, run, o) : 0;
+    int rc = st == NS_OK ? ns_thread_start(&o->thread, NULL, run, o) : 0;
     if (rc != 0) st = ns_error_set(err, NS_ERR_DEVICE, __FILE__, __LINE__, "no thread for gradients: %s", strerror(rc));
     if (st == NS_OK) {
         e->model.weights_needed = weights ? need : NULL;
