@@ -2,6 +2,7 @@
 #include "cli/cli.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +26,28 @@ const ns_verb *const *ns_cli_verbs(size_t *n)
     for (size_t i = 0; i < sizeof listed / sizeof listed[0]; i++)
         if (listed[i]) present[(*n)++] = listed[i];
     return present;
+}
+
+static char stop_text[1024]; /* made before any signal can come */
+static void (*stop_cleanup)(void);
+
+static void on_signal(int sig)
+{
+    if (stop_cleanup) stop_cleanup();
+    if (write(STDERR_FILENO, stop_text, strlen(stop_text)) < 0) _exit(128 + sig);
+    _exit(128 + sig);
+}
+
+void ns_cli_when_stopped(const char *text, void (*cleanup)(void))
+{
+    static const int caught[] = {SIGINT, SIGTERM, SIGHUP};
+    snprintf(stop_text, sizeof stop_text, "\n%.1000s\n", text);
+    stop_cleanup = cleanup;
+    for (size_t i = 0; i < sizeof caught / sizeof *caught; i++) {
+        struct sigaction sa = {.sa_handler = on_signal}, old;
+        sigfillset(&sa.sa_mask);
+        if (sigaction(caught[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN) sigaction(caught[i], &sa, NULL);
+    }
 }
 
 static int same_word(const char *a, const char *b)
@@ -59,6 +82,15 @@ int ns_cli_result_fd(void)
     const char *text = getenv("NS_RESULT_FD");
     int fd = text && *text ? atoi(text) : -1;
     return fd > 2 && fcntl(fd, F_SETFD, FD_CLOEXEC) == 0 ? fd : -1;
+}
+
+void ns_cli_print_json(const char *key, const char *text)
+{
+    ns_buf b = {0};
+    ns_error ignored = NS_ERROR_INIT;
+    if (ns_json_write_str(&b, (ns_str){text, strlen(text)}, NS_JSON_ASCII, &ignored) == NS_OK)
+        printf("\"%s\": %s", key, b.data);
+    ns_buf_free(&b);
 }
 
 static void report_error(const char *text)

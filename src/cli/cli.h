@@ -20,8 +20,15 @@
 /* Prints "ns <verb>: outer: inner: leaf" to stderr, and a hint line where one helps; returns the exit code of the status. */
 int ns_cli_fail(const char *verb, const ns_error *err);
 
+/* From here on Ctrl-C, SIGTERM and SIGHUP end the program at once, wherever it waits, with `text` (two lines: what is left, how to go
+ * on) on stderr. cleanup: NULL, or called before; only what is allowed in a signal handler. A signal that is ignored (nohup) stays so. */
+void ns_cli_when_stopped(const char *text, void (*cleanup)(void));
+
 /* Where a calling program wants the result as one JSON object ($NS_RESULT_FD), else -1. Errors go there by themselves. */
 int ns_cli_result_fd(void);
+
+/* "key": "text" on stdout, as JSON writes it. */
+void ns_cli_print_json(const char *key, const char *text);
 
 /* All verbs in this program, in help order; *n of them. */
 const ns_verb *const *ns_cli_verbs(size_t *n);

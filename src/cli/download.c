@@ -57,12 +57,14 @@ static int run(void *options, ns_parsed *p)
         (void)!ns_error_set(&err, NS_ERR_CONFIG, __FILE__, __LINE__, "give one model: ns download ORG/NAME");
         return ns_cli_fail("download", &err);
     }
+    ns_cli_when_stopped("ns download: stopped by a signal; the same command goes on where it was", NULL);
     if (ns_download(&a, &r, &err) != NS_OK) return ns_cli_fail("download", &err);
     if (p->json) {
-        printf("{\"path\": \"%s\", \"commit\": \"%s\", \"files\": %lld, \"fetched\": %lld, \"bytes\": %lld, "
+        printf("{");
+        ns_cli_print_json("path", r.path);
+        printf(", \"commit\": \"%s\", \"files\": %lld, \"fetched\": %lld, \"bytes\": %lld, "
                "\"bytes_fetched\": %lld}\n",
-               r.path, r.commit, (long long)r.n_files, (long long)r.n_fetched, (long long)r.bytes,
-               (long long)r.bytes_fetched);
+               r.commit, (long long)r.n_files, (long long)r.n_fetched, (long long)r.bytes, (long long)r.bytes_fetched);
         return 0;
     }
     printf("%s\n", r.path);

@@ -92,10 +92,9 @@ static ns_status parse_size(const char *text, int64_t *bytes, ns_error *err)
     NS_FAIL(NS_ERR_CONFIG, "--max-shard-size '%s': expected a size such as 10GB, 500MB or 2GiB", text);
 }
 
-static void print_trt(const export_options *o, const ns_parsed *p, const char *input, const char *output)
+static void print_trt(const export_options *o, const ns_parsed *p, const char *output)
 {
     const char *dt = o->dtype && o->dtype[0] == 'f' ? (o->dtype[2] == '1' ? "float16" : "float32") : "bfloat16";
-    (void)input;
     printf("To build the engine:\n  trtllm-build --checkpoint_dir %s --output_dir %s/engine --gpt_attention_plugin %s "
            "--use_paged_context_fmha enable --max_batch_size 512 --max_input_len 4096 --max_seq_len 8192 "
            "--max_num_tokens 8192",
@@ -162,16 +161,18 @@ static int run(void *options, ns_parsed *p)
         a.weight_only_packed = o->weight_only_layout && !strcmp(o->weight_only_layout, "sm80");
     }
     if (st == NS_OK) st = check_words(o, p, &err);
+    ns_cli_when_stopped("ns export: stopped by a signal; the same command goes on where it was", NULL);
     if (st == NS_OK) st = ns_export(&a, r, &err);
     if (st == NS_OK && p->json) {
-        printf("{\"from\": \"%s\", \"to\": \"%s\", \"dtype\": \"%s\", \"tensors\": %lld, \"compared\": %lld, "
-               "\"parity\": \"%s\"}\n",
-               r->from, a.to, r->type, (long long)r->n_tensors, (long long)r->n_compared, r->parity);
+        printf("{\"from\": \"%s\", \"to\": \"%s\", \"dtype\": \"%s\", \"tensors\": %lld, \"compared\": %lld, ", r->from,
+               a.to, r->type, (long long)r->n_tensors, (long long)r->n_compared);
+        ns_cli_print_json("parity", r->parity);
+        printf("}\n");
     } else if (st == NS_OK && !p->quiet) {
         printf("%s: %s -> %s, %s, %lld tensors%s%s%s; report: %s/conversion.json\n", a.output, r->from, a.to, r->type,
                (long long)r->n_tensors, r->n_compared ? ", each read back and equal" : "", r->parity[0] ? "; " : "",
                r->parity, a.output);
-        if (!strcmp(a.to, "trtllm")) print_trt(o, p, a.input, a.output);
+        if (!strcmp(a.to, "trtllm")) print_trt(o, p, a.output);
     }
     ns_free(r);
     return st == NS_OK ? 0 : ns_cli_fail("export", &err);

@@ -125,11 +125,13 @@ static int run(void *opt, ns_parsed *p)
         totals t = {0};
         st = grade_file(files.path[i], o, &t, &err);
         if (st != NS_OK) break;
-        if (p->json)
-            printf("{\"file\": \"%s\", \"num_entries\": %" PRId64 ", \"correct\": %" PRId64 ", \"no_answer\": %" PRId64
+        if (p->json) {
+            printf("{");
+            ns_cli_print_json("file", files.path[i]);
+            printf(", \"num_entries\": %" PRId64 ", \"correct\": %" PRId64 ", \"no_answer\": %" PRId64
                    ", \"symbolic_correct\": %.2f}\n",
-                   files.path[i], t.rows, t.correct, t.no_answer, 100.0 * (double)t.correct / (double)t.rows);
-        else
+                   t.rows, t.correct, t.no_answer, 100.0 * (double)t.correct / (double)t.rows);
+        } else
             printf("%s: %" PRId64 " of %" PRId64 " right (%.1f %%), %" PRId64 " without an answer\n", files.path[i],
                    t.correct, t.rows, 100.0 * (double)t.correct / (double)t.rows, t.no_answer);
     }

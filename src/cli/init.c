@@ -104,12 +104,10 @@ static int run(void *options, ns_parsed *p)
     int64_t n = 0;
     if (ns_model_init(&a, &n, &err) != NS_OK) return ns_cli_fail("init", &err);
     if (p->json) {
-        ns_buf b = {0};
-        if (ns_json_write_str(&b, (ns_str){o->output, strlen(o->output)}, NS_JSON_UTF8, &err) != NS_OK)
-            return ns_cli_fail("init", &err);
-        printf("{\"output\": %s, \"parameters\": %lld, \"dtype\": \"%s\", \"seed\": %lld}\n", b.data, (long long)n,
-               ns_dtype_name(dt), (long long)o->seed);
-        ns_buf_free(&b);
+        printf("{");
+        ns_cli_print_json("output", o->output);
+        printf(", \"parameters\": %lld, \"dtype\": \"%s\", \"seed\": %lld}\n", (long long)n, ns_dtype_name(dt),
+               (long long)o->seed);
     } else if (!p->quiet) {
         printf("%s: %lld parameters, %s, seed %lld\n", o->output, (long long)n, ns_dtype_name(dt), (long long)o->seed);
     }

@@ -78,12 +78,9 @@ void ns_cli_say_result(const char *verb, const ns_pipe_result *r, int json, int 
     if (r->text.len) {
         fwrite(r->text.data, 1, r->text.len, stdout);
     } else if (json) {
-        ns_buf b = {0};
-        ns_error ignored = NS_ERROR_INIT;
-        if (ns_json_write_str(&b, (ns_str){r->dir, strlen(r->dir)}, NS_JSON_ASCII, &ignored) == NS_OK)
-            printf("{\"verb\": \"%s\", \"id\": \"%s\", \"dir\": %s, \"tasks\": %d, \"failed\": %d}\n", verb, r->id,
-                   b.data, r->n_tasks, r->failed);
-        ns_buf_free(&b);
+        printf("{\"verb\": \"%s\", \"id\": \"%s\", ", verb, r->id);
+        ns_cli_print_json("dir", r->dir);
+        printf(", \"tasks\": %d, \"failed\": %d}\n", r->n_tasks, r->failed);
     } else if (*r->id && !quiet) {
         printf("%s: experiment %s, %d job%s\n", verb, r->id, r->n_tasks, r->n_tasks == 1 ? "" : "s");
         printf("  ns status %s    ns logs -f %s    ns cancel %s\n", r->id, r->id, r->id);

@@ -1,9 +1,7 @@
 /* ns prepare: raw generations or ready rows -> SFT (or RL) rows. The settings are those of the configuration chosen with
  * --config-name; the table below describes them, the configuration has their defaults and what they feed. */
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "data/prepare.h"
 
@@ -122,31 +120,16 @@ static const ns_option options[] = {
      .help = "the list itself: ++processors.0.output_manifest_file=FILE writes what a processor passes on"},
 };
 
-/* ---- signals ---- */
-static char stopped[1024]; /* what a signal says, made before any can come */
-
-static void on_signal(int sig)
-{
-    ns_prepare_remove_unfinished();
-    if (write(STDERR_FILENO, stopped, strlen(stopped)) < 0) _exit(128 + sig);
-    _exit(128 + sig);
-}
-
-/* Ctrl-C and the like end the program at once, wherever it waits, and leave nothing half done. A signal that is ignored
- * (nohup) stays so. */
+/* Leaves nothing half done. */
 static void catch_signals(ns_parsed *p)
 {
-    static const int caught[] = {SIGINT, SIGTERM, SIGHUP};
     const ns_node *out = ns_node_get(ns_config_root(p->config), "output_path");
-    snprintf(stopped, sizeof stopped,
-             "\nns prepare: stopped by a signal: %s%.600s%s; the same command starts it again from the beginning\n",
+    char text[1000];
+    snprintf(text, sizeof text,
+             "ns prepare: stopped by a signal: %s%.600s%s; the same command starts it again from the beginning",
              out && out->s ? "'" : "nothing", out && out->s ? out->s : " was written",
              out && out->s ? "' is as it was before" : "");
-    for (size_t i = 0; i < sizeof caught / sizeof *caught; i++) {
-        struct sigaction sa = {.sa_handler = on_signal}, old;
-        sigfillset(&sa.sa_mask);
-        if (sigaction(caught[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN) sigaction(caught[i], &sa, NULL);
-    }
+    ns_cli_when_stopped(text, ns_prepare_remove_unfinished);
 }
 
 static int run(void *opt, ns_parsed *p)

@@ -23,15 +23,6 @@ static const ns_option opts[] = {
      .help = "every experiment, not the newest 30"},
 };
 
-static void print_json_text(const char *key, const char *s)
-{
-    ns_buf b = {0};
-    ns_error ignored = NS_ERROR_INIT;
-    if (ns_json_write_str(&b, (ns_str){s, strlen(s)}, NS_JSON_ASCII, &ignored) == NS_OK)
-        printf("\"%s\": %s", key, b.data);
-    ns_buf_free(&b);
-}
-
 /* Names may hold anything: control characters must not reach the terminal. */
 static const char *shown(char *out, size_t n, const char *s)
 {
@@ -55,26 +46,26 @@ static const char *state_text(const ns_task_status *t)
 static void print_tasks_json(const ns_graph *g, const ns_task_status *st)
 {
     printf("{");
-    print_json_text("id", g->id);
+    ns_cli_print_json("id", g->id);
     printf(", ");
-    print_json_text("title", g->title);
+    ns_cli_print_json("title", g->title);
     printf(", \"executor\": \"%s\", ", g->executor);
-    print_json_text("command", g->command);
+    ns_cli_print_json("command", g->command);
     printf(", \"tasks\": [");
     for (size_t i = 0; i < g->n_tasks; i++) {
         char progress[200];
         ns_steer_progress(progress, sizeof progress, &g->tasks[i]);
         printf("%s{", i ? ", " : "");
-        print_json_text("name", g->tasks[i].name);
+        ns_cli_print_json("name", g->tasks[i].name);
         printf(", \"state\": \"%s\", \"attempt\": %d, \"rc\": %d, \"job\": \"%s\", \"seconds\": %.0f, \"after\": [",
                state_text(&st[i]), st[i].attempt, st[i].rc, st[i].job, running_for(&st[i]));
         for (size_t k = 0; k < g->tasks[i].n_edges; k++) printf("%s%d", k ? ", " : "", g->tasks[i].edges[k].task);
         printf("], ");
-        print_json_text("node", st[i].node);
+        ns_cli_print_json("node", st[i].node);
         printf(", ");
-        print_json_text("why", st[i].why);
+        ns_cli_print_json("why", st[i].why);
         printf(", ");
-        print_json_text("progress", progress);
+        ns_cli_print_json("progress", progress);
         printf("}");
     }
     printf("]}\n");
@@ -146,7 +137,7 @@ static int list_one(const char *dir, int json, int *first, ns_error *err)
     }
     if (json) {
         printf("%s{", *first ? "" : ", ");
-        print_json_text("id", g.id);
+        ns_cli_print_json("id", g.id);
         printf(", \"executor\": \"%s\", \"waiting\": %d, \"running\": %d, \"done\": %d, \"failed\": %d}", g.executor,
                counts[NS_TASK_WAITING], counts[NS_TASK_RUNNING], counts[NS_TASK_DONE], failed);
     } else

@@ -14,13 +14,13 @@
 #include "base/hub/hub.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "base/scatter_log.h"
 #include "ckpt/hf_write.h"
 #include "ckpt/model_source.h"
 #include "ckpt/nemo_write.h"
 #include "ckpt/path.h"
 #include "ckpt/trt_write.h"
 #include "export/gguf_tok.h"
-#include "base/scatter_log.h"
 #include "export/parity.h"
 #include "export/resume.h"
 #include "export/stops.h"
@@ -40,6 +40,7 @@ typedef struct job {
     const char *quant; /* gguf: type of the matrices */
     ns_dtype stored;   /* trtllm, packed: type of what is not an integer */
     int kept;          /* an interrupted export is taken over */
+    int reading_back;  /* what fails now is in the output, not in the input */
     int64_t eot;       /* the chat template's end of turn, -1: none */
 } job;
 
@@ -138,6 +139,7 @@ static ns_status open_input(job *j, ns_error *err)
     ns_format f = ns_model_format(a->input);
     NS_FAIL_IF(a->gguf_type && strcmp(a->to, "gguf"), NS_ERR_CONFIG, "--gguf-type is for --convert_to gguf");
     NS_FAIL_IF(a->gguf_type && a->has_dtype, NS_ERR_CONFIG, "give --gguf-type or --dtype, not both");
+    NS_FAIL_IF(!ns_path_exists(a->input), NS_ERR_INPUT, "%s: no model found: no such file or folder", a->input);
     NS_FAIL_IF(f == NS_FORMAT_UNKNOWN, NS_ERR_INPUT,
                "%s: no model found: neither config.json (hf, trtllm), model_config.yaml or a .nemo file (nemo), nor a "
                "GGUF file",
@@ -351,7 +353,9 @@ static ns_status prove(job *j, const char *tmp, ns_error *err)
     j->before = (double)j->table.n_elements;
     char file[4096];
     NS_CHECK(st, ns_path(file, sizeof file, err, j->quant ? "%s/model-%s.gguf" : "%s", tmp, j->quant), "%s", "");
+    j->reading_back = 1;
     NS_CHECK(st, read_back(j, file, err), "proof");
+    j->reading_back = 0;
     NS_CHECK(st, ns_buf_adds(&b, "{\n  \"input\": ", err), "%s", "");
     NS_CHECK(st, ns_json_write_str(&b, (ns_str){j->a->input, strlen(j->a->input)}, NS_JSON_UTF8, err), "%s", "");
     NS_CHECK(st,
@@ -404,6 +408,7 @@ static ns_status fill(job *j, char tmp[4096], const char *parent, const char *na
     ns_buf_free(&key);
     if (st != NS_OK) return st;
     j->before = 0;
+    j->reading_back = 0;
     j->progress = ns_progress_begin("export", 2.0 * (double)j->table.n_elements, "elements");
     st = write_output(j, tmp, err);
     if (st == NS_OK) st = prove(j, tmp, err);
@@ -431,8 +436,7 @@ ns_status ns_export(const ns_export_args *a, ns_export_report *report, ns_error 
     NS_CHECK(st, ns_mkdirs(parent, err), "write %s", a->output);
     ns_error why = NS_ERROR_INIT; /* what an interrupted run left may be damaged: a power cut, another program */
     st = fill(j, tmp, parent, name, 0, &why);
-    if ((st == NS_ERR_INTERNAL || st == NS_ERR_INPUT) &&
-        j->kept) { /* a format with checksums of its own refuses to read it */
+    if (j->kept && (st == NS_ERR_INTERNAL || (j->reading_back && st == NS_ERR_INPUT))) {
         NS_WARN("what the interrupted export left is damaged, starting anew: %s", why.msg);
         why = (ns_error)NS_ERROR_INIT;
         st = fill(j, tmp, parent, name, 1, &why);

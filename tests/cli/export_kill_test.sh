@@ -101,6 +101,24 @@ diff -r out want1 >differs 2>&1 || fail "damage: other bytes: $(head -3 differs)
 grep -qE 'damaged, starting anew|going on after' log || fail "damage: nothing said: $(cat log)"
 echo "ok a damaged leftover: $(grep -o 'damaged, starting anew' log || echo 'was rewritten')"
 
+rm -rf out .out.tmp
+tries=0
+until [ -f .out.tmp/resume.log ]; do # Ctrl-C, where the interrupted run has something to go on from
+    tries=$((tries + 1))
+    [ $tries -lt 20 ] || fail "Ctrl-C: never caught in the middle"
+    rm -rf out
+    become 1 >log 2>&1 &
+    pid=$!
+    until grep -qs '^note view' .out.tmp/resume.log || [ -e out ]; do :; done
+    kill -TERM $pid 2>/dev/null
+    wait $pid 2>/dev/null
+done
+grep -q 'stopped by a signal; the same command goes on where it was' log || fail "SIGTERM says nothing: $(cat log)"
+export_ 1 >log 2>&1 || fail "after SIGTERM: $(cat log)"
+grep -q 'going on after an interrupted' log || fail "after SIGTERM: nothing taken over: $(cat log)"
+diff -r out want1 >differs 2>&1 || fail "after SIGTERM: other bytes: $(head -3 differs)"
+echo "ok a signal is answered with how to go on"
+
 until interrupt 0; do :; done
 touch in/config.json
 export_ 0 >log 2>&1 || fail "changed input: $(cat log)"
