@@ -56,6 +56,9 @@ for m in org/tiny org/none; do
     $test "model.tokenizer_path $m" "$ns" plan ++model.restore_from_path=m ++model.tokenizer_path=$m ++model.data.train_ds.file_path=rows.jsonl ++exp_manager.explicit_log_dir=run ++model.data.train_ds.global_batch_size=4 ++trainer.sft.max_steps=1
 done
 
+is "a slip in a path is no name" 3 "model 'm/nothing': no such file or folder in m/" "$ns" show m/nothing
+grep -q download "$dir/out" && not_ok "a path that does not exist is not to be downloaded"
+
 # a container without a tokenizer of its own: --hf_model_name, the name that model_config.yaml says, none
 good "export names its tokenizer" "$ns" export m named --convert_to nemo --hf_model_name org/tiny
 rm -r named/tokenizer named/DONE

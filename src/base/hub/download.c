@@ -25,6 +25,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/threads.h"
 
 enum { LIST_MOST = 64 << 20, FILES_MOST = 20000, READ_STEP = 1 << 20 };
 
@@ -432,7 +433,7 @@ static ns_status fetch_all(job *j, ns_error *err)
     if (n > 16) n = 16;
     for (int i = 0; i < n; i++) {
         atomic_fetch_add(&j->busy, 1);
-        if (pthread_create(&t[started], NULL, worker, j) == 0)
+        if (ns_thread_start(&t[started], NULL, worker, j) == 0)
             started++;
         else
             atomic_fetch_sub(&j->busy, 1);
@@ -520,7 +521,7 @@ static ns_status settings(job *j, ns_error *err)
 {
     const ns_download_args *a = j->a;
     const char *e = a->endpoint ? a->endpoint : getenv("HF_ENDPOINT"), *offline = getenv("HF_HUB_OFFLINE");
-    char cache[4096], *end;
+    char *end;
     NS_FAIL_IF(!ns_hub_is_name(a->name), NS_ERR_CONFIG,
                "'%s' is not the name of a model: ORG/NAME, such as Qwen/Qwen2.5-0.5B", a->name);
     j->revision = a->revision ? a->revision : "main";
@@ -535,11 +536,11 @@ static ns_status settings(job *j, ns_error *err)
                "HF_ENDPOINT '%s': expected https://HOST", end);
     j->endpoint = end;
     find_token(j);
-    NS_TRY(ns_hub_cache(cache, err), "%s", "");
-    int n = snprintf(j->base, sizeof j->base, "%s/models--", cache);
-    for (const char *p = a->name; *p && n + 3 < (int)sizeof j->base; p++)
-        n += snprintf(j->base + n, sizeof j->base - (size_t)n, *p == '/' ? "--" : "%c", *p);
-    return NS_OK;
+    if (j->token[0] && !ns_http_keeps_secrets(end)) {
+        NS_WARN("%s is not encrypted: the token (HF_TOKEN) is not sent there", end);
+        j->token[0] = 0;
+    }
+    return ns_hub_folder(j->base, a->name, err);
 }
 
 static ns_status enough_room(const job *j, ns_error *err)

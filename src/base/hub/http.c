@@ -4,6 +4,17 @@
 #include <stdio.h>
 #include <string.h>
 
+int ns_http_keeps_secrets(const char *url)
+{
+    static const char *const hosts[] = {"http://127.0.0.1", "http://localhost", "http://[::1]"};
+    if (!strncmp(url, "https://", 8)) return 1;
+    for (size_t i = 0; i < 3; i++) {
+        size_t n = strlen(hosts[i]);
+        if (!strncmp(url, hosts[i], n) && (!url[n] || url[n] == ':' || url[n] == '/')) return 1;
+    }
+    return 0;
+}
+
 #ifdef NS_HAVE_CURL
 #define CURL_DISABLE_TYPECHECK
 #define CURL_DISABLE_DEPRECATION
@@ -66,22 +77,12 @@ static size_t body(char *p, size_t size, size_t n, void *user)
     return r->stopped ? 0 : size * n;
 }
 
-static int is_loopback(const char *url)
-{
-    static const char *const hosts[] = {"http://127.0.0.1", "http://localhost", "http://[::1]"};
-    for (size_t i = 0; i < 3; i++) {
-        size_t n = strlen(hosts[i]);
-        if (!strncmp(url, hosts[i], n) && (!url[n] || url[n] == ':' || url[n] == '/')) return 1;
-    }
-    return 0;
-}
-
 static int set_up(request *r, struct curl_slist **headers, char *problem)
 {
     const ns_http_get *g = r->g;
     char line[1024], range[32];
     int bad = 0, secure = !strncmp(g->url, "https://", 8);
-    if (g->token && (secure || is_loopback(g->url))) {
+    if (g->token && ns_http_keeps_secrets(g->url)) {
         snprintf(line, sizeof line, "Authorization: Bearer %s", g->token); /* curl keeps it from other hosts */
         *headers = api.append(NULL, line);
         bad |= !*headers || api.setopt(r->c, CURLOPT_HTTPHEADER, *headers);

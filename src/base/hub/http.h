@@ -22,6 +22,8 @@ typedef struct ns_http_get {
 
 /* NS_OK: a whole answer came, of any status. NS_ERR_IO: it did not (what, retry). NS_ERR_UNSUPPORTED: no libcurl. */
 NS_MUST_USE ns_status ns_http_run(ns_http_get *g, ns_error *err);
+/* A secret may go to this address: it is encrypted, or this machine. */
+int ns_http_keeps_secrets(const char *url);
 const char *ns_http_version(void); /* of libcurl; NULL: it does not open */
 
 #endif

@@ -15,6 +15,8 @@
 
 /* Folder of the cache. Err: NS_ERR_INPUT if neither HOME nor a variable says where. */
 NS_MUST_USE ns_status ns_hub_cache(char out[4096], ns_error *err);
+/* Folder of one model there, whether it exists or not. */
+NS_MUST_USE ns_status ns_hub_folder(char out[4096], const char *name, ns_error *err);
 /* Could it be a name: NAME or ORG/NAME of letters, digits, '-', '_', '.'? */
 int ns_hub_is_name(const char *name);
 /* Snapshot of a name in the cache: the one of refs/main, else the newest. tried: NULL, or what was looked at is appended, comma-
