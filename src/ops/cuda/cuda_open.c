@@ -4,8 +4,10 @@
 #include <dlfcn.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "base/sys.h"
 
 static const ns_cuda_plugin *opened;
@@ -49,6 +51,17 @@ ns_status ns_cuda_sizes(ns_ops *out, ns_error *err)
     return NS_OK;
 }
 
+/* A run that is resumed without one of these is another run: nobody sets them unseen. */
+static void warn_of_switches(void)
+{
+    static const char *const names[] = {"NS_CUDA_FP8_FAST", "NS_CUDA_CUDNN", "NS_CUDA_GENERIC_ATTENTION",
+                                        "NS_CUDA_SMALL_TILES", "NS_CUDA_HEAD_ROWS"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (getenv(names[i]))
+            NS_WARN("%s=%s is set, a switch for tests: results and speed are not those of a run without it", names[i],
+                    getenv(names[i]));
+}
+
 ns_status ns_cuda_open(ns_ops *out, void **device, ns_cuda_info *info, ns_error *err)
 {
     return ns_cuda_open_nth(out, device, info, 0, err);
@@ -66,6 +79,7 @@ ns_status ns_cuda_open_nth(ns_ops *out, void **device, ns_cuda_info *info, int n
     snprintf(info->plugin, sizeof info->plugin, "%.*s", (int)sizeof info->plugin - 1, path);
     NS_TRY(p->open(&host, out, device, info, err), "GPU plug-in %s", path);
     opened = p;
+    warn_of_switches();
     return NS_OK;
 }
 
