@@ -77,6 +77,33 @@ wait_for() {
     done
 }
 
+# ---- a tiny model ----
+# tiny_init FOLDER: a model with random weights from $dir/config.json
+tiny_init() {
+    "$ns" init --config "$dir/config.json" --tokenizer "$root/examples/demo/tokenizer" --output "$1" --seed 7 >"$dir/init.log" 2>&1 || fail "ns init: $(cat "$dir/init.log")"
+}
+# small_model FOLDER [ROWS]: base model and rows.jsonl in it
+small_model() {
+    mkdir -p "$1"
+    cat >"$dir/config.json" <<'JSON'
+{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+ "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 1024, "max_position_embeddings": 512, "rms_norm_eps": 1e-5,
+ "rope_theta": 10000.0, "tie_word_embeddings": true, "hidden_act": "silu", "torch_dtype": "bfloat16", "initializer_range": 0.05}
+JSON
+    sums "${2:-200}" >"$1/rows.jsonl"
+    tiny_init "$1/base"
+}
+# sums N [LONG]: N rows; with LONG every seventh is longer
+sums() {
+    awk -v n="$1" -v long="${2:-}" 'BEGIN {
+        for (i = 0; i < n; i++) {
+            k = i * 7 % 13
+            more = long != "" && i % 7 == 3 ? sprintf(" Because %d, %d, %d and so on, as one sees after a while of thinking about it.", i, i * i, i * i * i) : ""
+            printf "{\"input\": \"What is %d plus %d? \", \"output\": \"It is %d.%s\"}\n", i, k, i + k, more
+        }
+    }'
+}
+
 # ---- trainings: RUN is a folder, or a name below $dir ----
 run_dir() { case $1 in /*) echo "$1" ;; *) echo "$dir/$1" ;; esac }
 # steps RUN: how many are in its metrics.jsonl

@@ -312,24 +312,25 @@ static int direct(ns_world_options *o)
     return bad;
 }
 
+static void two_and_five_ranks(int (*rank)(ns_world_options *))
+{
+    for (int n = 2; n <= 5; n += 3) {
+        int code[8];
+        ns_test_run_ranks(n, rank, code);
+        for (int r = 0; r < n; r++) assert_int_equal(code[r], 0);
+    }
+}
+
 static void test_direct(void **state)
 {
     (void)state;
-    for (int n = 2; n <= 5; n += 3) {
-        int code[8];
-        ns_test_run_ranks(n, direct, code);
-        for (int r = 0; r < n; r++) assert_int_equal(code[r], 0);
-    }
+    two_and_five_ranks(direct);
 }
 
 static void test_device(void **state)
 {
     (void)state;
-    for (int n = 2; n <= 5; n += 3) {
-        int code[8];
-        ns_test_run_ranks(n, on_a_device, code);
-        for (int r = 0; r < n; r++) assert_int_equal(code[r], 0);
-    }
+    two_and_five_ranks(on_a_device);
 }
 
 static void test_stage_size(void **state)

@@ -29,24 +29,6 @@ until_state() {
     "$ns" status "$1" | sed 's/^/     /'
     return 1
 }
-# small_model FOLDER: base model and rows.jsonl
-small_model() {
-    mkdir -p "$1"
-    cat >"$1/config.json" <<'JSON'
-{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
- "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 1024, "max_position_embeddings": 512, "rms_norm_eps": 1e-5,
- "rope_theta": 10000.0, "tie_word_embeddings": true, "hidden_act": "silu", "torch_dtype": "bfloat16", "initializer_range": 0.05}
-JSON
-    i=0
-    while [ $i -lt 200 ]; do
-        echo "{\"input\": \"What is $i plus $((i * 7 % 13))? \", \"output\": \"It is $((i + i * 7 % 13)).\"}"
-        i=$((i + 1))
-    done >"$1/rows.jsonl"
-    "$ns" init --config "$1/config.json" --tokenizer "$root/examples/demo/tokenizer" --output "$1/base" --seed 7 >"$dir/init.log" 2>&1 || {
-        not_ok "ns init: $(cat "$dir/init.log")"
-        exit 1
-    }
-}
 # many_rows FILE: of different lengths, enough for 138 packs of 256 tokens, the documented batch
 many_rows() {
     awk 'BEGIN {

@@ -21,15 +21,8 @@ cat >"$dir/config.json" <<'JSON'
  "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32, "vocab_size": 1026, "max_position_embeddings": 512, "rms_norm_eps": 1e-5,
  "rope_theta": 10000.0, "tie_word_embeddings": false, "hidden_act": "silu", "torch_dtype": "float32", "initializer_range": 0.05}
 JSON
-i=0
-while [ $i -lt 200 ]; do
-    more=""
-    [ $((i % 7)) = 3 ] && more=" Because $i, $((i * i)), $((i * i * i)) and so on, as one sees after a while of thinking about it."
-    echo "{\"input\": \"What is $i plus $((i * 7 % 13))? \", \"output\": \"It is $((i + i * 7 % 13)).$more\"}"
-    i=$((i + 1))
-done >"$dir/rows.jsonl"
-"$ns" init --config "$dir/config.json" --tokenizer "$root/examples/demo/tokenizer" --output "$dir/base" --seed 7 >"$dir/init.log" 2>&1 ||
-    fail "ns init: $(cat "$dir/init.log")"
+sums 200 long >"$dir/rows.jsonl"
+tiny_init "$dir/base"
 
 # sft OUT WHERE TP CP DP PP [more settings]
 sft() {

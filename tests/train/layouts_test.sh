@@ -16,19 +16,12 @@ model() { # NAME ARCHITECTURE TYPE VOCABULARY TIED
  "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 16, "vocab_size": $4, "max_position_embeddings": 512, "rms_norm_eps": 1e-5,
  "rope_theta": 10000.0, "tie_word_embeddings": $5, "hidden_act": "silu", "torch_dtype": "float32", "initializer_range": 0.05}
 JSON
-    "$ns" init --config "$dir/config.json" --tokenizer "$root/examples/demo/tokenizer" --output "$dir/$1" --seed 7 >"$dir/init.log" 2>&1 ||
-        fail "ns init: $(cat "$dir/init.log")"
+    tiny_init "$dir/$1"
 }
 model llama LlamaForCausalLM llama 1026 false
 model qwen Qwen2ForCausalLM qwen2 1025 true
 model qwen3 Qwen3ForCausalLM qwen3 1025 true
-i=0
-while [ $i -lt 200 ]; do
-    more=""
-    [ $((i % 7)) = 3 ] && more=" Because $i, $((i * i)), $((i * i * i)) and so on, as one sees after a while of thinking about it."
-    echo "{\"input\": \"What is $i plus $((i * 7 % 13))? \", \"output\": \"It is $((i + i * 7 % 13)).$more\"}"
-    i=$((i + 1))
-done >"$dir/rows.jsonl"
+sums 200 long >"$dir/rows.jsonl"
 
 # sft OUT MODEL TP CP DP PP [more settings]
 sft() {

@@ -2,22 +2,16 @@
 # Memory of packs of 16,384 tokens on 4 context-parallel ranks against rows of 4096 without packs on 4 data-parallel ranks: what the
 # busiest rank really allocated is within 5 %, gathered and by the ring.
 set -u
-ns=$1
 root=$(cd "$(dirname "$0")/../.." && pwd)
-dir=$(mktemp -d "${TMPDIR:-/tmp}/ns-packs-memory-XXXXXX")
-trap 'rm -rf "$dir"' EXIT
+# shellcheck source=tests/lib.sh
+. "$root/tests/lib.sh"
 export NS_THREADS=1
-fail() {
-    echo "not ok $*"
-    exit 1
-}
 cat >"$dir/config.json" <<'JSON'
 {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "intermediate_size": 224, "num_hidden_layers": 10,
  "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "vocab_size": 1026, "max_position_embeddings": 16384, "rms_norm_eps": 1e-5,
  "rope_theta": 10000.0, "tie_word_embeddings": false, "hidden_act": "silu", "torch_dtype": "bfloat16", "initializer_range": 0.05}
 JSON
-"$ns" init --config "$dir/config.json" --tokenizer "$root/examples/demo/tokenizer" --output "$dir/base" --seed 7 >"$dir/init.log" 2>&1 ||
-    fail "ns init: $(cat "$dir/init.log")"
+tiny_init "$dir/base"
 # rows FILE NUMBER WORDS: about four tokens a word
 rows() {
     awk -v n="$2" -v words="$3" 'BEGIN { for (i = 0; i < n; i++) { s = ""; for (k = 0; k < words; k++) s = s " " (i * 7919 + k * 104729) % 997

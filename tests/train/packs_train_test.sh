@@ -18,13 +18,7 @@ JSON
 demo=$root/examples/demo/tokenizer
 model llama LlamaForCausalLM llama 1026 128 "$demo"
 model qwen Qwen2ForCausalLM qwen2 1025 128 "$demo"
-i=0
-while [ $i -lt 300 ]; do
-    more=""
-    [ $((i % 7)) = 3 ] && more=" Because $i, $((i * i)), $((i * i * i)) and so on, as one sees after a while of thinking about it."
-    echo "{\"input\": \"What is $i plus $((i * 7 % 13))? \", \"output\": \"It is $((i + i * 7 % 13)).$more\"}"
-    i=$((i + 1))
-done >"$dir/rows.jsonl"
+sums 300 long >"$dir/rows.jsonl"
 head -40 "$dir/rows.jsonl" >"$dir/val.jsonl"
 pack() { # OUT [settings]
     out=$1

@@ -18,8 +18,7 @@ while [ $i -lt 200 ]; do
     echo "{\"input\": \"What is $i plus $((i * 7 % 13))? \", \"output\": \"It is $((i + i * 7 % 13)).\"}"
     i=$((i + 1))
 done >"$dir/rows.jsonl"
-"$ns" init --config "$dir/config.json" --tokenizer "$root/examples/demo/tokenizer" --output "$dir/base" --seed 7 >"$dir/init.log" 2>&1 ||
-    fail "ns init: $(cat "$dir/init.log")"
+tiny_init "$dir/base"
 
 # sft OUT [more settings]
 sft() {
