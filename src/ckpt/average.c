@@ -1,5 +1,5 @@
-/* Averaging checkpoints, of ours or models of any format: sums in f32 over the sources in order of step, one division, one rounding (the original sums in bf16:
- * training.md §6.1). One storage parameter is in memory at a time; sources are mapped. Steps are matched as numbers, a step that
+/* Averaging checkpoints, of ours or models of any format: sums in f32 over the sources in order of step, one division, one rounding
+ * (the original sums in bf16: training.md §6.1); or an exponential mean, oldest first. One storage parameter is in memory at a time; sources are mapped. Steps are matched as numbers, a step that
  * is not there is an error, and checkpoints that top-k evicted are reported, so that what went in is never a surprise. */
 #include <errno.h>
 #include <math.h>

@@ -151,7 +151,8 @@ static ns_status tell_memory(ns_sft *t, ns_error *err)
     double bytes[2] = {(double)ns_mem_get_stats().bytes_peak, (double)t->engine.total_bytes};
     NS_TRY(ns_comm_scalars(&t->ranks.all, bytes, 2, NS_COMM_MAX, err), "%s", "memory");
     if (ns_ranks_first(&t->ranks))
-        NS_INFO("a rank allocated at most %.3f MB of host memory; its plan %.3f MB%s", bytes[0] / 1e6, bytes[1] / 1e6,
+        NS_INFO("%sallocated at most %.3f MB of host memory; %s plan %.3f MB%s", t->ranks.all.size > 1 ? "a rank " : "",
+                bytes[0] / 1e6, t->ranks.all.size > 1 ? "its" : "the", bytes[1] / 1e6,
                 t->engine.device ? " on the GPU" : " of it");
     return NS_OK;
 }
