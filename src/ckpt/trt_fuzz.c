@@ -61,7 +61,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (!dir[0]) {
         snprintf(dir, sizeof dir, "/dev/shm/ns-trt-fuzz-XXXXXX");
         if (!mkdtemp(dir)) snprintf(dir, sizeof dir, "/tmp/ns-trt-fuzz-XXXXXX");
-        if (dir[5] == 't' && !mkdtemp(dir)) return 0;
+        if (dir[1] == 't' && !mkdtemp(dir)) return 0;
         atexit(clean);
     }
     if (!put("config.json", data, nul ? (size_t)(nul - data) : size)) return 0;

@@ -7,7 +7,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <fnmatch.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -21,19 +20,14 @@
 #include "base/file.h"
 #include "base/hub/http.h"
 #include "base/hub/hub.h"
+#include "base/hub/list.h"
 #include "base/hub/sha.h"
-#include "base/json.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/threads.h"
 
-enum { LIST_MOST = 64 << 20, FILES_MOST = 20000, READ_STEP = 1 << 20 };
-
-typedef struct remote {
-    const char *path, *etag; /* etag: name of the blob */
-    int64_t size;            /* -1: not told */
-    int is_lfs;
-} remote;
+enum { LIST_MOST = 64 << 20, READ_STEP = 1 << 20 };
+typedef ns_hub_file remote;
 
 typedef struct job {
     const ns_download_args *a;
@@ -118,88 +112,6 @@ static int take_list(void *user, int status, const void *p, size_t n)
     return b->len + n > LIST_MOST || ns_buf_add(b, p, n, NULL) != NS_OK;
 }
 
-static int wanted(const ns_download_args *a, const char *path, int has_safetensors)
-{
-    static const char *const other[] = {"*.bin",  "*.pth", "*.pt",       "*.msgpack", "*.h5",     "*.onnx",
-                                        "*.gguf", "*.ot",  "original/*", "onnx/*",    "coreml/*", "openvino/*"};
-    for (size_t i = 0; i < a->n_include; i++)
-        if (!fnmatch(a->include[i], path, 0)) return 1;
-    if (a->n_include) return 0;
-    for (size_t i = 0; has_safetensors && i < sizeof other / sizeof other[0]; i++)
-        if (!fnmatch(other[i], path, 0)) return 0;
-    return 1;
-}
-
-/* A file's name stays inside the snapshot; a blob's name is hexadecimal. */
-static int good_path(const char *p)
-{
-    if (!*p || *p == '/' || strlen(p) > 1000) return 0;
-    for (const char *s = p; s; s = strchr(s, '/') ? strchr(s, '/') + 1 : NULL)
-        if (!*s || *s == '/' || !strcmp(s, ".") || !strcmp(s, "..") || !strncmp(s, "./", 2) || !strncmp(s, "../", 3))
-            return 0;
-    for (; *p; p++)
-        if ((unsigned char)*p < 0x20 || *p == 0x7f || *p == '\\') return 0;
-    return 1;
-}
-
-static int is_hex(const char *p, size_t n)
-{
-    return strlen(p) == n && strspn(p, "0123456789abcdef") == n;
-}
-
-static ns_status text_at(const char **out, job *j, const ns_json *v, const char *what, ns_error *err)
-{
-    NS_FAIL_IF(!v || v->type != NS_JSON_STRING, NS_ERR_IO, "%s: the hub's answer has no text \"%s\"", j->a->name, what);
-    *out = ns_arena_strndup(&j->arena, v->s.p, v->s.n, err);
-    return *out ? NS_OK : NS_ERR_MEMORY;
-}
-
-static ns_status add_file(job *j, const ns_json *v, const char *path, ns_error *err)
-{
-    remote *f = &j->f[j->n];
-    const ns_json *lfs = ns_json_get(v, "lfs");
-    *f = (remote){.path = path, .size = -1, .is_lfs = lfs && lfs->type == NS_JSON_OBJECT};
-    NS_TRY(text_at(&f->etag, j, f->is_lfs ? ns_json_get(lfs, "sha256") : ns_json_get(v, "blobId"),
-                   f->is_lfs ? "lfs.sha256" : "blobId", err),
-           "%s", path);
-    NS_FAIL_IF(!is_hex(f->etag, f->is_lfs ? 64 : 40), NS_ERR_IO, "%s: the hub gives '%.80s' as checksum of %s",
-               j->a->name, f->etag, path);
-    const ns_json *size = ns_json_get(f->is_lfs ? lfs : v, "size");
-    if (!size || !ns_json_is_int(size, &f->size) || f->size < 0) f->size = -1;
-    j->n++;
-    return NS_OK;
-}
-
-static ns_status read_list(job *j, ns_buf *b, ns_error *err)
-{
-    ns_json *v;
-    const char *commit, *path;
-    int has_safetensors = 0;
-    NS_TRY(ns_json_parse(&v, &j->arena, b->data ? b->data : "", b->len, "the hub's answer", 0, err), "%s", j->a->name);
-    NS_TRY(text_at(&commit, j, ns_json_get(v, "sha"), "sha", err), "%s", "");
-    NS_FAIL_IF(!is_hex(commit, 40), NS_ERR_IO, "%s: the hub gives '%.80s' as commit", j->a->name, commit);
-    snprintf(j->r->commit, sizeof j->r->commit, "%s", commit);
-    const ns_json *list = ns_json_get(v, "siblings");
-    NS_FAIL_IF(!list || list->type != NS_JSON_ARRAY || list->n > FILES_MOST, NS_ERR_IO,
-               "%s: the hub's answer has no list of files (siblings)", j->a->name);
-    j->f = ns_arena_alloc(&j->arena, (list->n + 1) * sizeof *j->f, err);
-    if (!j->f) return NS_ERR_MEMORY;
-    for (int pass = 0; pass < 2; pass++) {
-        for (size_t i = 0; i < list->n; i++) {
-            NS_TRY(text_at(&path, j, ns_json_get(&list->items[i], "rfilename"), "rfilename", err), "%s", "");
-            NS_FAIL_IF(!good_path(path), NS_ERR_IO, "%s: the hub names a file '%.200s': refused", j->a->name, path);
-            if (!pass)
-                has_safetensors |= !fnmatch("*.safetensors", path, 0);
-            else if (wanted(j->a, path, has_safetensors))
-                NS_TRY(add_file(j, &list->items[i], path, err), "%s", "");
-            else
-                j->r->n_skipped++;
-        }
-    }
-    NS_FAIL_IF(!j->n, NS_ERR_INPUT, "%s: none of its %zu files matches --include", j->a->name, list->n);
-    return NS_OK;
-}
-
 static ns_status list_files(job *j, ns_error *err)
 {
     ns_buf url = {0}, b = {0};
@@ -223,7 +135,12 @@ static ns_status list_files(job *j, ns_error *err)
                               st == NS_ERR_IO ? ": is the network there? HF_ENDPOINT names another server" : "");
         goto done;
     }
-    NS_CHECK(st, read_list(j, &b, err), "%s", "");
+    ns_hub_list list = {.name = j->a->name, .include = j->a->include, .n_include = j->a->n_include};
+    NS_CHECK(st, ns_hub_list_parse(&list, &j->arena, b.data ? b.data : "", b.len, err), "%s", "");
+    j->f = list.f;
+    j->n = list.n;
+    j->r->n_skipped = list.n_skipped;
+    snprintf(j->r->commit, sizeof j->r->commit, "%s", list.commit);
 done:
     ns_buf_free(&url);
     ns_buf_free(&b);
@@ -525,7 +442,7 @@ static ns_status settings(job *j, ns_error *err)
     NS_FAIL_IF(!ns_hub_is_name(a->name), NS_ERR_CONFIG,
                "'%s' is not the name of a model: ORG/NAME, such as Qwen/Qwen2.5-0.5B", a->name);
     j->revision = a->revision ? a->revision : "main";
-    NS_FAIL_IF(!good_path(j->revision), NS_ERR_CONFIG, "--revision '%s': expected a branch, tag or commit",
+    NS_FAIL_IF(!ns_hub_good_path(j->revision), NS_ERR_CONFIG, "--revision '%s': expected a branch, tag or commit",
                j->revision);
     NS_FAIL_IF(offline && *offline && strcmp(offline, "0"), NS_ERR_CONFIG,
                "HF_HUB_OFFLINE is set: nothing is downloaded");
