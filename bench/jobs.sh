@@ -6,7 +6,7 @@ set -u
 root=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=tests/jobs/lib.sh
 . "$root/tests/jobs/lib.sh"
-export DIR=$dir/slurm PORT=$((36000 + $$ % 80 * 250)) NS_THREADS=1 NS_PROGRAM=$ns
+export DIR=$dir/slurm NS_THREADS=1 NS_PROGRAM=$ns
 trap 'bash "$root/dev/slurm_cluster.sh" down >/dev/null; rm -rf "$dir"' EXIT
 skip() { printf '{"bench": "%s", "who": "ns", "skipped": "%s"}\n' "$1" "$2"; }
 timed() { # COMMAND...: $wall, $cpu

@@ -1,16 +1,39 @@
 #!/usr/bin/env bash
 # dev/slurm_cluster.sh up|down   -- a real Slurm on 127.0.0.1 for tests: munge, controller, NODES isolated nodes with two fake GPUs each.
 #
-#   DIR    absolute private folder (required)      NODES  nodes (2)      PORT  first of the ports used: PORT+17 ... PORT+199 (26800)
+#   DIR    absolute private folder (required)      NODES  nodes (2)
+#   `up` takes a free block of ports and writes its first to $DIR/port
 #   DBD=1  with the accounting database, for sacct (packages slurmdbd mariadb-server; 4 s more)
 #
 # Needs root and the packages slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge. After `up`, every Slurm command needs
 # SLURM_CONF=$DIR/etc/slurm.conf. Each node has its own host name, /etc/hosts and /dev/shm (unshare), so that programs see separate
 # machines. `down` stops exactly what `up` started. Exit code 77: it cannot run here, and why.
 set -u
-: "${DIR:?}" "${NODES:=2}" "${PORT:=26800}" "${DBD:=0}"
+: "${DIR:?}" "${NODES:=2}" "${DBD:=0}"
 export SLURM_CONF=$DIR/etc/slurm.conf
 host=$(hostname -s)
+
+# A block of 250 ports that no other cluster of this user has (its folder is gone when it has ended). Blocks lie from 10000 to 19999:
+# below the ports that ns takes for ranks, and those that systems give to any process.
+claim_ports() {
+    claims=/tmp/ns-slurm-ports.$(id -u)
+    mkdir -p "$claims"
+    exec 9>"$claims/lock"
+    flock 9
+    for block in $(seq 0 39); do
+        [ -e "$claims/$block" ] && [ -d "$(cat "$claims/$block")" ] && continue
+        PORT=$((10000 + block * 250))
+        # listening sockets; equally long hexadecimal numbers compare as text
+        awk -v from="$(printf 'x%04X' $PORT)" -v to="$(printf 'x%04X' $((PORT + 250)))" \
+            '$4 == "0A" { split($2, a, ":"); p = "x" a[2]; if (p >= from && p < to) found = 1 } END { exit found }' /proc/net/tcp || continue
+        echo "$DIR" >"$claims/$block"
+        echo $PORT >"$DIR/port"
+        exec 9>&-
+        return 0
+    done
+    echo "SKIP: no free block of ports from 10000 to 19999 (claims: $claims)"
+    return 1
+}
 
 can_run() {
     [ "$(id -u)" = 0 ] || { echo "SKIP: a Slurm of its own needs root"; return 1; }
@@ -130,6 +153,7 @@ C
 up() {
     can_run || return 77
     mkdir -p "$DIR"/{etc,state,spool,log,run,scratch,dev,munge/run,munge/priv}
+    claim_ports || return 77
     chmod 755 "$DIR" "$DIR/munge" "$DIR/munge/run"
     chmod 700 "$DIR/munge/priv"
     [ -s "$DIR/munge/priv/key" ] || (umask 077 && head -c 1024 /dev/urandom >"$DIR/munge/priv/key")
@@ -187,7 +211,7 @@ case ${1:-} in
 up) up ;;
 down) down ;;
 *)
-    sed -n '2,6s/^# *//p' "$0" >&2
+    sed -n '2,7s/^# *//p' "$0" >&2
     exit 2
     ;;
 esac

@@ -21,6 +21,8 @@ fail() {
     echo "not ok - $*"
     exit 1
 }
+# why LOG: the first errors of a run, or its last lines: other ranks and launchers end later, with less to say
+why() { grep -am4 ERROR "$1" || tail -n 3 "$1"; }
 # show_output: of the last command, below its verdict
 show_output() { sed 's/^/     /' "$dir/out" | tail -n 30; }
 # works WHAT COMMAND...: it succeeds

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "dist/world.h"
+#include "dist/world_priv.h"
 
 static const char *get(const char *name)
 {
@@ -45,13 +45,21 @@ static ns_status first_host(const char *list, char out[256], ns_error *err)
     return NS_OK;
 }
 
-/* Same job step -> same port on all ranks, other steps -> most likely another. */
-static int port_of(const char *a, const char *b)
+/* Same run -> same number on all ranks, other runs -> most likely another (FNV-1a of what the launchers say). A job id alone does
+ * not do: two clusters on one machine both have a job 1. */
+static uint64_t run_number(void)
 {
-    unsigned h = 2166136261u;
-    for (const char *s = a ? a : ""; *s; s++) h = (h ^ (unsigned char)*s) * 16777619u;
-    for (const char *s = b ? b : ""; *s; s++) h = (h ^ (unsigned char)*s) * 16777619u;
-    return 20000 + (int)(h % 12000u);
+    static const char *const names[] = {"NS_RUN_ID",      "SLURM_CLUSTER_NAME",       "SLURM_JOB_ID",
+                                        "SLURM_STEP_ID",  "SLURM_LAUNCH_NODE_IPADDR", "SLURM_STEP_LAUNCHER_PORT",
+                                        "PMIX_NAMESPACE", "OMPI_MCA_orte_hnp_uri",    "TORCHELASTIC_RUN_ID",
+                                        "MASTER_PORT"};
+    uint64_t h = 14695981039346656037u;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const char *v = get(names[i]);
+        for (const char *s = v ? v : ""; *s; s++) h = (h ^ (unsigned char)*s) * 1099511628211u;
+        h = (h ^ (i + 1)) * 1099511628211u;
+    }
+    return h;
 }
 
 static ns_status take(ns_world_options *o, const char *by, const char *rank, const char *size, ns_error *err)
@@ -85,6 +93,7 @@ ns_status ns_world_from_env(ns_world_options *o, ns_error *err)
         o->local_size = optional("LOCAL_WORLD_SIZE", 1);
     }
     if (o->size == 1) return NS_OK;
+    o->run = run_number();
     if (!host) host = get("MASTER_ADDR");
     if (host) {
         NS_FAIL_IF(strlen(host) >= sizeof o->host, NS_ERR_CONFIG, "the rendezvous host name is too long: %.60s...",
@@ -102,9 +111,12 @@ ns_status ns_world_from_env(ns_world_options *o, ns_error *err)
     const char *port = get("NS_RENDEZVOUS_PORT") ? "NS_RENDEZVOUS_PORT" : get("MASTER_PORT") ? "MASTER_PORT" : NULL;
     if (port)
         NS_TRY(number(port, 1, &o->port, err), "%s", "rendezvous");
-    else if (!strcmp(o->started_by, "srun"))
-        o->port = port_of(get("SLURM_JOB_ID"), get("SLURM_STEP_ID"));
-    else
-        o->port = port_of(get("PMIX_NAMESPACE"), get("OMPI_MCA_orte_hnp_uri"));
+    else {
+        o->any_port = 1;
+        o->port = dist_port(o->run, 0);
+    }
+    /* A launcher that holds a port open for rank 0: no other process can take it in between. */
+    if (o->rank == 0 && get("NS_RENDEZVOUS_FD"))
+        NS_TRY(number("NS_RENDEZVOUS_FD", 3, &o->listener, err), "%s", "rendezvous");
     return NS_OK;
 }

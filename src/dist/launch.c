@@ -1,6 +1,7 @@
 #include "dist/launch.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,7 +37,9 @@ static void set_number(const char *name, int value)
     setenv(name, text, 1);
 }
 
-static void become_rank(int rank, int n, int port, pid_t parent, char *const *argv)
+/* `listener`: the socket that the others will look for rank 0 at. It is open since before the first of them was started, so that no other
+ * process of the machine can have its port; only rank 0 keeps it over exec. */
+static void become_rank(int rank, int n, int port, int listener, pid_t parent, char *const *argv)
 {
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (getppid() != parent) _exit(1);
@@ -46,6 +49,11 @@ static void become_rank(int rank, int n, int port, pid_t parent, char *const *ar
     set_number("NS_LOCAL_SIZE", n);
     setenv("NS_RENDEZVOUS_HOST", "127.0.0.1", 1);
     set_number("NS_RENDEZVOUS_PORT", port);
+    unsetenv("NS_RENDEZVOUS_FD");
+    if (rank == 0) {
+        fcntl(listener, F_SETFD, 0);
+        set_number("NS_RENDEZVOUS_FD", listener);
+    }
     for (int s = 1; s < NSIG; s++)
         if (s == SIGTERM || s == SIGUSR1 || s == SIGINT) signal(s, SIG_DFL);
     sigset_t none;
@@ -53,16 +61,6 @@ static void become_rank(int rank, int n, int port, pid_t parent, char *const *ar
     sigprocmask(SIG_SETMASK, &none, NULL);
     execv("/proc/self/exe", argv);
     _exit(127);
-}
-
-/* A port that is free now; rank 0 takes it a moment later. */
-static ns_status free_port(int *port, ns_error *err)
-{
-    int fd = -1;
-    *port = 0;
-    NS_TRY(dist_listen("127.0.0.1", port, &fd, err), "%s", "ranks");
-    close(fd);
-    return NS_OK;
 }
 
 static void pass_signals(const pid_t *pid, int n)
@@ -118,11 +116,18 @@ static void ignore_child(int sig)
 ns_status ns_launch(int n_ranks, char *const *argv, int *exit_code, ns_error *err)
 {
     pid_t *pid = NULL, me = getpid();
-    int port;
+    int port = 0, listener = -1;
+    char run[64];
     sigset_t block, before;
     struct sigaction note = {.sa_sigaction = note_signal, .sa_flags = SA_SIGINFO}, child = {.sa_handler = ignore_child};
-    NS_TRY(free_port(&port, err), "%s", "start ranks");
     NS_TRY(ns_alloc((void **)&pid, (size_t)n_ranks * sizeof *pid, "launch", err), "%s", "start ranks");
+    ns_status st = dist_listen("127.0.0.1", &port, &listener, err);
+    if (st != NS_OK) {
+        ns_free(pid);
+        return st;
+    }
+    snprintf(run, sizeof run, "%ld-%.6f", (long)me, ns_time_now());
+    setenv("NS_RUN_ID", run, 1);
     sigemptyset(&block); /* signals wait until all ranks are there to get them */
     sigaddset(&block, SIGTERM);
     sigaddset(&block, SIGUSR1);
@@ -133,17 +138,17 @@ ns_status ns_launch(int n_ranks, char *const *argv, int *exit_code, ns_error *er
     sigaction(SIGUSR1, &note, NULL);
     sigaction(SIGINT, &note, NULL);
     sigaction(SIGCHLD, &child, NULL);
-    ns_status st = NS_OK;
     int n = 0;
     for (; n < n_ranks; n++) {
         pid[n] = fork();
-        if (pid[n] == 0) become_rank(n, n_ranks, port, me, argv);
+        if (pid[n] == 0) become_rank(n, n_ranks, port, listener, me, argv);
         if (pid[n] > 0) continue;
         st = ns_error_set(err, NS_ERR_IO, __FILE__, __LINE__, "cannot start rank %d of %d: %s", n, n_ranks,
                           strerror(errno));
         for (int r = 0; r < n; r++) kill(pid[r], SIGTERM);
         break;
     }
+    close(listener);
     *exit_code = wait_for_all(pid, n, &before);
     sigprocmask(SIG_SETMASK, &before, NULL);
     ns_free(pid);

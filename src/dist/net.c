@@ -77,6 +77,24 @@ done:
     return st;
 }
 
+int dist_port(uint64_t run, int n)
+{
+    uint64_t x = run + (uint64_t)n * 0x9e3779b97f4a7c15u; /* splitmix64 */
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+    return 20000 + (int)((x ^ (x >> 31)) % 12000u);
+}
+
+ns_status dist_take_listener(int fd, ns_error *err)
+{
+    int listens = 0;
+    socklen_t n = sizeof listens;
+    NS_FAIL_IF(getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &n) != 0 || !listens, NS_ERR_CONFIG,
+               "NS_RENDEZVOUS_FD is %d, which is no listening socket: it is for ranks that ns starts itself", fd);
+    tune(fd);
+    return NS_OK;
+}
+
 ns_status dist_accept(int listener, double until, int *fd, ns_error *err)
 {
     *fd = -1;
@@ -113,7 +131,7 @@ static int try_connect(const struct addrinfo *a, double until)
     return s;
 }
 
-ns_status dist_connect(const char *host, int port, double until, int *fd, ns_error *err)
+static ns_status connect_to(const char *host, int port, double until, int again, int *fd, ns_error *err)
 {
     struct addrinfo *list = NULL;
     int why = 0;
@@ -122,11 +140,21 @@ ns_status dist_connect(const char *host, int port, double until, int *fd, ns_err
     do { /* rank 0 may start last: a refusal is not an error until time is up */
         for (struct addrinfo *a = list; a && *fd < 0; a = a->ai_next) *fd = try_connect(a, until);
         why = errno;
-        if (*fd < 0) poll(NULL, 0, 50);
-    } while (*fd < 0 && ns_time_now() < until);
+        if (*fd < 0 && again) poll(NULL, 0, 50);
+    } while (*fd < 0 && again && ns_time_now() < until);
     freeaddrinfo(list);
     NS_FAIL_IF(*fd < 0, NS_ERR_DEVICE, "cannot reach %s port %d: %s", host, port, strerror(why));
     return NS_OK;
+}
+
+ns_status dist_connect(const char *host, int port, double until, int *fd, ns_error *err)
+{
+    return connect_to(host, port, until, 1, fd, err);
+}
+
+ns_status dist_connect_once(const char *host, int port, double until, int *fd, ns_error *err)
+{
+    return connect_to(host, port, until, 0, fd, err);
 }
 
 void dist_peer_address(int fd, char out[64])

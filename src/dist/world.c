@@ -1,7 +1,8 @@
 /* Joining the other ranks, and the exchange that every collective is made of.
  *
  * Joining, in lines of text over the control connection to rank 0 (the hub):
- *   rank -> hub   ns1 hello RANK SIZE PID DATA_PORT HOST IDENTITY
+ *   rank -> hub   ns1 hello RUN RANK SIZE PID DATA_PORT HOST IDENTITY
+ *   hub -> rank   ns1 welcome, to which the rank says  ns1 here       or   ns1 stranger: another run listens on this port
  *   hub -> rank   ns1 table TOKEN, then SIZE lines "RANK ADDR PORT PID HOST"     or   ns1 refuse TEXT (to all who are there)
  * then rank j opens the data connection to each rank i < j:  ns1 data RANK TOKEN. */
 #include "dist/world.h"
@@ -54,14 +55,18 @@ static void refuse_all(ns_world *w, const ns_error *why)
 /* One newcomer. A stranger (no valid hello) is dropped; a rank of ours that does not fit fails the run. */
 static ns_status greet(ns_world *w, int fd, int *n_joined, ns_error *err)
 {
-    char line[LINE_MAX_BYTES], host[128], identity[LINE_MAX_BYTES] = "";
+    char line[LINE_MAX_BYTES], answer[LINE_MAX_BYTES], host[128], identity[LINE_MAX_BYTES] = "";
     line_reader in = {.n = 0};
     ns_error ignored = NS_ERROR_INIT;
     int rank, size, port, used = 0;
     long pid;
+    uint64_t run;
     if (dist_recv_line(fd, &in, line, ns_time_now() + 5, &ignored) != NS_OK ||
-        sscanf(line, "ns1 hello %d %d %ld %d %127s %n", &rank, &size, &pid, &port, host, &used) != 5 || used == 0) {
+        sscanf(line, "ns1 hello %" SCNx64 " %d %d %ld %d %127s %n", &run, &rank, &size, &pid, &port, host, &used) !=
+            6 ||
+        used == 0 || run != w->o.run) {
         NS_WARN("a connection that is not from a rank of this run was dropped");
+        (void)!dist_send_line(fd, "ns1 stranger", ns_time_now() + 1, &ignored);
         close(fd);
         return NS_OK;
     }
@@ -74,6 +79,11 @@ static ns_status greet(ns_world *w, int fd, int *n_joined, ns_error *err)
     NS_BAIL_IF(st, !p, NS_ERR_MISMATCH, "%s (pid %ld) says it is rank %d of %d", host, pid, rank, w->size);
     NS_BAIL_IF(st, p->control >= 0, NS_ERR_MISMATCH, "two processes are rank %d: %s pid %ld and %s pid %ld", rank,
                p->host, p->pid, host, pid);
+    if (dist_send_line(fd, "ns1 welcome", ns_time_now() + 5, &ignored) != NS_OK ||
+        dist_recv_line(fd, &in, answer, ns_time_now() + 5, &ignored) != NS_OK || strcmp(answer, "ns1 here") != 0) {
+        close(fd); /* it gave up waiting for us, and comes again */
+        return NS_OK;
+    }
     p->control = fd;
     fd = -1;
     p->pid = pid;
@@ -108,11 +118,29 @@ static void list_missing(const ns_world *w, char *out, size_t n)
     if (missing > 8 && at < n) snprintf(out + at, n - at, " and %d more", missing - 8);
 }
 
+enum { PORTS = 8 }; /* of a run: how many another process may have before we give up */
+
+/* Where the others look for rank 0: the socket that the launcher kept for it, the port asked for, or the first free one of the run. */
+static ns_status open_rendezvous(ns_world *w, int *listener, ns_error *err)
+{
+    *listener = w->o.listener;
+    if (w->o.listener) return dist_take_listener(w->o.listener, err);
+    for (int n = 0;; n++) {
+        ns_error why = NS_ERROR_INIT;
+        if (w->o.any_port) w->o.port = dist_port(w->o.run, n);
+        if (dist_listen(w->o.host, &w->o.port, listener, &why) == NS_OK) return NS_OK;
+        if (w->o.any_port && n + 1 < PORTS) continue;
+        *err = why;
+        return why.code;
+    }
+}
+
 static ns_status gather_ranks(ns_world *w, int data_port, double until, ns_error *err)
 {
-    int listener = -1, port = w->o.port, joined = 1;
+    int listener = -1, joined = 1;
     ns_status st = NS_OK;
-    NS_TRY(dist_listen(w->o.host, &port, &listener, err), "%s", "rendezvous");
+    NS_TRY(open_rendezvous(w, &listener, err), "%s", "rendezvous");
+    const int port = w->o.port;
     while (joined < w->size) {
         int fd;
         NS_CHECK(st, dist_accept(listener, until, &fd, err), "%s", "rendezvous");
@@ -144,14 +172,64 @@ done:
     return st;
 }
 
-static ns_status join_hub(ns_world *w, int data_port, double until, ns_error *err)
+/* Knocks at one port. *fd -1: nobody there, or not rank 0 of this run (said in `err`), which may yet come; an error: it refuses us. */
+static ns_status knock(ns_world *w, int port, int data_port, double until, int *fd, ns_error *err)
 {
     char line[LINE_MAX_BYTES];
     peer *hub = &w->peers[0], *me = &w->peers[w->rank];
-    NS_TRY(dist_connect(w->o.host, w->o.port, until, &hub->control, err), "rank %d looks for rank 0", w->rank);
-    snprintf(line, sizeof line, "ns1 hello %d %d %ld %d %s %s", w->rank, w->size, me->pid, data_port, me->host,
-             w->o.identity);
-    NS_TRY(dist_send_line(hub->control, line, until, err), "greet rank %d", 0);
+    ns_error ignored = NS_ERROR_INIT;
+    double patience =
+        w->o.any_port ? ns_time_now() + 3 : until; /* another process may have the port, and say nothing */
+    if (until < patience) patience = until;
+    if (dist_connect_once(w->o.host, port, patience, fd, err) != NS_OK) return NS_OK;
+    hub->in.n = 0;
+    snprintf(line, sizeof line, "ns1 hello %" PRIx64 " %d %d %ld %d %s %s", w->o.run, w->rank, w->size, me->pid,
+             data_port, me->host, w->o.identity);
+    int code = 0, used = 0;
+    if (dist_send_line(*fd, line, patience, &ignored) != NS_OK ||
+        dist_recv_line(*fd, &hub->in, line, patience, &ignored) != NS_OK)
+        snprintf(line, sizeof line, "nothing");
+    if (sscanf(line, "ns1 refuse %d %n", &code, &used) == 1 && used)
+        NS_FAIL(code > 0 && code <= NS_ERR_INTERNAL ? (ns_status)code : NS_ERR_DEVICE, "%s", line + used);
+    if (!strcmp(line, "ns1 welcome") && dist_send_line(*fd, "ns1 here", until, &ignored) == NS_OK) return NS_OK;
+    close(*fd);
+    *fd = -1;
+    ns_error_set(
+        err, NS_ERR_DEVICE, __FILE__, __LINE__, "%s port %d %s", w->o.host, port,
+        !strcmp(line, "ns1 stranger")
+            ? "is held by another run of ns: set MASTER_PORT to a free port on all ranks"
+            : "is open, but rank 0 of this run does not answer there: set MASTER_PORT to a free port on all ranks");
+    return NS_OK;
+}
+
+/* The hub is behind the first port of the run that it found free; it may start last. */
+static ns_status find_hub(ns_world *w, int data_port, double until, ns_error *err)
+{
+    ns_error last = NS_ERROR_INIT;
+    do {
+        for (int n = 0; n < (w->o.any_port ? PORTS : 1); n++) {
+            int port = w->o.any_port ? dist_port(w->o.run, n) : w->o.port;
+            ns_error why = NS_ERROR_INIT;
+            ns_status st = knock(w, port, data_port, until, &w->peers[0].control, &why);
+            w->o.port = port;
+            if (st == NS_OK && w->peers[0].control >= 0) return NS_OK;
+            if (n == 0 || st != NS_OK) last = why;
+            if (st != NS_OK) {
+                *err = last;
+                return st;
+            }
+        }
+        poll(NULL, 0, 50);
+    } while (ns_time_now() < until);
+    *err = last;
+    return last.code;
+}
+
+static ns_status join_hub(ns_world *w, int data_port, double until, ns_error *err)
+{
+    char line[LINE_MAX_BYTES];
+    peer *hub = &w->peers[0];
+    NS_TRY(find_hub(w, data_port, until, err), "rank %d looks for rank 0", w->rank);
     NS_TRY(dist_recv_line(hub->control, &hub->in, line, until, err), "wait for the other ranks at rank %d", 0);
     int code = 0, used = 0;
     if (sscanf(line, "ns1 refuse %d %n", &code, &used) == 1 && used)

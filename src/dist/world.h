@@ -34,8 +34,11 @@ typedef struct ns_world_options {
     int local_rank, local_size; /* place among the ranks of this machine; picks the GPU, divides the cores */
     char host[256];             /* rendezvous: rank 0 listens on this name ... */
     int port;                   /* ... and port */
-    const char *identity;       /* equal on all ranks, "name value;name value"; the first difference is named */
-    int lanes;                  /* 0 and 1: one; 2: a second set of connections, for exchanges of another thread */
+    uint64_t run;         /* equal on all ranks of a run, most likely another in other runs: strangers are told by it */
+    int any_port;         /* the port was made of `run`: where another process has it, all ranks try the next one */
+    int listener;         /* rank 0: socket that already listens on `port`, taken over; 0: none */
+    const char *identity; /* equal on all ranks, "name value;name value"; the first difference is named */
+    int lanes;            /* 0 and 1: one; 2: a second set of connections, for exchanges of another thread */
     double join_s, dead_s, hang_s, abort_grace_s; /* 0: 120, 10, 60, 5 */
     void (*on_abort)(const char *why, void *user);
     void *user;

@@ -77,8 +77,13 @@ struct ns_world {
 /* ---- net.c: sockets; every wait ends at `until` (ns_time_now) ---- */
 /* Listens on `host` if it is a loopback address, else on all; *port 0: any, and set to the one taken. */
 ns_status dist_listen(const char *host, int *port, int *fd, ns_error *err);
+/* The n-th port of a run, 20000 to 31999: below those that systems give to any process. */
+int dist_port(uint64_t run, int n);
+/* Takes over a socket that listens already. */
+ns_status dist_take_listener(int fd, ns_error *err);
 ns_status dist_accept(int listener, double until, int *fd, ns_error *err);                /* *fd -1 when nobody came */
 ns_status dist_connect(const char *host, int port, double until, int *fd, ns_error *err); /* retries refusals */
+ns_status dist_connect_once(const char *host, int port, double until, int *fd, ns_error *err);
 void dist_peer_address(int fd, char out[64]);
 ns_status dist_send_line(int fd, const char *text, double until, ns_error *err);
 ns_status dist_recv_line(int fd, line_reader *in, char out[LINE_MAX_BYTES], double until, ns_error *err);

@@ -1,9 +1,11 @@
 /* Joining, and failing well: who is dead, silent or hung is named on every other rank, in time. */
+#include <errno.h>
 #include <poll.h>
 #include <signal.h>
 
 #include "base/log.h"
 #include "dist/dist_testing.h"
+#include "dist/world_priv.h"
 
 static double started_at; /* before the fork */
 
@@ -160,6 +162,100 @@ static void test_join_refused(void **state)
     assert_true(code[0] == 0 && code[1] == 9 && code[2] == 0);
 }
 
+/* ---- ports that others have ---- */
+
+enum { RUNS = 2, RANKS_EACH = 3 };
+static uint64_t runs[RUNS];
+
+/* Joins without a port of its own, tells who was met: the tokens of a run's ranks agree. */
+static int join_run(uint64_t run, int rank, int write_to)
+{
+    ns_error err = NS_ERROR_INIT;
+    ns_world *w;
+    ns_world_options o = {.rank = rank,
+                          .size = RANKS_EACH,
+                          .local_rank = rank,
+                          .local_size = RANKS_EACH,
+                          .host = "127.0.0.1",
+                          .port = dist_port(run, 0),
+                          .any_port = 1,
+                          .run = run,
+                          .join_s = 20};
+    RANK_OK(ns_world_open(&w, &o, &err), &err);
+    RANK_CHECK(write(write_to, &w->token, sizeof w->token) == sizeof w->token);
+    ns_world_close(&w);
+    return 0;
+}
+
+/* All ranks of all runs at once; the ranks of a run must have met each other and nobody else. */
+static void join_all(void)
+{
+    pid_t pid[RUNS * RANKS_EACH];
+    uint64_t token[RUNS];
+    int pipes[RUNS][2];
+    for (int i = 0; i < RUNS; i++) assert_return_code(pipe(pipes[i]), errno);
+    fflush(NULL);
+    for (int i = 0; i < RUNS * RANKS_EACH; i++) {
+        pid[i] = fork(); /* rank 2 first, rank 0 last */
+        if (pid[i] == 0) _exit(join_run(runs[i % RUNS], RANKS_EACH - 1 - i / RUNS, pipes[i % RUNS][1]));
+    }
+    for (int i = 0; i < RUNS * RANKS_EACH; i++) {
+        int st = 0;
+        waitpid(pid[i], &st, 0);
+        assert_true(WIFEXITED(st) && WEXITSTATUS(st) == 0);
+    }
+    for (int i = 0; i < RUNS; i++) {
+        for (int r = 0; r < RANKS_EACH; r++) {
+            uint64_t t;
+            assert_int_equal(read(pipes[i][0], &t, sizeof t), sizeof t);
+            if (r == 0) token[i] = t;
+            assert_true(t == token[i]);
+        }
+        close(pipes[i][0]), close(pipes[i][1]);
+    }
+    assert_true(token[0] != token[1]);
+}
+
+/* Two runs whose first ports are the same (two jobs on a machine, by chance; two clusters that both have a job 1), and a port that
+ * belongs to a program which never answers. */
+static void test_ports_in_use(void **state)
+{
+    (void)state;
+    runs[0] = 1234567;
+    runs[1] = runs[0] + 1;
+    while (dist_port(runs[1], 0) != dist_port(runs[0], 0)) runs[1]++;
+    join_all();
+
+    int port = dist_port(runs[0], 0), mute = ns_test_listen(&port); /* takes connections and never answers */
+    assert_true(mute >= 0);
+    join_all();
+    close(mute);
+}
+
+static int join_taken(ns_world_options *o)
+{
+    ns_error err = NS_ERROR_INIT;
+    ns_world *w;
+    char text[2048];
+    o->listener = 0;
+    o->join_s = 2;
+    RANK_CHECK(ns_world_open(&w, o, &err) == NS_ERR_DEVICE);
+    ns_error_text(&err, text, sizeof text);
+    if (o->rank == 0) poll(NULL, 0, 2500); /* holds the port on */
+    RANK_CHECK(strstr(text, o->rank ? "rank 0 of this run does not answer there: set MASTER_PORT"
+                                    : "another run uses it: set MASTER_PORT"));
+    return 0;
+}
+
+/* A port that was asked for is the only one tried. */
+static void test_wanted_port_in_use(void **state)
+{
+    (void)state;
+    int code[2]; /* ns_test_run_ranks holds the port in rank 0, which does not use it here */
+    ns_test_run_ranks(2, join_taken, code);
+    assert_true(code[0] == 0 && code[1] == 0);
+}
+
 /* ---- environment ---- */
 
 static void clear(void)
@@ -223,9 +319,10 @@ static void test_environment(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_environment), cmocka_unit_test(test_join_refused),
-        cmocka_unit_test(test_death),       cmocka_unit_test(test_hang),
-        cmocka_unit_test(test_frozen),      cmocka_unit_test(test_failure_is_passed_on),
+        cmocka_unit_test(test_ports_in_use), cmocka_unit_test(test_wanted_port_in_use),
+        cmocka_unit_test(test_environment),  cmocka_unit_test(test_join_refused),
+        cmocka_unit_test(test_death),        cmocka_unit_test(test_hang),
+        cmocka_unit_test(test_frozen),       cmocka_unit_test(test_failure_is_passed_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -10,7 +10,7 @@ command -v python3 >/dev/null || { echo "SKIP: python3 is not installed"; exit 7
 root=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=tests/jobs/lib.sh
 . "$root/tests/jobs/lib.sh"
-export DIR=$dir/slurm PORT=$((45000 + $$ % 80 * 250))
+export DIR=$dir/slurm
 trap '"$ns" cancel $("$ns" status --all | awk "NR > 1 { print \$1 }") >/dev/null 2>&1; bash "$root/dev/slurm_cluster.sh" down; rm -rf "$dir"' EXIT
 mkdir -p "$DIR"
 bash "$root/dev/slurm_cluster.sh" up || exit 77

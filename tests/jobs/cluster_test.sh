@@ -7,7 +7,7 @@ set -u
 root=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=tests/jobs/lib.sh
 . "$root/tests/jobs/lib.sh"
-export DIR=$dir/slurm PORT=$((50000 + $$ % 60 * 250)) DBD=1
+export DIR=$dir/slurm DBD=1
 trap 'bash "$root/dev/slurm_cluster.sh" down; [ -z "$small_disk" ] || umount "$work/full"; rm -rf "$dir"' EXIT
 work="$dir/work dir"
 mkdir -p "$DIR" "$work/full"

@@ -8,7 +8,7 @@ set -u
 root=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=tests/jobs/lib.sh
 . "$root/tests/jobs/lib.sh"
-export DIR=$dir/slurm PORT=$((33000 + $$ % 100 * 250))
+export DIR=$dir/slurm
 sshd_pid=""
 trap '[ -z "$sshd_pid" ] || kill "$sshd_pid"; bash "$root/dev/slurm_cluster.sh" down; rm -rf "$dir"' EXIT
 mkdir -p "$DIR"
@@ -69,13 +69,13 @@ if command -v /usr/sbin/sshd >/dev/null && command -v ssh-keygen >/dev/null; the
     chmod 700 "$dir" "$dir/ssh"
     chmod 600 "$dir/ssh/keys"
     printf 'ListenAddress 127.0.0.1\nPort %s\nHostKey %s/ssh/host\nAuthorizedKeysFile %s/ssh/keys\nPidFile none\nStrictModes no\nPermitRootLogin yes\nUsePAM no\nSetEnv SLURM_CONF=%s\n' \
-        $((PORT + 5)) "$dir" "$dir" "$SLURM_CONF" >"$dir/ssh/config"
+        $(($(cat "$DIR/port") + 5)) "$dir" "$dir" "$SLURM_CONF" >"$dir/ssh/config"
     /usr/sbin/sshd -D -f "$dir/ssh/config" >"$dir/ssh/log" 2>&1 &
     sshd_pid=$!
     sleep 0.5
     # the tunnel's ssh takes its port and known hosts from a program of that name in front of $PATH
     mkdir -p "$dir/bin"
-    printf '#!/bin/sh\nexec /usr/bin/ssh -p %s -o UserKnownHostsFile=%s -o StrictHostKeyChecking=accept-new "$@"\n' $((PORT + 5)) "$dir/ssh/known" >"$dir/bin/ssh"
+    printf '#!/bin/sh\nexec /usr/bin/ssh -p %s -o UserKnownHostsFile=%s -o StrictHostKeyChecking=accept-new "$@"\n' $(($(cat "$DIR/port") + 5)) "$dir/ssh/known" >"$dir/bin/ssh"
     chmod +x "$dir/bin/ssh"
     sed "s|^account.*|ssh_tunnel: {host: 127.0.0.1, user: root, job_dir: $dir/remote jobs, identity: $dir/ssh/id}|" cluster_configs/slurm.yaml >cluster_configs/tunnel.yaml
     is "submission through ssh" 0 "experiment far_" env PATH="$dir/bin:$PATH" SLURM_CONF=/nowhere "$ns" run_cmd --cluster=tunnel --not_exclusive --num_gpus=0 --expname=far "echo far 'it is' > /workspace/far.txt; ns --version >> /workspace/far.txt"

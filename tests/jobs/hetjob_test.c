@@ -32,8 +32,6 @@ static int begin(void **state)
     if (!mkdtemp(dir)) return 1;
     snprintf(text, sizeof text, "%s/slurm", dir);
     setenv("DIR", text, 1);
-    snprintf(text, sizeof text, "%d", 40000 + (int)(getpid() % 90) * 250);
-    setenv("PORT", text, 1);
     setenv("NODES", "3", 1);
     snprintf(text, sizeof text, "%s/home", dir);
     setenv("NS_HOME", text, 1);

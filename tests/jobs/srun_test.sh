@@ -7,7 +7,7 @@ set -u
 root=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=tests/jobs/lib.sh
 . "$root/tests/jobs/lib.sh"
-export DIR=$dir/slurm PORT=$((32000 + $$ % 100 * 250))
+export DIR=$dir/slurm
 trap 'bash "$root/dev/slurm_cluster.sh" down; rm -rf "$dir"' EXIT
 mkdir -p "$DIR"
 bash "$root/dev/slurm_cluster.sh" up || exit 77

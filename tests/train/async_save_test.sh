@@ -20,16 +20,16 @@ run() {
 async=++exp_manager.checkpoint_callback_params.async_save=True
 small="++model.optim.main_params_dtype=bf16 ++model.optim.exp_avg_dtype=bf16 ++model.optim.exp_avg_sq_dtype=bf16"
 
-run plan "$dir/plan" $async || fail "plan: $(tail -3 "$dir/plan.log")"
+run plan "$dir/plan" $async || fail "plan: $(why "$dir/plan.log")"
 grep -q '^async save .* MB of host memory for a copy of the state' "$dir/plan.log" || fail "the plan names the copy: $(cat "$dir/plan.log")"
 for form in exact bf16 fp32; do
     settings=
     [ $form = bf16 ] && settings=$small
     [ $form = fp32 ] && settings=++trainer.precision=32
     # shellcheck disable=SC2086
-    run sft "$dir/wait-$form" $settings || fail "$form: $(tail -3 "$dir/wait-$form.log")"
+    run sft "$dir/wait-$form" $settings || fail "$form: $(why "$dir/wait-$form.log")"
     # shellcheck disable=SC2086
-    run sft "$dir/async-$form" $async $settings || fail "$form, async: $(tail -3 "$dir/async-$form.log")"
+    run sft "$dir/async-$form" $async $settings || fail "$form, async: $(why "$dir/async-$form.log")"
     same "$dir/wait-$form" "$dir/async-$form" || fail "$form: another thread writes other checkpoints"
 done
 [ "$(grep -c '"save_stall": .*"save_time": ' "$dir/async-exact/metrics.jsonl")" = 10 ] || fail "stall and time of 10 saves: $(grep save "$dir/async-exact/metrics.jsonl")"
@@ -50,7 +50,7 @@ while [ $kills -lt $n_kills ]; do
     wait $pid 2>/dev/null
     kills=$((kills + 1))
 done
-run sft "$dir/killed" $async || fail "resume after kill -9: $(tail -3 "$dir/killed.log")"
+run sft "$dir/killed" $async || fail "resume after kill -9: $(why "$dir/killed.log")"
 for d in "$dir"/wait-exact/checkpoints/*-last; do cmp "$d/optimizer/rank00000.safetensors" "$dir/killed/checkpoints/${d##*/}/optimizer/rank00000.safetensors" || fail "killed $kills times, the result differs"; done
 echo "ok killed $kills times, resumed: the last checkpoint is the same"
 

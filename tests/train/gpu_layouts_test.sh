@@ -33,7 +33,7 @@ sft() {
         ++trainer.sft.max_steps=$steps ++trainer.sft.max_epochs=100 ++trainer.sft.save_interval=10 ++trainer.sft.gradient_clip_val=1.0 \
         ++model.optim.lr=1e-3 ++model.optim.sched.min_lr=1e-4 ++model.optim.sched.warmup_steps=3 ++model.tensor_model_parallel_size="$tp" \
         ++model.context_parallel_size="$cp" ++model.pipeline_model_parallel_size="$pp" ++trainer.devices=$((tp * cp * dp * pp)) "$@" >>"$out.log" 2>&1 ||
-        fail "$out: $(tail -3 "$out.log")"
+        fail "$out: $(why "$out.log")"
 }
 close() { # A B LOSS NORM
     near "$1" "$2" "$steps" "$3" "$4"
@@ -94,7 +94,7 @@ for layout in $killed; do
     n=0
     while [ "$(steps "killed-$layout")" -lt 15 ] 2>/dev/null || [ ! -e "$dir/killed-$layout/metrics.jsonl" ]; do
         n=$((n + 1))
-        [ $n -gt 6000 ] && fail "the run to be killed does not get to step 15: $(tail -3 "$dir/killed-$layout.log")"
+        [ $n -gt 6000 ] && fail "the run to be killed does not get to step 15: $(why "$dir/killed-$layout.log")"
         kill -0 $pid 2>/dev/null || break
         sleep 0.01
     done
@@ -103,7 +103,7 @@ for layout in $killed; do
     wait $pid
     if [ "$(steps "killed-$layout")" -lt $steps ]; then
         grep -q "rank $(($1 * $2 * $3 * $4 - 1)) (.*, pid $victim) at step .* died" "$dir/killed-$layout.log" ||
-            fail "$layout: the dead rank is not named: $(tail -3 "$dir/killed-$layout.log")"
+            fail "$layout: the dead rank is not named: $(why "$dir/killed-$layout.log")"
     else
         echo "# $layout: the run ended before a rank could be killed"
     fi
@@ -122,6 +122,6 @@ echo "ok a checkpoint of tensor x data GPU ranks goes on with context-parallel r
 if [ "$(nvidia-smi -L 2>/dev/null | wc -l)" = 1 ]; then
     grep -q "arrays of GPU ranks travel through the host: ranks 0 and 1 share a GPU" "$dir/f32-2_1_1_1.log" || fail "the way of arrays is not said"
     if (export NS_GPU_TRANSPORT=nccl && sft nccl gpu 2 1 1 1) >/dev/null; then fail "NCCL with two ranks on one GPU"; fi
-    grep -q "NS_GPU_TRANSPORT=nccl: ranks 0 and 1 share a GPU" "$dir/nccl.log" || fail "NCCL on one GPU: $(tail -3 "$dir/nccl.log")"
+    grep -q "NS_GPU_TRANSPORT=nccl: ranks 0 and 1 share a GPU" "$dir/nccl.log" || fail "NCCL on one GPU: $(why "$dir/nccl.log")"
     echo "ok NCCL with ranks that share a GPU is refused by name"
 fi

@@ -21,17 +21,17 @@ mkdir "$dir/tok"
 cp "$data/tokenizers/llama3/tokenizer.assembled.json" "$dir/tok/tokenizer.json"
 "$ns" prepare ++preprocessed_dataset_files="$data/gsm8k/train.jsonl" ++output_path="$dir/rows.jsonl" \
     ++input_key=question ++output_key=answer ++filters.remove_contaminated=false \
-    ++filters.remove_len_outlier_problems=false >"$dir/log" 2>&1 || fail "prepare: $(tail -3 "$dir/log")"
+    ++filters.remove_len_outlier_problems=false >"$dir/log" 2>&1 || fail "prepare: $(why "$dir/log")"
 [ "$(wc -l <"$dir/rows.jsonl")" = 7473 ] || fail "7473 rows prepared"
 echo "ok GSM8K's train file is prepared"
 "$ns" init --config "$root/tests/golden/gsm8k20m/config.json" --tokenizer "$dir/tok" --output "$dir/base" --seed 1234 \
-    --dtype f32 >"$dir/log" 2>&1 || fail "init: $(tail -3 "$dir/log")"
+    --dtype f32 >"$dir/log" 2>&1 || fail "init: $(why "$dir/log")"
 "$ns" sft ++model.restore_from_path="$dir/base" ++model.data.train_ds.file_path="$dir/rows.jsonl" \
     ++exp_manager.explicit_log_dir="$dir/out" ++trainer.precision=32 ++model.data.train_ds.global_batch_size=8 \
     ++model.data.train_ds.micro_batch_size=2 ++trainer.sft.max_steps=$steps ++trainer.sft.save_interval=-1 \
     ++trainer.sft.val_check_interval=0 ++trainer.sft.gradient_clip_val=1.0 ++model.optim.lr=1e-3 \
     ++model.optim.sched.min_lr=1e-4 ++model.optim.sched.warmup_steps=5 ++model.optim.sched.max_steps=50 \
-    >"$dir/log" 2>&1 || fail "sft: $(tail -3 "$dir/log")"
+    >"$dir/log" 2>&1 || fail "sft: $(why "$dir/log")"
 sed -n 's/.*"step": \([0-9]*\), "loss": \([0-9.e+-]*\), "grad_norm": \([0-9.e+-]*\).*/\1 \2 \3/p' \
     "$dir/out/metrics.jsonl" >"$dir/ours"
 grep -v '^#' "$root/tests/golden/gsm8k20m/reference.txt" >"$dir/reference"

@@ -48,23 +48,23 @@ f32=$(awk -v n="$steps" 'BEGIN { u = 2 ^ -24 * sqrt(4 * 5) * n; print u, 8 * u }
 layouts="2_1_1_1 1_2_1_1 2_2_1_1 1_2_2_1 1_1_1_2 1_1_1_5 2_1_1_2"
 [ -n "${NS_FULL:-}" ] && layouts="$layouts 1_4_1_1 4_1_1_1 2_1_2_1 1_3_1_1 4_2_1_1 2_2_2_1 1_1_4_1 1_1_8_1 1_1_1_4 1_2_1_2 1_1_2_2 2_1_2_2 2_2_1_2 1_2_2_2"
 for shape in llama qwen; do
-    sft $shape-1 $shape 1 1 1 1 ++trainer.precision=32 || fail "$shape, one rank: $(tail -3 "$dir/$shape-1.log")"
+    sft $shape-1 $shape 1 1 1 1 ++trainer.precision=32 || fail "$shape, one rank: $(why "$dir/$shape-1.log")"
     for layout in $layouts; do
         # shellcheck disable=SC2046
         set -- $(echo "$layout" | tr _ ' ')
-        sft "$shape-$layout" $shape "$1" "$2" "$3" "$4" ++trainer.precision=32 || fail "$shape $layout: $(tail -3 "$dir/$shape-$layout.log")"
+        sft "$shape-$layout" $shape "$1" "$2" "$3" "$4" ++trainer.precision=32 || fail "$shape $layout: $(why "$dir/$shape-$layout.log")"
         # shellcheck disable=SC2086
         close "$shape-$layout" $shape-1 $f32 || fail "$shape, tensor_context_data_pipeline $layout: another curve"
     done
 done
 # norms of q and k: each tensor-parallel rank has the weights, and its own heads' part of their gradient
-sft qwen3-1 qwen3 1 1 1 1 ++trainer.precision=32 || fail "qwen3, one rank: $(tail -3 "$dir/qwen3-1.log")"
+sft qwen3-1 qwen3 1 1 1 1 ++trainer.precision=32 || fail "qwen3, one rank: $(why "$dir/qwen3-1.log")"
 for layout in 2_1_1_1 2_2_1_1 4_1_1_1 2_1_1_2 2_1_2_1; do
     # shellcheck disable=SC2046
     set -- $(echo "$layout" | tr _ ' ')
     for rows in False True; do
         sft "qwen3-$rows-$layout" qwen3 "$1" "$2" "$3" "$4" ++trainer.precision=32 ++model.sequence_parallel=$rows ||
-            fail "qwen3 $layout: $(tail -3 "$dir/qwen3-$rows-$layout.log")"
+            fail "qwen3 $layout: $(why "$dir/qwen3-$rows-$layout.log")"
         # shellcheck disable=SC2086
         close "qwen3-$rows-$layout" qwen3-1 $f32 || fail "qwen3, $layout, sequence_parallel=$rows: another curve"
         [ -n "${NS_FULL:-}" ] || [ "$layout" = 2_1_1_1 ] || break
@@ -77,12 +77,12 @@ curve llama-1_1_1_5 >"$dir/b"
 cmp -s "$dir/a" "$dir/b" || fail "2 and 5 stages: the same sums, another curve"
 echo "ok layouts (tensor_context_data_pipeline) $layouts give the curve of one rank in f32"
 
-sft bf16-1 qwen 1 1 1 1 ++trainer.precision=bf16 || fail "bf16: $(tail -3 "$dir/bf16-1.log")"
+sft bf16-1 qwen 1 1 1 1 ++trainer.precision=bf16 || fail "bf16: $(why "$dir/bf16-1.log")"
 bf16=$(gap bf16-1 qwen-1 "$steps")
 for layout in 2_1_1_1 1_2_1_1 2_2_1_1 2_1_1_2 1_2_2_1; do
     # shellcheck disable=SC2046
     set -- $(echo "$layout" | tr _ ' ')
-    sft "bf16-$layout" qwen "$1" "$2" "$3" "$4" ++trainer.precision=bf16 || fail "bf16: $(tail -3 "$dir/bf16-$layout.log")"
+    sft "bf16-$layout" qwen "$1" "$2" "$3" "$4" ++trainer.precision=bf16 || fail "bf16: $(why "$dir/bf16-$layout.log")"
     # shellcheck disable=SC2086
     close "bf16-$layout" bf16-1 $bf16 || fail "bf16, $layout: another curve"
 done
@@ -90,12 +90,12 @@ for layout in 2_2_1_1 2_1_1_2; do
     # shellcheck disable=SC2046
     set -- $(echo "$layout" | tr _ ' ')
     sft "recompute-$layout" qwen "$1" "$2" "$3" "$4" ++trainer.precision=bf16 ++model.activations_checkpoint_granularity=full ||
-        fail "recompute: $(tail -3 "$dir/recompute-$layout.log")"
+        fail "recompute: $(why "$dir/recompute-$layout.log")"
     curve "recompute-$layout" >"$dir/a"
     curve "bf16-$layout" >"$dir/b"
     cmp -s "$dir/a" "$dir/b" || fail "$layout: recomputed activations give another curve"
     sft "select-$layout" qwen "$1" "$2" "$3" "$4" ++trainer.precision=bf16 ++model.activations_checkpoint_granularity=selective ||
-        fail "selective: $(tail -3 "$dir/select-$layout.log")"
+        fail "selective: $(why "$dir/select-$layout.log")"
     curve "select-$layout" >"$dir/a"
     cmp -s "$dir/a" "$dir/b" || fail "$layout: selectively recomputed activations give another curve"
 done
@@ -104,7 +104,7 @@ echo "ok and in bf16, with recomputed activations too"
 # masks of dropout follow the token of the data set and the feature of the whole model: one curve for every layout
 dropout="++trainer.precision=32 ++model.hidden_dropout=0.1 ++model.ffn_dropout=0.2 ++model.attention_dropout=0.1"
 # shellcheck disable=SC2086
-sft drop-1 qwen 1 1 1 1 $dropout || fail "dropout: $(tail -3 "$dir/drop-1.log")"
+sft drop-1 qwen 1 1 1 1 $dropout || fail "dropout: $(why "$dir/drop-1.log")"
 [ "$(curve drop-1)" != "$(curve qwen-1)" ] || fail "dropout drops nothing"
 dropped="1_1_2_1 2_2_1_1 2_1_1_2"
 [ -n "${NS_FULL:-}" ] && dropped=$layouts
@@ -112,7 +112,7 @@ for layout in $dropped; do
     # shellcheck disable=SC2046
     set -- $(echo "$layout" | tr _ ' ')
     # shellcheck disable=SC2086
-    sft "drop-$layout" qwen "$1" "$2" "$3" "$4" $dropout || fail "dropout, $layout: $(tail -3 "$dir/drop-$layout.log")"
+    sft "drop-$layout" qwen "$1" "$2" "$3" "$4" $dropout || fail "dropout, $layout: $(why "$dir/drop-$layout.log")"
     # shellcheck disable=SC2086
     close "drop-$layout" drop-1 $f32 || fail "dropout, $layout: another curve"
 done
@@ -125,13 +125,13 @@ for layout in $split; do
     # shellcheck disable=SC2046
     set -- $(echo "$layout" | tr _ ' ')
     # shellcheck disable=SC2086
-    sft "rows-$layout" qwen "$1" "$2" "$3" "$4" $dropout ++model.sequence_parallel=True || fail "sequence parallel, $layout: $(tail -3 "$dir/rows-$layout.log")"
+    sft "rows-$layout" qwen "$1" "$2" "$3" "$4" $dropout ++model.sequence_parallel=True || fail "sequence parallel, $layout: $(why "$dir/rows-$layout.log")"
     # shellcheck disable=SC2086
     close "rows-$layout" drop-1 $f32 || fail "sequence parallel, $layout: another curve"
     [ "$(curve "rows-$layout" | head -1 | cut -d' ' -f1)" = "$(curve "drop-$layout" | head -1 | cut -d' ' -f1)" ] || fail "sequence parallel, $layout: another first loss"
     # shellcheck disable=SC2086
     sft "rows-again-$layout" qwen "$1" "$2" "$3" "$4" $dropout ++model.sequence_parallel=True ++model.activations_checkpoint_granularity=full ||
-        fail "sequence parallel, $layout: $(tail -3 "$dir/rows-again-$layout.log")"
+        fail "sequence parallel, $layout: $(why "$dir/rows-again-$layout.log")"
     [ "$(curve "rows-$layout")" = "$(curve "rows-again-$layout")" ] || fail "sequence parallel, $layout: recomputed activations give another curve"
 done
 echo "ok and with sequence parallel in $split"
@@ -144,26 +144,26 @@ for layout in $rings; do
     for shape in llama qwen; do
         # shellcheck disable=SC2046
         set -- $(echo "$layout" | tr _ ' ')
-        sft "ring-$shape-$layout" $shape "$1" "$2" "$3" "$4" ++trainer.precision=32 $ring || fail "ring, $shape $layout: $(tail -3 "$dir/ring-$shape-$layout.log")"
+        sft "ring-$shape-$layout" $shape "$1" "$2" "$3" "$4" ++trainer.precision=32 $ring || fail "ring, $shape $layout: $(why "$dir/ring-$shape-$layout.log")"
         # shellcheck disable=SC2086
         close "ring-$shape-$layout" $shape-1 $f32 || fail "ring, $shape $layout: another curve"
     done
 done
-sft ring-bf16 qwen 2 2 1 1 ++trainer.precision=bf16 $ring || fail "ring, bf16: $(tail -3 "$dir/ring-bf16.log")"
+sft ring-bf16 qwen 2 2 1 1 ++trainer.precision=bf16 $ring || fail "ring, bf16: $(why "$dir/ring-bf16.log")"
 # shellcheck disable=SC2086
 close ring-bf16 bf16-1 $bf16 || fail "ring, bf16: another curve"
-sft ring-recompute qwen 2 2 1 1 ++trainer.precision=bf16 $ring ++model.activations_checkpoint_granularity=full || fail "ring: $(tail -3 "$dir/ring-recompute.log")"
+sft ring-recompute qwen 2 2 1 1 ++trainer.precision=bf16 $ring ++model.activations_checkpoint_granularity=full || fail "ring: $(why "$dir/ring-recompute.log")"
 [ "$(curve ring-bf16)" = "$(curve ring-recompute)" ] || fail "ring: recomputed activations give another curve"
 cmp -s "$dir/ring-bf16/checkpoints/"*step="$steps"*-last/model.safetensors "$dir/bf16-2_2_1_1/checkpoints/"*step="$steps"*-last/model.safetensors &&
     fail "cp_comm_type=p2p: the bits of all_gather"
 sft ring-drop qwen 1 2 1 1 $ring ++model.attention_dropout=0.1 && fail "ring with attention dropout"
-grep -q "cp_comm_type=p2p: the ring has no attention_dropout" "$dir/ring-drop.log" || fail "ring: $(tail -3 "$dir/ring-drop.log")"
+grep -q "cp_comm_type=p2p: the ring has no attention_dropout" "$dir/ring-drop.log" || fail "ring: $(why "$dir/ring-drop.log")"
 sft ring-a2a qwen 1 2 1 1 ++model.cp_comm_type=a2a && fail "cp_comm_type=a2a"
-grep -q "cp_comm_type.*a2a" "$dir/ring-a2a.log" || fail "a2a: $(tail -3 "$dir/ring-a2a.log")"
+grep -q "cp_comm_type.*a2a" "$dir/ring-a2a.log" || fail "a2a: $(why "$dir/ring-a2a.log")"
 echo "ok and with a ring of keys and values in $rings"
 
 # trainer.trace: one row of compute and one of communication for each rank, every micro-batch forward and backward
-sft traced qwen 1 1 2 2 ++trainer.precision=32 ++trainer.trace="$dir/trace.json" || fail "trace: $(tail -3 "$dir/traced.log")"
+sft traced qwen 1 1 2 2 ++trainer.precision=32 ++trainer.trace="$dir/trace.json" || fail "trace: $(why "$dir/traced.log")"
 # shellcheck disable=SC2086
 close traced qwen-1 $f32 || fail "a trace changes the curve"
 for rank in 0 1 2 3; do
@@ -183,8 +183,8 @@ bitwise() {
     [ -n "${2:-}" ] && first=bf16-set-$layout again=again-set-$layout killed=killed-set-$layout
     # shellcheck disable=SC2046
     set -- $(echo "$layout" | tr _ ' ')
-    [ -d "$dir/$first" ] || sft "$first" qwen "$1" "$2" "$3" "$4" ++trainer.precision=bf16 "$setting" || fail "bf16: $(tail -3 "$dir/$first.log")"
-    sft "$again" qwen "$1" "$2" "$3" "$4" ++trainer.precision=bf16 "$setting" || fail "repeated run: $(tail -3 "$dir/$again.log")"
+    [ -d "$dir/$first" ] || sft "$first" qwen "$1" "$2" "$3" "$4" ++trainer.precision=bf16 "$setting" || fail "bf16: $(why "$dir/$first.log")"
+    sft "$again" qwen "$1" "$2" "$3" "$4" ++trainer.precision=bf16 "$setting" || fail "repeated run: $(why "$dir/$again.log")"
     same "$first" "$again" || fail "$layout: a repeated run differs"
     (
         prefix="exec"
@@ -194,7 +194,7 @@ bitwise() {
     n=0
     while [ "$(steps "$killed")" -lt 6 ] 2>/dev/null || [ ! -e "$dir/$killed/metrics.jsonl" ]; do
         n=$((n + 1))
-        [ $n -gt 6000 ] && fail "the run to be killed does not get to step 6: $(tail -3 "$dir/$killed.log")"
+        [ $n -gt 6000 ] && fail "the run to be killed does not get to step 6: $(why "$dir/$killed.log")"
         kill -0 $pid 2>/dev/null || break
         sleep 0.01
     done
@@ -203,9 +203,9 @@ bitwise() {
     wait $pid
     if [ "$(steps "$killed")" -lt "$steps" ]; then
         grep -q "rank $(($1 * $2 * $3 * $4 - 1)) (.*, pid $victim) at step .* died" "$dir/$killed.log" ||
-            fail "$layout: the dead rank is not named: $(tail -3 "$dir/$killed.log")"
+            fail "$layout: the dead rank is not named: $(why "$dir/$killed.log")"
     fi
-    sft "$killed" qwen "$1" "$2" "$3" "$4" ++trainer.precision=bf16 "$setting" || fail "resume: $(tail -3 "$dir/$killed.log")"
+    sft "$killed" qwen "$1" "$2" "$3" "$4" ++trainer.precision=bf16 "$setting" || fail "resume: $(why "$dir/$killed.log")"
     same "$first" "$killed" || fail "$layout: after kill -9 of a rank and resume the result differs"
 }
 exact="2_1_1_2 1_2_2_1"
@@ -227,9 +227,9 @@ behind() {
     shift 2
     # shellcheck disable=SC2046
     set -- $(echo "$layout" | tr _ ' ') ++trainer.precision=bf16 ++model.data.train_ds.global_batch_size=12 ++trainer.sft.val_check_interval=3 "$@"
-    sft "after-$name" qwen "$@" || fail "$name: $(tail -3 "$dir/after-$name.log")"
+    sft "after-$name" qwen "$@" || fail "$name: $(why "$dir/after-$name.log")"
     # shellcheck disable=SC2086
-    sft "during-$name" qwen "$@" $with || fail "$name, overlapped: $(tail -3 "$dir/during-$name.log")"
+    sft "during-$name" qwen "$@" $with || fail "$name, overlapped: $(why "$dir/during-$name.log")"
     same "after-$name" "during-$name" || fail "$name: exchanges behind the computation give other checkpoints"
     grep -q "on all ranks the bytes are those of the formula" "$dir/during-$name.log" || fail "$name, overlapped: $(grep bytes "$dir/during-$name.log")"
 }
@@ -260,7 +260,7 @@ kill -STOP "$victim" 2>/dev/null
 ) &
 wait $pid
 [ "$(steps frozen)" = "$steps" ] || grep -q "rank 2 (.*, pid $victim) at step .* is silent" "$dir/frozen.log" ||
-    fail "a frozen stage is not named: $(tail -3 "$dir/frozen.log")"
+    fail "a frozen stage is not named: $(why "$dir/frozen.log")"
 (
     prefix="exec"
     sft term qwen 2 1 1 2 ++trainer.precision=bf16
@@ -272,8 +272,8 @@ while [ "$(steps term)" -lt 3 ] 2>/dev/null || [ ! -e "$dir/term/metrics.jsonl" 
 done
 kill -TERM "$(pgrep -P $pid | tail -n 1)" 2>/dev/null
 wait $pid
-[ "$(steps term)" = "$steps" ] || grep -q "stopped by another rank after step .*saved" "$dir/term.log" || fail "a stop on one stage: $(tail -3 "$dir/term.log")"
-sft term qwen 2 1 1 2 ++trainer.precision=bf16 || fail "resume: $(tail -3 "$dir/term.log")"
+[ "$(steps term)" = "$steps" ] || grep -q "stopped by another rank after step .*saved" "$dir/term.log" || fail "a stop on one stage: $(why "$dir/term.log")"
+sft term qwen 2 1 1 2 ++trainer.precision=bf16 || fail "resume: $(why "$dir/term.log")"
 same bf16-2_1_1_2 term || fail "after SIGTERM and resume the result differs"
 echo "ok a frozen stage is named; a signal to one stage stops all at the same step"
 
@@ -288,9 +288,9 @@ for move in $moves; do
     # shellcheck disable=SC2046
     set -- $(echo "$move" | tr _- '  ')
     from=half-${move%-*}
-    [ -d "$dir/$from" ] || sft "$from" qwen "$1" "$2" "$3" "$4" ++trainer.precision=32 ++trainer.sft.max_steps=$half || fail "$half steps: $(tail -3 "$dir/$from.log")"
+    [ -d "$dir/$from" ] || sft "$from" qwen "$1" "$2" "$3" "$4" ++trainer.precision=32 ++trainer.sft.max_steps=$half || fail "$half steps: $(why "$dir/$from.log")"
     cp -r "$dir/$from" "$dir/$move"
-    sft "$move" qwen "$5" "$6" "$7" "$8" ++trainer.precision=32 || fail "$move: $(tail -3 "$dir/$move.log")"
+    sft "$move" qwen "$5" "$6" "$7" "$8" ++trainer.precision=32 || fail "$move: $(why "$dir/$move.log")"
     grep -q "resumed .*step $half" "$dir/$move.log" || fail "$move did not resume"
     # shellcheck disable=SC2086
     close "$move" qwen-1 $f32 || fail "$move: another curve"
@@ -299,12 +299,12 @@ done
 echo "ok checkpoints move between layouts: $moves"
 
 sft odd qwen 8 1 1 1 && fail "4 key/value heads on 8 ranks"
-grep -q "tensor_model_parallel_size=8 does not divide the model's 4 key/value heads: use one of 1, 2, 4" "$dir/odd.log" || fail "tp 8: $(tail -3 "$dir/odd.log")"
+grep -q "tensor_model_parallel_size=8 does not divide the model's 4 key/value heads: use one of 1, 2, 4" "$dir/odd.log" || fail "tp 8: $(why "$dir/odd.log")"
 sft deep qwen 1 1 1 6 && fail "6 stages of 5 layers"
-grep -q "pipeline_model_parallel_size=6: the model has 5 layers, a stage needs one: use at most 5" "$dir/deep.log" || fail "pp 6: $(tail -3 "$dir/deep.log")"
+grep -q "pipeline_model_parallel_size=6: the model has 5 layers, a stage needs one: use at most 5" "$dir/deep.log" || fail "pp 6: $(why "$dir/deep.log")"
 sft virtual qwen 1 1 1 2 ++model.virtual_pipeline_model_parallel_size=2 && fail "virtual stages"
-grep -q "virtual_pipeline_model_parallel_size: interleaved stages are not available" "$dir/virtual.log" || fail "virtual: $(tail -3 "$dir/virtual.log")"
+grep -q "virtual_pipeline_model_parallel_size: interleaved stages are not available" "$dir/virtual.log" || fail "virtual: $(why "$dir/virtual.log")"
 sft numbers qwen 2 1 1 2 ++trainer.devices=6 && fail "tp 2 x pp 2 on 6 ranks"
 grep -q "6 ranks do not divide into model copies of 4 ranks (tensor 2 x context 1 x pipeline 2): use 4 or 8 ranks" "$dir/numbers.log" ||
-    fail "6 ranks: $(tail -3 "$dir/numbers.log")"
+    fail "6 ranks: $(why "$dir/numbers.log")"
 echo "ok what does not divide or is not there is refused"

@@ -25,8 +25,8 @@ ranks() { # N COMMAND...
 
 for transport in mpi tcp; do
     export NS_TRANSPORT=$transport
-    ranks 4 "$build/tests/comm_test" >"$dir/comm.log" 2>&1 || fail "collectives over $transport: $(tail -3 "$dir/comm.log")"
-    grep -q "transport $transport" "$dir/comm.log" || fail "the ranks did not use $transport: $(tail -3 "$dir/comm.log")"
+    ranks 4 "$build/tests/comm_test" >"$dir/comm.log" 2>&1 || fail "collectives over $transport: $(why "$dir/comm.log")"
+    grep -q "transport $transport" "$dir/comm.log" || fail "the ranks did not use $transport: $(why "$dir/comm.log")"
 done
 echo "ok collectives of 4 ranks over MPI and TCP"
 unset NS_TRANSPORT
@@ -40,15 +40,15 @@ train() { # OUT [LAUNCHER...]
         ++model.data.train_ds.global_batch_size=16 ++model.data.train_ds.micro_batch_size=2 ++trainer.sft.max_steps="${steps:-6}" \
         ++trainer.sft.max_epochs=1000 ++trainer.sft.save_interval="${every:-3}" ++trainer.devices=2 ${extra:-} >"$out.log" 2>&1
 }
-train "$dir/own" || fail "our own ranks: $(tail -3 "$dir/own.log")"
-train "$dir/mpi" ranks 2 || fail "ranks of mpirun: $(tail -3 "$dir/mpi.log")"
+train "$dir/own" || fail "our own ranks: $(why "$dir/own.log")"
+train "$dir/mpi" ranks 2 || fail "ranks of mpirun: $(why "$dir/mpi.log")"
 for d in own mpi; do (cd "$dir/$d/checkpoints" && find . -type f | sort | xargs cksum) >"$dir/$d.sum"; done
 cmp -s "$dir/own.sum" "$dir/mpi.sum" || fail "MPI and TCP give different checkpoints: $(diff "$dir/own.sum" "$dir/mpi.sum" | head -4)"
 echo "ok a training over MPI is bit-equal to one over TCP"
 
 extra="++model.context_parallel_size=2 ++model.cp_comm_type=p2p"
-train "$dir/own-ring" || fail "a ring of our own ranks: $(tail -3 "$dir/own-ring.log")"
-train "$dir/mpi-ring" ranks 2 || fail "a ring of mpirun's ranks: $(tail -3 "$dir/mpi-ring.log")"
+train "$dir/own-ring" || fail "a ring of our own ranks: $(why "$dir/own-ring.log")"
+train "$dir/mpi-ring" ranks 2 || fail "a ring of mpirun's ranks: $(why "$dir/mpi-ring.log")"
 for d in own-ring mpi-ring; do
     (cd "$dir/$d/checkpoints" && find . -type f | sort | xargs cksum) >"$dir/$d.sum"
     grep -q "on all ranks the bytes are those of the formula" "$dir/$d.log" || fail "$d: bytes sent: $(grep bytes "$dir/$d.log")"
@@ -56,7 +56,7 @@ done
 cmp -s "$dir/own-ring.sum" "$dir/mpi-ring.sum" || fail "a ring over MPI and TCP: different checkpoints"
 cmp -s "$dir/own.sum" "$dir/own-ring.sum" && fail "the ring was not there"
 extra="++model.optim.overlap_grad_sync=True ++model.optim.overlap_param_sync=True"
-train "$dir/behind" ranks 2 || fail "exchanges behind the computation: $(tail -3 "$dir/behind.log")"
+train "$dir/behind" ranks 2 || fail "exchanges behind the computation: $(why "$dir/behind.log")"
 (cd "$dir/behind/checkpoints" && find . -type f | sort | xargs cksum) >"$dir/behind.sum"
 cmp -s "$dir/own.sum" "$dir/behind.sum" || fail "exchanges behind the computation over MPI: different checkpoints"
 extra=""
@@ -67,7 +67,7 @@ pid=$!
 n=0
 while [ "$(grep -c '"loss"' "$dir/killed/metrics.jsonl" 2>/dev/null || true)" -lt 5 ] 2>/dev/null || [ ! -e "$dir/killed/metrics.jsonl" ]; do
     n=$((n + 1))
-    [ $n -gt 6000 ] && fail "the run to be killed does not start: $(tail -3 "$dir/killed.log")"
+    [ $n -gt 6000 ] && fail "the run to be killed does not start: $(why "$dir/killed.log")"
     sleep 0.01
 done
 kill -9 "$(pgrep -f "sft .*explicit_log_dir=$dir/killed " | tail -n 1)"

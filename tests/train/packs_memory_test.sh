@@ -20,12 +20,12 @@ rows() {
 rows short.jsonl 130 40
 rows long.jsonl 8 1800
 "$ns" pack "++model.data.train_ds.file_names=[$dir/short.jsonl]" ++model.data.train_ds.max_seq_length=4096 ++tokenizer_path="$dir/base" \
-    ++output_dir="$dir/packs" "++pack_sizes=[16384]" >"$dir/pack.log" 2>&1 || fail "ns pack: $(tail -3 "$dir/pack.log")"
+    ++output_dir="$dir/packs" "++pack_sizes=[16384]" >"$dir/pack.log" 2>&1 || fail "ns pack: $(why "$dir/pack.log")"
 sft() { # OUT SETTINGS...
     out=$dir/$1
     shift
     "$ns" sft ++model.restore_from_path="$dir/base" ++exp_manager.explicit_log_dir="$out" ++model.data.train_ds.micro_batch_size=1 ++trainer.devices=4 \
-        ++trainer.sft.max_steps=1 ++trainer.sft.save_interval=-1 ++trainer.sft.val_check_interval=-1 "$@" >"$out.log" 2>&1 || fail "$(tail -3 "$out.log")"
+        ++trainer.sft.max_steps=1 ++trainer.sft.save_interval=-1 ++trainer.sft.val_check_interval=-1 "$@" >"$out.log" 2>&1 || fail "$(why "$out.log")"
 }
 packed="++model.data.train_ds.file_path=$dir/packs/packed_16384_seed0.npy ++model.data.train_ds.packed_sequence=True ++model.data.train_ds.global_batch_size=1"
 # shellcheck disable=SC2086

@@ -24,7 +24,7 @@ pack() { # OUT [settings]
     out=$1
     shift
     "$ns" pack "++model.data.train_ds.file_names=[$dir/rows.jsonl]" ++model.data.train_ds.max_seq_length=256 ++tokenizer_path="$dir/llama" \
-        ++output_dir="$dir/$out" "++pack_sizes=[256]" ++model.data.train_ds.hf_dataset=True "$@" >"$dir/pack.log" 2>&1 || fail "ns pack: $(tail -3 "$dir/pack.log")"
+        ++output_dir="$dir/$out" "++pack_sizes=[256]" ++model.data.train_ds.hf_dataset=True "$@" >"$dir/pack.log" 2>&1 || fail "ns pack: $(why "$dir/pack.log")"
 }
 pack p
 n_each=$(sed -n 's/.*sequences per pack is n = \([0-9.]*\).*/\1/p' "$dir/pack.log" | tail -1)
@@ -52,29 +52,29 @@ refuses() { # PATTERN OUT DATA [settings]
 packed=$dir/p/packed_256_seed0.npy
 
 # ---- the documented words, and what a step says ----
-sft doc "$packed" ++model.data.train_ds.global_batch_size=8.0 ++trainer.sft.max_steps=4 || fail "documented: $(tail -3 "$dir/doc.log")"
+sft doc "$packed" ++model.data.train_ds.global_batch_size=8.0 ++trainer.sft.max_steps=4 || fail "documented: $(why "$dir/doc.log")"
 awk -F'"examples": |"tokens": |"target_tokens": |, "step_time' '/"loss"/ { n++; ok += $2 + 0 > 20 && $3 + 0 > 1500 && $3 + 0 <= 8 * 256 && $4 + 0 > 500 && $4 + 0 < $3 + 0 } END { exit !(n == 4 && ok == 4) }' \
     "$dir/doc/metrics.jsonl" || fail "examples and target tokens of a step: $(cat "$dir/doc/metrics.jsonl")"
 grep -q '"consumed_samples": 32' "$dir/doc/metrics.jsonl" || fail "packs count as samples"
-sft three "$packed" ++model.data.train_ds.global_batch_size="$n.0" ++trainer.sft.max_steps=1 ++trainer.sft.save_interval=-1 || fail "whole set: $(tail -3 "$dir/three.log")"
+sft three "$packed" ++model.data.train_ds.global_batch_size="$n.0" ++trainer.sft.max_steps=1 ++trainer.sft.save_interval=-1 || fail "whole set: $(why "$dir/three.log")"
 grep -q '"examples": 300,' "$dir/three/metrics.jsonl" || fail "all packs hold all examples"
 echo "ok the documented settings; examples and target tokens a step"
 
 # ---- validation as rows and as packs ----
 sft vrows "$packed" ++model.data.train_ds.global_batch_size=8 ++model.data.validation_ds.file_path="$dir/val.jsonl" ++trainer.sft.max_steps=2 \
-    ++trainer.sft.limit_val_batches=1.0 || fail "validation rows: $(tail -3 "$dir/vrows.log")"
+    ++trainer.sft.limit_val_batches=1.0 || fail "validation rows: $(why "$dir/vrows.log")"
 sft vpacks "$dir/rows.jsonl" ++model.data.train_ds.packed_sequence=False ++model.data.train_ds.global_batch_size=8 ++model.data.validation_ds.packed_sequence=True \
     ++model.data.validation_ds.file_path="$dir/exact/packed_256_seed0.npy" ++trainer.sft.max_steps=2 ++trainer.sft.limit_val_batches=1.0 ++trainer.precision=32 ||
-    fail "validation packs: $(tail -3 "$dir/vpacks.log")"
+    fail "validation packs: $(why "$dir/vpacks.log")"
 sft vsame "$dir/rows.jsonl" ++model.data.train_ds.packed_sequence=False ++model.data.train_ds.global_batch_size=8 ++trainer.sft.max_steps=2 \
-    ++trainer.sft.limit_val_batches=1.0 ++trainer.precision=32 || fail "validation rows: $(tail -3 "$dir/vsame.log")"
+    ++trainer.sft.limit_val_batches=1.0 ++trainer.precision=32 || fail "validation rows: $(why "$dir/vsame.log")"
 for k in vpacks vsame; do sed -n 's/.*"val_loss": \([^,]*\),.*/\1/p' "$dir/$k/metrics.jsonl" >"$dir/$k.val"; done
 paste "$dir/vpacks.val" "$dir/vsame.val" | awk '{ d = ($1 - $2) / $1; if (d < 0) d = -d; if (d > 1e-6) bad = 1; n++ } END { exit !(n == 1 && !bad) }' ||
     fail "validation on packs and on rows: $(cat "$dir/vpacks.val" "$dir/vsame.val")"
 echo "ok validation as rows and as packs: the same loss"
 
 # ---- batches ----
-sft derived "$packed" ++model.data.train_ds.global_batch_examples=64 ++trainer.sft.max_steps=2 ++trainer.sft.save_interval=-1 || fail "global_batch_examples: $(tail -3 "$dir/derived.log")"
+sft derived "$packed" ++model.data.train_ds.global_batch_examples=64 ++trainer.sft.max_steps=2 ++trainer.sft.save_interval=-1 || fail "global_batch_examples: $(why "$dir/derived.log")"
 grep -qE 'global_batch_examples=64, n = 8\.[0-9]* sequences a pack: global_batch_size=[78] packs' "$dir/derived.log" || fail "derived: $(grep n: "$dir/derived.log")"
 refuses 'global_batch_size=9 packs are not divisible by 2 data-parallel ranks: the nearest valid values are 8 and 10' bad "$packed" ++model.data.train_ds.global_batch_size=9 ++trainer.devices=2
 refuses 'nearest valid value is 2' bad "$packed" ++model.data.train_ds.global_batch_size=1 ++trainer.devices=2
@@ -114,7 +114,7 @@ sed 's/"tokenizer_hash": "[0-9a-f]*"/"tokenizer_hash": "0123456789abcdef"/' "$di
 cp "$dir/p/packed_256_seed0.seq_start_id.npy" "$dir/two/"
 refuses 'was packed with the tokenizer of .*llama, the model.s .* is another: pack the rows again' bad "$dir/two/packed_256_seed0.npy" $g
 rm "$dir/two/packed_256_seed0.meta.json"
-sft nometa "$dir/two/packed_256_seed0.npy" $g ++trainer.sft.max_steps=1 ++trainer.sft.save_interval=-1 || fail "packs without metadata: $(tail -3 "$dir/nometa.log")"
+sft nometa "$dir/two/packed_256_seed0.npy" $g ++trainer.sft.max_steps=1 ++trainer.sft.save_interval=-1 || fail "packs without metadata: $(why "$dir/nometa.log")"
 grep -q 'WARN.*packed by another program' "$dir/nometa.log" || fail "a warning for packs without metadata"
 echo "ok batches, files and settings that do not fit are refused by name"
 
@@ -122,20 +122,20 @@ echo "ok batches, files and settings that do not fit are refused by name"
 s="++trainer.sft.max_steps=12 ++trainer.sft.save_interval=4 $g"
 # shellcheck disable=SC2086
 {
-    sft files "$dir/exact/packed_256_seed0.npy" $s ++model.data.validation_ds.file_path="$dir/val.jsonl" || fail "packs of files: $(tail -3 "$dir/files.log")"
-    sft memory "$dir/rows.jsonl" $s ++model.data.validation_ds.file_path="$dir/val.jsonl" || fail "packs in memory: $(tail -3 "$dir/memory.log")"
+    sft files "$dir/exact/packed_256_seed0.npy" $s ++model.data.validation_ds.file_path="$dir/val.jsonl" || fail "packs of files: $(why "$dir/files.log")"
+    sft memory "$dir/rows.jsonl" $s ++model.data.validation_ds.file_path="$dir/val.jsonl" || fail "packs in memory: $(why "$dir/memory.log")"
     same files memory ! -name state.json ! -name DONE || fail "packs of files and in memory train the same model"
     grep -q 'average number of sequences per pack is n = 8' "$dir/memory.log" || fail "n of packs in memory"
     # a global batch of so many examples, packed step by step
     sft exactly "$dir/rows.jsonl" ++model.data.train_ds.global_batch_examples=64 ++trainer.sft.max_steps=12 ++trainer.sft.save_interval=4 ++model.data.train_ds.packing_algorithm=best_fit ||
-        fail "examples: $(tail -3 "$dir/exactly.log")"
+        fail "examples: $(why "$dir/exactly.log")"
     [ "$(grep -c '"examples": 64,' "$dir/exactly/metrics.jsonl")" = 12 ] || fail "64 examples a step"
     sft unpacked "$dir/rows.jsonl" ++model.data.train_ds.packed_sequence=False ++model.data.train_ds.global_batch_size=64 ++trainer.sft.max_steps=12 ++trainer.sft.save_interval=4 ++trainer.precision=32 ||
-        fail "rows: $(tail -3 "$dir/unpacked.log")"
+        fail "rows: $(why "$dir/unpacked.log")"
     sft packed32 "$dir/rows.jsonl" ++model.data.train_ds.global_batch_examples=64 ++trainer.sft.max_steps=12 ++trainer.sft.save_interval=4 ++trainer.precision=32 ||
-        fail "examples, f32: $(tail -3 "$dir/packed32.log")"
+        fail "examples, f32: $(why "$dir/packed32.log")"
     sft packed32x4 "$dir/rows.jsonl" ++model.data.train_ds.global_batch_examples=64 ++trainer.sft.max_steps=12 ++trainer.sft.save_interval=-1 ++trainer.precision=32 \
-        ++trainer.devices=4 ++model.context_parallel_size=2 ++model.data.train_ds.packing_algorithm=first_fit_decreasing || fail "examples, four ranks: $(tail -3 "$dir/packed32x4.log")"
+        ++trainer.devices=4 ++model.context_parallel_size=2 ++model.data.train_ds.packing_algorithm=first_fit_decreasing || fail "examples, four ranks: $(why "$dir/packed32x4.log")"
 }
 near packed32x4 unpacked 12 3e-7 1.2e-6 || fail "a batch of 64 examples packed on context 2 x data 2 has another curve"
 near packed32 unpacked 12 3e-7 1.2e-6 || fail "a batch of 64 examples, packed and not, has another curve"
@@ -157,7 +157,7 @@ kill_and_resume() { # LIKE OUT DATA [settings]
     done
     kill -9 $pid 2>/dev/null
     wait $pid 2>/dev/null
-    sft "$@" || fail "resume of $1: $(tail -3 "$dir/$1.log")"
+    sft "$@" || fail "resume of $1: $(why "$dir/$1.log")"
     same "$like" "$1" ! -name state.json ! -name DONE || fail "$1: after kill -9 and resume the result differs"
     grep -q resumed "$dir/$1.log" || echo "# $1 had ended before it could be killed"
 }
@@ -180,24 +180,24 @@ for base in llama qwen; do
     for file in p cp2; do
         [ $base$file = qwencp2 ] && [ -z "${NS_FULL:-}" ] && continue
         # shellcheck disable=SC2086
-        sft $base-$file-1 "$dir/$file/packed_256_seed0.npy" $s || fail "$base, one rank: $(tail -3 "$dir/$base-$file-1.log")"
+        sft $base-$file-1 "$dir/$file/packed_256_seed0.npy" $s || fail "$base, one rank: $(why "$dir/$base-$file-1.log")"
         for layout in $layouts; do
             # shellcheck disable=SC2046
             set -- $(echo "$layout" | tr _ ' ')
             # shellcheck disable=SC2086
             sft "$base-$file-$layout" "$dir/$file/packed_256_seed0.npy" $s ++model.tensor_model_parallel_size="$1" ++model.context_parallel_size="$2" \
                 ++model.pipeline_model_parallel_size="$4" ++trainer.devices=$(($1 * $2 * $3 * $4)) ||
-                fail "$base $file $layout: $(tail -3 "$dir/$base-$file-$layout.log")"
+                fail "$base $file $layout: $(why "$dir/$base-$file-$layout.log")"
             near "$base-$file-$layout" $base-$file-1 30 3e-7 1.2e-6 || fail "$base $file, tensor_context_data_pipeline $layout: another curve"
         done
     done
 done
 base=llama
 # shellcheck disable=SC2086
-sft again "$packed" $s ++model.tensor_model_parallel_size=2 ++model.context_parallel_size=2 ++trainer.devices=4 || fail "again: $(tail -3 "$dir/again.log")"
+sft again "$packed" $s ++model.tensor_model_parallel_size=2 ++model.context_parallel_size=2 ++trainer.devices=4 || fail "again: $(why "$dir/again.log")"
 same llama-p-2_2_1_1 again ! -name state.json ! -name DONE || fail "tp 2 x cp 2 on packs does not repeat itself"
 # shellcheck disable=SC2086
-sft again2 "$packed" $s ++trainer.devices=2 || fail "again: $(tail -3 "$dir/again2.log")"
+sft again2 "$packed" $s ++trainer.devices=2 || fail "again: $(why "$dir/again2.log")"
 same llama-p-1_1_2_1 again2 ! -name state.json ! -name DONE || fail "dp 2 on packs does not repeat itself"
 echo "ok layouts (tensor_context_data_pipeline) $layouts: 30 steps on packs as on one rank; repeated: bit-equal"
 
@@ -211,7 +211,7 @@ cp "$data/tokenizers/llama3/tokenizer.assembled.json" "$dir/tok/tokenizer.json"
 model llama3 LlamaForCausalLM llama 128256 128 "$dir/tok"
 base=llama3
 sft theirs "$data/sft/packed_example/packed_1024_seed0.npy" ++model.data.train_ds.global_batch_size=4.0 ++model.data.train_ds.max_seq_length=1024 ++model.context_parallel_size=2 \
-    ++trainer.devices=2 ++trainer.sft.max_steps=2 ++trainer.sft.save_interval=-1 || fail "the original's packs: $(tail -3 "$dir/theirs.log")"
+    ++trainer.devices=2 ++trainer.sft.max_steps=2 ++trainer.sft.save_interval=-1 || fail "the original's packs: $(why "$dir/theirs.log")"
 grep -q 'WARN.*packed by another program' "$dir/theirs.log" || fail "a warning for the original's packs"
 [ "$(steps theirs)" = 2 ] || fail "two steps on the original's packs"
 base=llama

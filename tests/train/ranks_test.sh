@@ -36,7 +36,7 @@ for precision in 32 bf16; do
     [ $precision = 32 ] || limit=5e-4 norm_limit=2e-3
     for n in 1 2 4; do
         sft "$dir/dp$n-$precision" ++trainer.devices=$n ++trainer.precision=$precision ||
-            fail "$n ranks: $(tail -3 "$dir/dp$n-$precision.log")"
+            fail "$n ranks: $(why "$dir/dp$n-$precision.log")"
         [ $n = 1 ] || near "$dir/dp$n-$precision" "$dir/dp1-$precision" 12 $limit $norm_limit || fail "$n ranks give another curve ($precision)"
     done
 done
@@ -44,7 +44,7 @@ echo "ok 12 steps on 2 and 4 ranks give the curve of one rank, in f32 and bf16"
 
 name=$(cd "$dir/dp2-bf16/checkpoints" && echo *step=12*-last)
 [ "$(find "$dir/dp2-bf16/checkpoints/$name/optimizer" -type f | wc -l)" = 3 ] || fail "a file of optimiser state for each rank"
-sft "$dir/again" ++trainer.devices=2 ++trainer.precision=bf16 || fail "repeated run: $(tail -3 "$dir/again.log")"
+sft "$dir/again" ++trainer.devices=2 ++trainer.precision=bf16 || fail "repeated run: $(why "$dir/again.log")"
 same "$dir/dp2-bf16" "$dir/again" || fail "2 ranks: a repeated run differs"
 echo "ok 2 ranks repeat themselves bit for bit"
 
@@ -57,7 +57,7 @@ pid=$!
 n=0
 while [ "$(steps "$dir/killed")" -lt 6 ] 2>/dev/null || [ ! -e "$dir/killed/metrics.jsonl" ]; do
     n=$((n + 1))
-    [ $n -gt 3000 ] && fail "the run to be killed does not get to step 6: $(tail -3 "$dir/killed.log")"
+    [ $n -gt 3000 ] && fail "the run to be killed does not get to step 6: $(why "$dir/killed.log")"
     kill -0 $pid 2>/dev/null || break
     sleep 0.01
 done
@@ -70,11 +70,11 @@ took=$(($(date +%s) - start))
 if [ "$(steps "$dir/killed")" -lt 12 ]; then
     [ $code != 0 ] || fail "a run that lost a rank ends with exit code 0"
     [ $took -le 10 ] || fail "the other rank took $took s to stop"
-    grep -q "rank 1 (.*, pid $victim) at step .* died" "$dir/killed.log" || fail "the dead rank is not named: $(tail -3 "$dir/killed.log")"
+    grep -q "rank 1 (.*, pid $victim) at step .* died" "$dir/killed.log" || fail "the dead rank is not named: $(why "$dir/killed.log")"
 else
     echo "# the run ended before a rank could be killed"
 fi
-sft "$dir/killed" ++trainer.devices=2 ++trainer.precision=bf16 || fail "resume: $(tail -3 "$dir/killed.log")"
+sft "$dir/killed" ++trainer.devices=2 ++trainer.precision=bf16 || fail "resume: $(why "$dir/killed.log")"
 same "$dir/dp2-bf16" "$dir/killed" || fail "after kill -9 of a rank and resume the result differs"
 [ "$(steps "$dir/killed")" = 12 ] || fail "metrics.jsonl has every step once"
 echo "ok a killed rank is named, the other stops, and the resumed run is bit-equal"
@@ -88,40 +88,40 @@ pid=$!
 n=0
 while [ "$(steps "$dir/term")" -lt 5 ] 2>/dev/null || [ ! -e "$dir/term/metrics.jsonl" ]; do
     n=$((n + 1))
-    [ $n -gt 3000 ] && fail "the run to be stopped does not get to step 5: $(tail -3 "$dir/term.log")"
+    [ $n -gt 3000 ] && fail "the run to be stopped does not get to step 5: $(why "$dir/term.log")"
     kill -0 $pid 2>/dev/null || break
     sleep 0.01
 done
 kill -TERM "$(pgrep -P $pid | tail -n 1)" 2>/dev/null
 wait $pid
 if [ "$(steps "$dir/term")" -lt 12 ]; then
-    grep -q "stopped by another rank after step .*saved" "$dir/term.log" || fail "a stop on one rank: $(tail -3 "$dir/term.log")"
+    grep -q "stopped by another rank after step .*saved" "$dir/term.log" || fail "a stop on one rank: $(why "$dir/term.log")"
 fi
-sft "$dir/term" ++trainer.devices=2 ++trainer.precision=bf16 || fail "resume: $(tail -3 "$dir/term.log")"
+sft "$dir/term" ++trainer.devices=2 ++trainer.precision=bf16 || fail "resume: $(why "$dir/term.log")"
 same "$dir/dp2-bf16" "$dir/term" || fail "after SIGTERM and resume the result differs"
 echo "ok a signal to one rank stops all at the same step"
 
 # checkpoints move between layouts: 2 ranks to step 8, then 1, then 4
 for n in 1 4; do
-    sft "$dir/move$n" ++trainer.devices=2 ++trainer.precision=32 ++trainer.sft.max_steps=8 || fail "8 steps: $(tail -3 "$dir/move$n.log")"
-    sft "$dir/move$n" ++trainer.devices=$n ++trainer.precision=32 || fail "2 ranks -> $n: $(tail -3 "$dir/move$n.log")"
-    grep -q "resumed .*step 8" "$dir/move$n.log" || fail "2 ranks -> $n did not resume: $(tail -3 "$dir/move$n.log")"
+    sft "$dir/move$n" ++trainer.devices=2 ++trainer.precision=32 ++trainer.sft.max_steps=8 || fail "8 steps: $(why "$dir/move$n.log")"
+    sft "$dir/move$n" ++trainer.devices=$n ++trainer.precision=32 || fail "2 ranks -> $n: $(why "$dir/move$n.log")"
+    grep -q "resumed .*step 8" "$dir/move$n.log" || fail "2 ranks -> $n did not resume: $(why "$dir/move$n.log")"
     near "$dir/move$n" "$dir/dp1-32" 12 1e-6 4e-6 || fail "2 ranks, then $n: another curve"
 done
-"$ns" average --input "$dir/dp4-bf16/checkpoints" --output "$dir/averaged" >"$dir/average.log" 2>&1 || fail "average: $(tail -3 "$dir/average.log")"
+"$ns" average --input "$dir/dp4-bf16/checkpoints" --output "$dir/averaged" >"$dir/average.log" 2>&1 || fail "average: $(why "$dir/average.log")"
 echo "ok checkpoints of 2 ranks go on with 1 and 4, and are averaged"
 
 sft "$dir/odd" ++trainer.devices=3 && fail "16 rows on 3 ranks"
 grep -q "global batch size 16 is not divisible by micro batch size 2 x data parallel size 3 = 6: nearest valid .* 12 and 18" "$dir/odd.log" ||
-    fail "indivisible batch: $(tail -3 "$dir/odd.log")"
-port=$(($$ % 10000 + 40000))
+    fail "indivisible batch: $(why "$dir/odd.log")"
+port=$(($$ % 10000 + 10000)) # below those that the system gives to any process
 export WORLD_SIZE=2 LOCAL_WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=$port
 (RANK=1 sft "$dir/other1" ++trainer.devices=2 ++exp_manager.explicit_log_dir="$dir/other0") &
 RANK=0 sft "$dir/other0" ++trainer.devices=2 ++model.optim.lr=5e-4 && fail "two ranks with different settings"
 wait $!
 grep -q "rank 1 (.*differs from rank 0: 'settings .* on rank 0; all ranks need the same program and settings" "$dir/other0.log" ||
-    fail "different settings: $(tail -3 "$dir/other0.log")"
+    fail "different settings: $(why "$dir/other0.log")"
 unset WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT
 RANK=0 WORLD_SIZE=4 LOCAL_WORLD_SIZE=4 sft "$dir/wrong" ++trainer.devices=2 && fail "a wrong number of ranks"
-grep -q "4 ranks were started by RANK and WORLD_SIZE, but trainer.devices=2" "$dir/wrong.log" || fail "wrong number: $(tail -3 "$dir/wrong.log")"
+grep -q "4 ranks were started by RANK and WORLD_SIZE, but trainer.devices=2" "$dir/wrong.log" || fail "wrong number: $(why "$dir/wrong.log")"
 echo "ok indivisible batches, different settings, a wrong number of ranks are refused"

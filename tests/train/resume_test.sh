@@ -18,13 +18,13 @@ sft() {
         ++model.optim.sched.warmup_steps=3 ++model.hidden_dropout=0.1 ++model.attention_dropout=0.1 "$@" >>"$out.log" 2>&1
 }
 
-sft "$dir/straight" || fail "straight run: $(tail -3 "$dir/straight.log")"
+sft "$dir/straight" || fail "straight run: $(why "$dir/straight.log")"
 [ "$(grep -c '"loss"' "$dir/straight/metrics.jsonl")" = 20 ] || fail "20 steps in metrics.jsonl"
 echo "ok a run of 20 steps"
 
-sft "$dir/again" || fail "repeated run: $(tail -3 "$dir/again.log")"
+sft "$dir/again" || fail "repeated run: $(why "$dir/again.log")"
 same "$dir/straight" "$dir/again" || fail "a repeated run differs"
-NS_THREADS=1 sft "$dir/one-thread" || fail "one thread: $(tail -3 "$dir/one-thread.log")"
+NS_THREADS=1 sft "$dir/one-thread" || fail "one thread: $(why "$dir/one-thread.log")"
 same "$dir/straight" "$dir/one-thread" || fail "one thread gives another result"
 echo "ok a repeated run is bit-equal, on one thread too"
 
@@ -44,7 +44,7 @@ done
 kill -9 $pid 2>/dev/null
 wait $pid 2>/dev/null
 [ "$(grep -c '"loss"' "$dir/killed/metrics.jsonl")" -lt 20 ] || echo "# the run ended before it could be killed"
-sft "$dir/killed" || fail "resume after kill -9: $(tail -3 "$dir/killed.log")"
+sft "$dir/killed" || fail "resume after kill -9: $(why "$dir/killed.log")"
 same "$dir/straight" "$dir/killed" || fail "after kill -9 and resume the result differs"
 [ "$(grep -c '"loss"' "$dir/killed/metrics.jsonl")" = 20 ] || fail "metrics.jsonl has every step once"
 echo "ok kill -9 at step 11 and resume is bit-equal"
@@ -56,7 +56,7 @@ while [ $stops -lt 40 ]; do
     sft "$dir/limited" ++exp_manager.max_time_per_run=$limit
     rc=$?
     [ $rc = 0 ] && break
-    [ $rc = 130 ] || fail "time limit: exit $rc: $(tail -3 "$dir/limited.log")"
+    [ $rc = 130 ] || fail "time limit: exit $rc: $(why "$dir/limited.log")"
     stops=$((stops + 1))
 done
 [ $stops -ge 4 ] || fail "stopped $stops times, wanted 4"
@@ -69,11 +69,11 @@ echo "ok a run stopped $stops times by its time limit averages to the same model
 # A job that is killed at NS_LIMIT_AT: stops while a step and a save still fit, and is refused where not even a step does.
 NS_LIMIT_AT=$(($(date +%s) + 2)) sft "$dir/killed-at" ++trainer.sft.max_steps=100000000 ++trainer.sft.max_epochs=100000000
 rc=$?
-{ [ $rc = 130 ] && grep -q 'stopped by time limit after step [0-9]* of 100000000; saved' "$dir/killed-at.log"; } || fail "a limit in 2 s: exit $rc: $(tail -3 "$dir/killed-at.log")"
+{ [ $rc = 130 ] && grep -q 'stopped by time limit after step [0-9]* of 100000000; saved' "$dir/killed-at.log"; } || fail "a limit in 2 s: exit $rc: $(why "$dir/killed-at.log")"
 echo '{"step": 1000000, "loss": 1, "step_time": 100.5}' >>"$dir/killed-at/metrics.jsonl"
 NS_LIMIT_AT=$(($(date +%s) + 60)) sft "$dir/killed-at" ++trainer.sft.max_steps=100000000 ++trainer.sft.max_epochs=100000000
 rc=$?
-{ [ $rc = 2 ] && grep -q 'a step took 10[01] s in the job before: no step and save would fit' "$dir/killed-at.log"; } || fail "no step fits: exit $rc: $(tail -3 "$dir/killed-at.log")"
+{ [ $rc = 2 ] && grep -q 'a step took 10[01] s in the job before: no step and save would fit' "$dir/killed-at.log"; } || fail "no step fits: exit $rc: $(why "$dir/killed-at.log")"
 echo "ok a step and a save end before the job is killed; a job in which they cannot is refused"
 
 (
@@ -90,11 +90,11 @@ if kill -0 $pid 2>/dev/null; then
 fi
 kill -TERM $pid
 wait $pid
-sft "$dir/signal" || fail "resume after SIGTERM: $(tail -3 "$dir/signal.log")"
+sft "$dir/signal" || fail "resume after SIGTERM: $(why "$dir/signal.log")"
 same "$dir/straight" "$dir/signal" || fail "after SIGTERM and resume the result differs"
 echo "ok SIGTERM saves, and resume is bit-equal"
 
-sft "$dir/again" || fail "a finished run restarted: $(tail -3 "$dir/again.log")"
+sft "$dir/again" || fail "a finished run restarted: $(why "$dir/again.log")"
 grep -q 'finished already' "$dir/again.log" || fail "a finished run says so"
 echo "ok a finished run restarted does nothing"
 
@@ -112,7 +112,7 @@ if [ -n "${NS_FULL:-}" ]; then
         wait $pid 2>/dev/null
         kills=$((kills + 1))
     done
-    sft "$dir/storm" || fail "resume after $kills kills: $(tail -3 "$dir/storm.log")"
+    sft "$dir/storm" || fail "resume after $kills kills: $(why "$dir/storm.log")"
     # a kill after the last save may leave optimiser state that the save would have dropped from an older checkpoint
     same "$dir/straight" "$dir/storm" '(' -path '*-last/*' -o ! -path '*/optimizer/*' ')' ! -name DONE || fail "after $kills kills at random moments the result differs"
     [ -z "$(find "$dir/storm" -name '*.tmp*' -o -name '*.old')" ] || fail "left behind: $(find "$dir/storm" -name '*.tmp*' -o -name '*.old')"

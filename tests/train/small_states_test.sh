@@ -25,9 +25,9 @@ all="$moments ++model.optim.main_params_dtype=bf16"
 try() { # FORM BYTES SETTINGS...
     form=$1 bytes=$2
     shift 2
-    run plan "$dir/plan-$form" "$@" || fail "plan $form: $(tail -3 "$dir/plan-$form.log")"
+    run plan "$dir/plan-$form" "$@" || fail "plan $form: $(why "$dir/plan-$form.log")"
     grep -q "^optimizer  $bytes bytes a parameter" "$dir/plan-$form.log" || fail "plan $form: $(grep optimizer "$dir/plan-$form.log")"
-    run sft "$dir/$form" "$@" || fail "$form: $(tail -3 "$dir/$form.log")"
+    run sft "$dir/$form" "$@" || fail "$form: $(why "$dir/$form.log")"
     (
         prefix="exec"
         run sft "$dir/$form-killed" "$@"
@@ -43,7 +43,7 @@ try() { # FORM BYTES SETTINGS...
     done
     kill -9 $pid 2>/dev/null
     wait $pid 2>/dev/null
-    run sft "$dir/$form-killed" "$@" || fail "$form, resumed: $(tail -3 "$dir/$form-killed.log")"
+    run sft "$dir/$form-killed" "$@" || fail "$form, resumed: $(why "$dir/$form-killed.log")"
     same "$dir/$form" "$dir/$form-killed" || fail "$form: after kill -9 and resume the result differs"
     echo "ok $form: $bytes bytes a parameter, killed and resumed bit for bit"
 }
@@ -61,17 +61,17 @@ size() { cat "$1"/checkpoints/*step=12*-last/optimizer/rank00000.safetensors | w
 echo "ok the losses of the forms are near each other"
 
 # shellcheck disable=SC2086
-NS_THREADS=1 run sft "$dir/one-thread" $all || fail "one thread: $(tail -3 "$dir/one-thread.log")"
+NS_THREADS=1 run sft "$dir/one-thread" $all || fail "one thread: $(why "$dir/one-thread.log")"
 same "$dir/all" "$dir/one-thread" || fail "one thread gives another result"
 echo "ok one thread gives the same bits"
 
 mkdir "$dir/to-exact" "$dir/to-all"
 cp -r "$dir/all/." "$dir/to-exact"
-run sft "$dir/to-exact" ++trainer.sft.max_steps=14 || fail "bf16 state into an exact run: $(tail -3 "$dir/to-exact.log")"
+run sft "$dir/to-exact" ++trainer.sft.max_steps=14 || fail "bf16 state into an exact run: $(why "$dir/to-exact.log")"
 grep -q 'was saved with model.optim.main_params_dtype=bf16, now fp32: converted (exact)' "$dir/to-exact.log" || fail "the conversion is not named: $(cat "$dir/to-exact.log")"
 cp -r "$dir/exact/." "$dir/to-all"
 # shellcheck disable=SC2086
-run sft "$dir/to-all" $all ++trainer.sft.max_steps=14 || fail "exact state into a bf16 run: $(tail -3 "$dir/to-all.log")"
+run sft "$dir/to-all" $all ++trainer.sft.max_steps=14 || fail "exact state into a bf16 run: $(why "$dir/to-all.log")"
 [ "$(grep -c 'rounded to the nearest bf16' "$dir/to-all.log")" = 3 ] || fail "the conversions are not named: $(cat "$dir/to-all.log")"
 echo "ok a checkpoint of another form is converted, and it is said"
 
