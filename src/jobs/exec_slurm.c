@@ -42,27 +42,36 @@ static ns_status words_of(ns_words *w, ns_arena *a, ns_error *err, const char *c
     return NS_OK;
 }
 
-/* Sends a folder: tar here | tar there. */
-static ns_status send_folder(const ns_graph *g, const char *from, const char *to, ns_error *err)
+/* Sends a folder: tar here | ssh tar there, streamed (the program with its plug-ins is more than 100 MB), into a folder beside it that is
+ * renamed when all has come: a connection that breaks leaves nothing that looks complete. `shared`: another submission may have put the
+ * same there meanwhile. */
+static ns_status send_folder(const ns_graph *g, const char *from, const char *to, int shared, ns_error *err)
 {
+    static const char here[] = "set -o pipefail; from=$1; shift; tar -C \"$from\" -cf - . | \"$@\"";
+    static const char there[] = "t=$1.part.$$; mkdir -p \"$t\" && tar -C \"$t\" -xf - && if mv -T \"$t\" \"$1\" "
+                                "2>/dev/null || { [ $2 = 1 ] && [ -d \"$1\" ]; }; "
+                                "then rm -rf \"$t\"; else echo \"it is there already\" >&2; rm -rf \"$t\"; exit 1; fi";
+    const char *const unpack[] = {"sh", "-c", there, "sh", to, shared ? "1" : "0"};
+    const char *const pack[] = {"bash", "-c", here, "ns", from};
+    const char *host = g->ssh.v[g->ssh.n - 1];
+    char said[300] = "";
     ns_arena a = NS_ARENA_INIT("jobs.ssh");
-    ns_proc_result tar = {0}, there = {0};
+    ns_proc_result r = {0};
     ns_words w = {0};
-    const char *const pack[] = {"tar", "-C", from, "-cf", "-", ".", NULL};
-    const char *const unpack[] = {"sh", "-c", "mkdir -p \"$1\" && tar -C \"$1\" -xf -", "sh", to, NULL};
-    ns_status st = ns_proc_run(&tar, pack, NULL, 0, 600, err);
-    if (st == NS_OK && tar.rc)
-        st = ns_error_set(err, NS_ERR_IO, __FILE__, __LINE__, "tar of %s failed (exit %d)", from, tar.rc);
-    if (st == NS_OK) st = words_of(&w, &a, err, unpack);
-    if (st == NS_OK) st = remote(&there, g, &w, tar.out.data, tar.out.len, 600, err);
-    if (st == NS_OK && there.rc) {
-        char said[300];
-        ns_proc_said(said, sizeof said, &there);
-        st = ns_error_set(err, NS_ERR_IO, __FILE__, __LINE__, "cannot write %s on %s: %s", to, g->ssh.v[g->ssh.n - 1],
-                          said);
-    }
-    ns_proc_free(&tar);
-    ns_proc_free(&there);
+    ns_buf line = {0};
+    ns_status st = ns_words_add_all(&w, &a, pack, 5, err);
+    if (st == NS_OK) st = ns_words_add_all(&w, &a, g->ssh.v, g->ssh.n, err);
+    if (st == NS_OK && g->ssh_setup) st = ns_buf_printf(&line, err, "%s; ", g->ssh_setup);
+    if (st == NS_OK) st = ns_shell_line(&line, unpack, 6, err);
+    if (st == NS_OK) st = ns_words_add(&w, &a, line.data, err);
+    if (st == NS_OK) st = ns_proc_run(&r, w.v, NULL, 0, 3600, err);
+    if (st == NS_OK) ns_proc_said(said, sizeof said, &r);
+    if (st == NS_OK && r.rc == 255)
+        st = ns_error_set(err, NS_ERR_IO, __FILE__, __LINE__, "ssh to %s failed: %s", host, said);
+    else if (st == NS_OK && r.rc)
+        st = ns_error_set(err, NS_ERR_IO, __FILE__, __LINE__, "cannot write %s on %s: %s", to, host, said);
+    ns_proc_free(&r);
+    ns_buf_free(&line);
     ns_arena_free(&a);
     return st;
 }
@@ -86,8 +95,8 @@ static ns_status send_all(ns_graph *g, ns_error *err)
     NS_TRY(remote(&r, g, &w, NULL, 0, 60, err), "%s", "ssh");
     int there = r.rc == 0;
     ns_proc_free(&r);
-    if (!there) NS_TRY(send_folder(g, program, place, err), "send the program");
-    NS_TRY(send_folder(g, g->dir, g->run_dir, err), "send the experiment");
+    if (!there) NS_TRY(send_folder(g, program, place, 1, err), "send the program");
+    NS_TRY(send_folder(g, g->dir, g->run_dir, 0, err), "send the experiment");
     w.n = 0;
     const char *const mk[] = {"mkdir", "-p", "--", NULL};
     JOBS_TRY(words_of(&w, a, err, mk));

@@ -36,6 +36,20 @@ static void quoted_words_come_back_from_bash(void **state)
     ns_buf_free(&line);
 }
 
+/* What a command writes is taken whole or not at all. */
+static void long_output_is_an_error(void **state)
+{
+    (void)state;
+    ns_error err = NS_ERROR_INIT;
+    ns_proc_result r;
+    const char *const fits[] = {"head", "-c", "60000000", "/dev/zero", NULL};
+    const char *const too_long[] = {"head", "-c", "70000000", "/dev/zero", NULL};
+    assert_ns_ok(ns_proc_run(&r, fits, NULL, 0, 60, &err), &err);
+    assert_int_equal(r.out.len, 60000000);
+    ns_proc_free(&r);
+    assert_ns_fails(ns_proc_run(&r, too_long, "input", 5, 60, &err), NS_ERR_IO, "more than 64 MB", &err);
+}
+
 static void settings_mean_their_text(void **state)
 {
     (void)state;
@@ -323,6 +337,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(quoted_words_come_back_from_bash),
+        cmocka_unit_test(long_output_is_an_error),
         cmocka_unit_test(settings_mean_their_text),
         cmocka_unit_test(lines_are_split_like_a_shell),
         cmocka_unit_test(names_become_files),

@@ -65,7 +65,8 @@ static ns_status add_output(ns_buf *b, int fd, int *open_fds, struct pollfd *slo
         (*open_fds)--;
         return NS_OK;
     }
-    return b->len < (size_t)64 << 20 ? ns_buf_add(b, chunk, (size_t)n, err) : NS_OK;
+    NS_FAIL_IF(b->len >= (size_t)64 << 20, NS_ERR_IO, "%s", "it wrote more than 64 MB");
+    return ns_buf_add(b, chunk, (size_t)n, err);
 }
 
 static ns_status exchange(ns_proc_result *r, int in, int out, int err_fd, const char *input, size_t n_input,
@@ -83,9 +84,13 @@ static ns_status exchange(ns_proc_result *r, int in, int out, int err_fd, const 
         }
         int k = poll(p, 3, left > 3600 ? 3600000 : (int)(left * 1000) + 1);
         if (k < 0 && errno != EINTR) break;
-        for (int i = 0; i < 2 && k > 0; i++)
-            if (p[i].fd >= 0 && p[i].revents)
-                JOBS_TRY(add_output(i ? &r->err : &r->out, p[i].fd, &open_fds, &p[i], err));
+        ns_status st = NS_OK;
+        for (int i = 0; i < 2 && k > 0 && st == NS_OK; i++)
+            if (p[i].fd >= 0 && p[i].revents) st = add_output(i ? &r->err : &r->out, p[i].fd, &open_fds, &p[i], err);
+        if (st != NS_OK) {
+            if (p[2].fd >= 0) close(in);
+            NS_TRY(st, "%s", name);
+        }
         if (k > 0 && p[2].fd >= 0 && p[2].revents) {
             ssize_t n = write(in, input + sent, n_input - sent < 65536 ? n_input - sent : 65536);
             if (n > 0) sent += (size_t)n;

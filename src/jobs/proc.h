@@ -7,7 +7,7 @@
 #include "jobs/words.h"
 
 typedef struct ns_proc_result {
-    ns_buf out, err; /* what it wrote; cut at 64 MB */
+    ns_buf out, err; /* what it wrote; more than 64 MB is an error, not cut */
     int rc;          /* exit code; 128 + signal; 127: there is no such program */
 } ns_proc_result;
 

@@ -78,12 +78,16 @@ if command -v /usr/sbin/sshd >/dev/null && command -v ssh-keygen >/dev/null; the
     printf '#!/bin/sh\nexec /usr/bin/ssh -p %s -o UserKnownHostsFile=%s -o StrictHostKeyChecking=accept-new "$@"\n' $(($(cat "$DIR/port") + 5)) "$dir/ssh/known" >"$dir/bin/ssh"
     chmod +x "$dir/bin/ssh"
     sed "s|^account.*|ssh_tunnel: {host: 127.0.0.1, user: root, job_dir: $dir/remote jobs, identity: $dir/ssh/id}|" cluster_configs/slurm.yaml >cluster_configs/tunnel.yaml
+    for bin in "$NS_HOME"/bin/*/bin; do head -c 80000000 /dev/zero >"$bin/ballast"; done # as large as the plug-in for all GPUs
     is "submission through ssh" 0 "experiment far_" env PATH="$dir/bin:$PATH" SLURM_CONF=/nowhere "$ns" run_cmd --cluster=tunnel --not_exclusive --num_gpus=0 --expname=far "echo far 'it is' > /workspace/far.txt; ns --version >> /workspace/far.txt"
     (
         PATH=$dir/bin:$PATH SLURM_CONF=/nowhere
         export PATH SLURM_CONF
         until_state far 0 done 30
     ) && grep -q 'far it is' "$work/far.txt" && grep -q '^ns ' "$work/far.txt" && ok "runs behind it, with the copied program" || not_ok "far: $(PATH="$dir/bin:$PATH" "$ns" status far)"
+    far_bin=$(echo "$dir/remote jobs"/bin/*/bin)
+    [ "$(stat -c %s "$far_bin/ballast")" = 80000000 ] && [ -z "$(ls -d "$dir/remote jobs"/bin/*.part.* 2>/dev/null)" ] &&
+        ok "the program came whole" || not_ok "the program there: $(ls -l "$far_bin" "$dir/remote jobs"/bin)"
     is "ns logs reads behind it" 0 "==> far:" env PATH="$dir/bin:$PATH" "$ns" logs far
     printf '%s\n' '{"predicted_answer": "2", "is_correct": true}' >"$work/output.jsonl"
     is "ns summarize_results reads behind it" 0 "greedy          | 1           |          100.00% | 0.00%" env PATH="$dir/bin:$PATH" "$ns" summarize_results --cluster=tunnel /workspace
