@@ -106,9 +106,9 @@ for i in 1 2 3 4 5 6; do
     pids="$pids $!"
 done
 wait $pids
-for _ in $(seq 300); do [ "$(cat "$work/same.txt" 2>/dev/null | wc -l)" = 6 ] && break; sleep 0.1; done
+for _ in $(seq $((600 * ${NS_SLOW:-1}))); do [ "$(cat "$work/same.txt" 2>/dev/null | wc -l)" = 6 ] && break; sleep 0.1; done
 [ "$(find "$NS_HOME/experiments/same" -mindepth 1 -maxdepth 1 | wc -l) $(sort -u "$work/same.txt" | wc -l) $(cat "$NS_HOME"/experiments/same/*/state/0.json | grep -o '"job": "[0-9]*"' | sort -u | wc -l)" = "6 6 6" ] &&
-    ok "six submissions at once are six experiments, with a job each" || not_ok "at once: $(cat "$dir"/same.*; ls -a "$NS_HOME/experiments/same")"
+    ok "six submissions at once are six experiments, with a job each" || not_ok "at once: $(cat "$dir"/same.*; ls -a "$NS_HOME/experiments/same"; cat "$work/same.txt"; squeue; "$ns" status --all)"
 
 # ---- cancel with dependants; preemption ----
 "$ns" run_cmd $share --num_gpus=0 --expname=long sleep 300 >/dev/null 2>&1
