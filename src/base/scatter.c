@@ -10,7 +10,6 @@
 #include <unistd.h>
 
 #include "base/crc32.h"
-#include "base/crc32c.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/scatter_log.h"
@@ -106,7 +105,8 @@ ns_status ns_scatter_put(ns_scatter *f, uint64_t at, const void *p, size_t n, ns
 {
     if (!n) return NS_OK;
     if (!p) return take_over(f, at, n, err);
-    run r = {at, n, ns_crc32(p, n), ns_crc32c(0, p, n)};
+    run r = {at, n, 0, 0};
+    ns_crc_both(&r.crc32, &r.crc32c, p, n);
     NS_FAIL_IF(at > f->size || n > f->size - at, NS_ERR_INTERNAL, "'%s': bytes %llu + %zu lie outside %llu", f->path,
                (unsigned long long)at, n, (unsigned long long)f->size);
     if (ns_sys_pwrite_all(f->fd, p, n, at) != 0) return ns_sys_error(err, "write", f->path);

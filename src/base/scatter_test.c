@@ -21,7 +21,14 @@ static void checksums(void **s)
     for (size_t n = 0; n < sizeof p; n += 1 + n / 7) {
         for (size_t at = 0; at < 17; at += 5) {
             size_t k = n > at ? n - at : 0;
-            assert_int_equal(ns_crc32_more(7, p + at, k), ns_crc32_plain(7, p + at, k));
+            uint32_t zip = 7, crc = 9;
+            ns_crc_both(&zip, &crc, p + at, k);
+            assert_int_equal(zip, ns_crc32_plain(7, p + at, k));
+            assert_int_equal(crc, ns_crc32c_plain(9, p + at, k));
+            assert_int_equal(ns_crc32_more(7, p + at, k), zip);
+            assert_int_equal(ns_crc32c(9, p + at, k), crc);
+            assert_int_equal(ns_crc_narrow(NS_CRC32_POLY, 7, p + at, k), zip);
+            assert_int_equal(ns_crc_narrow(NS_CRC32C_POLY, 9, p + at, k), crc);
             uint32_t a = ns_crc32(p, at), b = ns_crc32(p + at, k), c = ns_crc32c(0, p, at), d = ns_crc32c(0, p + at, k);
             assert_int_equal(ns_crc_join(NS_CRC32_POLY, a, b, k), ns_crc32(p, at + k));
             assert_int_equal(ns_crc_join(NS_CRC32C_POLY, c, d, k), ns_crc32c(0, p, at + k));
