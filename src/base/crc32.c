@@ -118,13 +118,14 @@ __attribute__((target("pclmul,sse4.1"))) static void fold_128(unsigned char out[
 
 #define WIDE __attribute__((target("avx512f,vpclmulqdq,pclmul,sse4.1")))
 #define LOAD512(q) _mm512_loadu_si512((const void *)(q))
-#define FOLD512(x, k, next)                                                                                        \
+#define FOLD512(x, k, next)                                                                                       \
     _mm512_ternarylogic_epi64(_mm512_clmulepi64_epi128((x), (k), 0x00), _mm512_clmulepi64_epi128((x), (k), 0x11), \
                               (next), 0x96)
 #define PAIR512(k) _mm512_broadcast_i32x4(PAIR128(k))
 
 /* Four registers, one behind the other, and the rest of the run. */
-WIDE static void close_512(unsigned char out[16], const crc_poly *g, const __m512i a[4], const unsigned char *p, size_t n)
+WIDE static void close_512(unsigned char out[16], const crc_poly *g, const __m512i a[4], const unsigned char *p,
+                           size_t n)
 {
     const __m512i k512 = PAIR512(g->by512);
     unsigned char four[64];

@@ -11,7 +11,7 @@
 #define NS_CRC32C_POLY 0x82F63B78u /* crc32c.h */
 
 uint32_t ns_crc32(const void *p, size_t n);
-uint32_t ns_crc32_more(uint32_t crc, const void *p, size_t n);  /* goes on from what earlier bytes gave (0: none) */
+uint32_t ns_crc32_more(uint32_t crc, const void *p, size_t n); /* goes on from what earlier bytes gave (0: none) */
 /* Both checksums of the same bytes, read once; each goes on from what it is. */
 void ns_crc_both(uint32_t *crc32, uint32_t *crc32c, const void *p, size_t n);
 uint32_t ns_crc32_plain(uint32_t crc, const void *p, size_t n); /* without special instructions: for tests */

@@ -22,6 +22,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/scatter.h"
+#include "base/sync.h"
 #include "base/sys.h"
 
 enum { COPY_BUF = 1 << 20, MAX_DEPTH = 64 };
@@ -376,6 +377,7 @@ ns_status ns_dir_publish(const char *tmp, const char *parent, const char *name, 
     ns_status st = NS_OK;
     ns_buf text = {0};
     char done_path[4096];
+    NS_CHECK(st, ns_sync_all(err), "publish '%s/%s'", parent, name);
     NS_CHECK(st, join(done_path, tmp, "DONE", err), "%s", "");
     if (ns_sys_unlinkat(AT_FDCWD, done_path, 0) != 0) /* of a linked tree or an earlier try; never overwritten */
         NS_SYS_BAIL_IF(st, errno != ENOENT, "remove", done_path);

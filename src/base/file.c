@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "base/sync.h"
 #include "base/sys.h"
 
 enum { WRITER_BUF = 1 << 20, READ_STEP = 1 << 16 };
@@ -308,8 +309,10 @@ ns_status ns_file_close(ns_file **pf, ns_error *err)
     ns_file *f = *pf;
     if (!f) return NS_OK;
     flush(f);
-    if (f->is_regular && f->first.code == NS_OK && ns_sys_fsync(f->fd) != 0) stick(f, "sync");
-    if (!f->is_stdout && ns_sys_close(f->fd) != 0 && f->first.code == NS_OK) stick(f, "close");
+    if (f->is_regular && f->first.code == NS_OK)
+        (void)!ns_sync_close(f->fd, f->path, &f->first); /* the error is in `first` */
+    else if (!f->is_stdout && ns_sys_close(f->fd) != 0 && f->first.code == NS_OK)
+        stick(f, "close");
     ns_status st = f->first.code;
     if (st != NS_OK) {
         give(f, err);

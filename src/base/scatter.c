@@ -13,9 +13,11 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/scatter_log.h"
+#include "base/sync.h"
 #include "base/sys.h"
 
-enum { EARLY = 1 << 20 };
+/* When a window is full the disk begins with it, in one piece; else closing waits for all of the file. */
+static const uint64_t WINDOW = 8 << 20;
 
 typedef ns_scatter_run run;
 
@@ -23,7 +25,8 @@ struct ns_scatter {
     int fd;
     char *path;
     uint64_t size, done;
-    pthread_mutex_t mutex; /* runs, done */
+    pthread_mutex_t mutex; /* runs, done, left */
+    uint32_t *left;        /* by window: bytes still to be put */
     run *runs;
     size_t n, cap;
     int sorted, logged;
@@ -37,9 +40,15 @@ static void scatter_free(ns_scatter **pf)
     if (!f) return;
     pthread_mutex_destroy(&f->mutex);
     ns_free(f->runs);
+    ns_free(f->left);
     ns_free(f->path);
     ns_free(f);
     *pf = NULL;
+}
+
+static uint64_t window_size(const ns_scatter *f, uint64_t w)
+{
+    return f->size - w * WINDOW < WINDOW ? f->size - w * WINDOW : WINDOW;
 }
 
 ns_status ns_scatter_create(ns_scatter **out, const char *path, uint64_t size, ns_error *err)
@@ -53,6 +62,9 @@ ns_status ns_scatter_create(ns_scatter **out, const char *path, uint64_t size, n
     f->fd = -1;
     NS_CHECK(st, ns_alloc((void **)&f->path, strlen(path) + 1, "scatter.path", err), "create '%s'", path);
     memcpy(f->path, path, strlen(path) + 1);
+    uint64_t n = size / WINDOW + 1;
+    NS_CHECK(st, ns_alloc((void **)&f->left, (size_t)n * sizeof *f->left, "scatter.windows", err), "create '%s'", path);
+    for (uint64_t w = 0; w < n; w++) f->left[w] = (uint32_t)window_size(f, w);
     f->logged = ns_scatter_log_covers(path);
     f->kept = f->logged ? ns_scatter_log_runs(path, &f->n_kept) : NULL;
     if (f->kept) { /* what an interrupted process wrote; if it is gone, its runs are missed at the end */
@@ -84,6 +96,23 @@ static ns_status remember_run(ns_scatter *f, const run *r, ns_error *err)
     return st;
 }
 
+/* [at, at+n) was written. */
+static void begin_disk(ns_scatter *f, uint64_t at, uint64_t n)
+{
+    for (uint64_t end = at + n; at < end;) {
+        uint64_t w = at / WINDOW, stop = (w + 1) * WINDOW < end ? (w + 1) * WINDOW : end;
+        pthread_mutex_lock(&f->mutex);
+        uint32_t left = f->left[w], k = (uint32_t)(stop - at);
+        f->left[w] = left > k ? left - k : 0; /* less than nothing: a run was put twice, closing says so */
+        pthread_mutex_unlock(&f->mutex);
+#ifdef SYNC_FILE_RANGE_WRITE /* a hint: failure means nothing */
+        if (left && left <= k)
+            (void)!sync_file_range(f->fd, (off_t)(w * WINDOW), (off_t)window_size(f, w), SYNC_FILE_RANGE_WRITE);
+#endif
+        at = stop;
+    }
+}
+
 /* The run that an interrupted process wrote; it may have been written twice: the last counts, and both are the same bytes. */
 static ns_status take_over(ns_scatter *f, uint64_t at, size_t n, ns_error *err)
 {
@@ -98,6 +127,7 @@ static ns_status take_over(ns_scatter *f, uint64_t at, size_t n, ns_error *err)
     while (lo < f->n_kept && f->kept[lo].at == at && f->kept[lo].n != n) lo++;
     NS_FAIL_IF(lo == f->n_kept || f->kept[lo].at != at, NS_ERR_INTERNAL,
                "'%s': bytes %llu + %zu were not written by the interrupted run", f->path, (unsigned long long)at, n);
+    begin_disk(f, at, n);
     return remember_run(f, &f->kept[lo], err);
 }
 
@@ -110,9 +140,7 @@ ns_status ns_scatter_put(ns_scatter *f, uint64_t at, const void *p, size_t n, ns
     NS_FAIL_IF(at > f->size || n > f->size - at, NS_ERR_INTERNAL, "'%s': bytes %llu + %zu lie outside %llu", f->path,
                (unsigned long long)at, n, (unsigned long long)f->size);
     if (ns_sys_pwrite_all(f->fd, p, n, at) != 0) return ns_sys_error(err, "write", f->path);
-#ifdef SYNC_FILE_RANGE_WRITE /* the disk begins now; else closing waits for all of it */
-    if (n >= EARLY) (void)!sync_file_range(f->fd, (off_t)at, (off_t)n, SYNC_FILE_RANGE_WRITE);
-#endif
+    begin_disk(f, at, n);
     if (f->logged) NS_TRY(ns_scatter_log_run(f->path, &r, err), "%s", f->path);
     return remember_run(f, &r, err);
 }
@@ -177,11 +205,10 @@ ns_status ns_scatter_close(ns_scatter **pf, ns_error *err)
     NS_CHECK(st, join(f, 0, f->size, &zip, &crc, err), "%s", "");
     NS_BAIL_IF(st, f->done != f->size, NS_ERR_INTERNAL, "'%s': %llu bytes were written, expected %llu", f->path,
                (unsigned long long)f->done, (unsigned long long)f->size);
-    NS_SYS_BAIL_IF(st, ns_sys_fsync(f->fd) != 0, "sync", f->path);
     ns_digest_remember(f->fd, crc);
     int fd = f->fd;
     f->fd = -1;
-    NS_SYS_BAIL_IF(st, ns_sys_close(fd) != 0, "close", f->path);
+    NS_CHECK(st, ns_sync_close(fd, f->path, err), "%s", "");
     scatter_free(pf);
     return NS_OK;
 done:

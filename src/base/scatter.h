@@ -3,7 +3,7 @@
  *     NS_TRY(ns_scatter_put(f, at, p, n, err), "...");                          // from any thread
  *     crc = ns_scatter_crc32(f, from, to);                                      // of bytes that have been put
  *     NS_TRY(ns_scatter_close(&f, err), "...");
- * Closing fails unless the puts cover [0, size) exactly once; then it syncs. The CRC-32C of the whole is known by then and goes
+ * Closing fails unless the puts cover [0, size) exactly once; then it syncs (sync.h: at once or at the end). The CRC-32C of the whole is known by then and goes
  * to ns_dir_publish, which need not read the file again. Buffers go straight to the system: put large runs. */
 #ifndef NS_BASE_SCATTER_H
 #define NS_BASE_SCATTER_H

@@ -9,6 +9,7 @@
 #include "base/crc32.h"
 #include "base/crc32c.h"
 #include "base/file.h"
+#include "base/sync.h"
 #include "base/testing.h"
 
 static void checksums(void **s)
@@ -101,12 +102,49 @@ static void changed_file(void **s)
     assert_ns_ok(ns_remove_tree(dir, &err), &err);
 }
 
+/* While files are held nothing is synced; then all are, an error of the disk is reported, and what was dropped is forgotten. */
+static void held_files(void **s)
+{
+    (void)s;
+    char dir[256], path[300];
+    ns_test_tmpdir(dir, sizeof dir);
+    for (int fail = 0; fail < 2; fail++) {
+        ns_error err = NS_ERROR_INIT;
+        ns_sync_hold();
+        ns_sys_fail_at("fsync", fail ? 2 : 1000, EIO);
+        for (int i = 0; i < 250; i++) { /* more than are kept open */
+            ns_scatter *f = NULL;
+            snprintf(path, sizeof path, "%s/%d", dir, i);
+            assert_ns_ok(ns_scatter_create(&f, path, 4, &err), &err);
+            assert_ns_ok(ns_scatter_put(f, 0, "abcd", 4, &err), &err);
+            if (ns_scatter_close(&f, &err) != NS_OK) break;
+            if (i < 200) assert_false(ns_sys_fault_hit());
+        }
+        assert_int_equal(err.code, fail ? NS_ERR_IO : NS_OK);
+        ns_sys_fail_at("fsync", fail ? 3 : 1000, EIO);
+        if (fail) err = (ns_error)NS_ERROR_INIT;
+        assert_int_equal(ns_sync_all(&err), fail ? NS_ERR_IO : NS_OK);
+        ns_sys_fail_at(NULL, 0, 0);
+        assert_ns_ok(ns_sync_all(fail ? NULL : &err), &err); /* nothing is left */
+    }
+    int fd = open(path, O_RDWR);
+    ns_sync_hold();
+    ns_sys_fail_at("fsync", 1, EIO);
+    assert_int_equal(ns_sync_close(fd, path, NULL), NS_OK);
+    ns_sync_drop();
+    assert_int_equal(ns_sync_all(NULL), NS_OK);
+    ns_sys_fail_at(NULL, 0, 0);
+    ns_error err = NS_ERROR_INIT;
+    assert_ns_ok(ns_remove_tree(dir, &err), &err);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(checksums),
         cmocka_unit_test(pieces),
         cmocka_unit_test(changed_file),
+        cmocka_unit_test(held_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,13 +1,10 @@
 /* The pipeline of every conversion: blocks of rows, dealt to threads; each is read, converted, looked at (extremes, checksum) and put
  * into the sink. Blocks of a view are merged in order afterwards, so the result does not depend on timing. */
-#include <math.h>
 #include <pthread.h>
 #include <string.h>
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
 
 #include "base/crc32.h"
+#include "ckpt/look.h"
 #include "ckpt/sink.h"
 
 typedef struct block {
@@ -87,120 +84,50 @@ static ns_status make_scratch(job *j, ns_error *err)
     return NS_OK;
 }
 
-static void close_lanes(ns_view_stats *s, const float lo[16], const float hi[16], const double sum[16], int64_t n)
+/* The type in which rows of view v are compared: as they are stored, if that is exact. */
+static ns_dtype type_of(const ns_convert *c, int v)
 {
-    s->n = n;
-    s->min = (double)lo[0];
-    s->max = (double)hi[0];
-    s->sum = 0;
-    for (int k = 0; k < 16; k++) {
-        if ((double)lo[k] < s->min) s->min = (double)lo[k];
-        if ((double)hi[k] > s->max) s->max = (double)hi[k];
-        s->sum += sum[k];
-    }
+    if (c->expect) return c->expect[v].dt;
+    if (!c->sink) return c->dt;
+    return c->sink->view_dt ? c->sink->view_dt(c->sink, v) : c->sink->dt;
 }
 
-/* Extremes and sum. Sixteen lanes, so that the order of additions is fixed and the loop can be vectorised. */
-static void look(ns_view_stats *s, const float *p, int64_t n)
+static void look(ns_view_stats *s, const void *p, ns_dtype dt, int64_t n)
 {
-    float lo[16], hi[16];
-    double sum[16] = {0};
-    for (int k = 0; k < 16; k++) lo[k] = hi[k] = p[0];
-    int64_t i = 0;
-    for (; i + 16 <= n; i += 16) {
-        for (int k = 0; k < 16; k++) {
-            float x = p[i + k];
-            lo[k] = x < lo[k] ? x : lo[k];
-            hi[k] = x > hi[k] ? x : hi[k];
-            sum[k] += (double)x;
+    ns_extremes e;
+    ns_look(&e, p, dt, n);
+    s->min = e.min;
+    s->max = e.max;
+    s->sum = e.sum;
+}
+
+/* The rows of a block in type dt: w->bytes, or w->f if that is F32. Looked at in the type that is stored. */
+static ns_status read_rows(job *j, const block *b, scratch *w, ns_dtype dt, int64_t n, ns_view_stats *s, ns_error *err)
+{
+    const ns_convert *c = j->c;
+    int see = !c->expect;
+    if (dt != NS_DTYPE_F32 && c->native && c->native[b->view] == dt) { /* as they are */
+        NS_TRY(c->rows(c->user, b->view, b->row0, b->n, dt, w->bytes, err), "%s", "");
+        if (see && dt == NS_DTYPE_BF16) {
+            look(s, w->bytes, dt, n);
+        } else if (see) {
+            ns_to_f32(w->f, w->bytes, dt, (size_t)n);
+            look(s, w->f, NS_DTYPE_F32, n);
         }
+        return NS_OK;
     }
-    for (int k = 0; i < n; i++, k++) {
-        lo[k] = p[i] < lo[k] ? p[i] : lo[k];
-        hi[k] = p[i] > hi[k] ? p[i] : hi[k];
-        sum[k] += (double)p[i];
+    NS_TRY(c->rows(c->user, b->view, b->row0, b->n, NS_DTYPE_F32, w->f, err), "%s", "");
+    if (dt == NS_DTYPE_F32) {
+        if (see) look(s, w->f, dt, n);
+        return NS_OK;
     }
-    close_lanes(s, lo, hi, sum, n);
-}
-
-/* The same for bf16 as it is stored: the same lanes, so the same sums to the last bit. */
-#if defined(__x86_64__)
-__attribute__((target("avx2"))) static int64_t look_bf16_avx2(float lo[16], float hi[16], double sum[16],
-                                                              const uint16_t *p, int64_t n)
-{
-    __m256 low[2], high[2];
-    __m256d total[4];
-    for (int k = 0; k < 2; k++) {
-        low[k] = _mm256_loadu_ps(lo + 8 * k);
-        high[k] = _mm256_loadu_ps(hi + 8 * k);
-    }
-    for (int k = 0; k < 4; k++) total[k] = _mm256_setzero_pd();
-    int64_t i = 0;
-    for (; i + 16 <= n; i += 16) {
-        for (int k = 0; k < 2; k++) {
-            __m128i h = _mm_loadu_si128((const __m128i *)(const void *)(p + i + 8 * k));
-            __m256 x = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
-            low[k] = _mm256_min_ps(x, low[k]); /* a NaN leaves the second operand, as the comparison above does */
-            high[k] = _mm256_max_ps(x, high[k]);
-            total[2 * k] = _mm256_add_pd(total[2 * k], _mm256_cvtps_pd(_mm256_castps256_ps128(x)));
-            total[2 * k + 1] = _mm256_add_pd(total[2 * k + 1], _mm256_cvtps_pd(_mm256_extractf128_ps(x, 1)));
-        }
-    }
-    for (int k = 0; k < 2; k++) {
-        _mm256_storeu_ps(lo + 8 * k, low[k]);
-        _mm256_storeu_ps(hi + 8 * k, high[k]);
-    }
-    for (int k = 0; k < 4; k++) _mm256_storeu_pd(sum + 4 * k, total[k]);
-    return i;
-}
-#endif
-
-static int has_avx2(void)
-{
-#if defined(__x86_64__)
-    return __builtin_cpu_supports("avx2");
-#else
-    return 0;
-#endif
-}
-
-static void look_bf16(ns_view_stats *s, const uint16_t *p, int64_t n, float *wide)
-{
-    int64_t i = 0;
-    if (has_avx2() && n >= 16) {
-#if defined(__x86_64__)
-        float lo[16], hi[16];
-        double sum[16];
-        for (int k = 0; k < 16; k++) lo[k] = hi[k] = ns_bf16_to_f32(p[0]);
-        i = look_bf16_avx2(lo, hi, sum, p, n);
-        for (int k = 0; i < n; i++, k++) {
-            float x = ns_bf16_to_f32(p[i]);
-            lo[k] = x < lo[k] ? x : lo[k];
-            hi[k] = x > hi[k] ? x : hi[k];
-            sum[k] += (double)x;
-        }
-        close_lanes(s, lo, hi, sum, n);
-#endif
-        return;
-    }
-    ns_to_f32(wide, p, NS_DTYPE_BF16, (size_t)n);
-    look(s, wide, n);
-}
-
-static int64_t count_lost(const float *before, const float *after, int64_t n)
-{
-    int64_t lost = 0;
-    for (int64_t i = 0; i < n; i++) lost += isfinite(before[i]) && !isfinite(after[i]);
-    return lost;
-}
-
-static void errors(ns_view_stats *s, const float *x, const float *y, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++) {
-        double d = (double)x[i] - (double)y[i];
-        s->err2 += d * d;
-        s->sum2 += (double)x[i] * (double)x[i];
-    }
+    float *back = w->cut ? w->cut : w->f;
+    ns_from_f32(w->bytes, dt, w->f, (size_t)n);
+    if (!see) return NS_OK;
+    ns_to_f32(back, w->bytes, dt, (size_t)n);
+    if (back != w->f) s->lost = ns_look_lost(w->f, back, n);
+    look(s, back, NS_DTYPE_F32, n);
+    return NS_OK;
 }
 
 static ns_status do_block(job *j, block *b, scratch *w, ns_error *err)
@@ -209,47 +136,20 @@ static ns_status do_block(job *j, block *b, scratch *w, ns_error *err)
     const ns_view *v = &c->table->views[b->view];
     int64_t n = b->n * c->table->params[v->param].cols;
     ns_view_stats *s = &b->s;
-    int exact =
+    s->exact =
         c->expect ? c->expect[b->view].exact : !c->sink || !c->sink->is_exact || c->sink->is_exact(c->sink, b->view);
-    ns_dtype dt = c->sink ? c->sink->dt : exact ? c->dt : NS_DTYPE_F32;
-    const void *rows = w->bytes;
-    if (c->kept && c->kept[b->view]) {
-        s->n = n;
-        return c->sink->put(c->sink, b->view, b->row0, b->n, NULL, w->cut, NULL, err);
-    }
-    if (dt != NS_DTYPE_F32 && c->native && c->native[b->view] == dt) { /* as they are */
-        NS_TRY(c->rows(c->user, b->view, b->row0, b->n, dt, w->bytes, err), "%s", "");
-        s->n = n;
-        if (!c->expect && dt == NS_DTYPE_BF16) {
-            look_bf16(s, w->bytes, n, w->f);
-        } else if (!c->expect) {
-            ns_to_f32(w->f, w->bytes, dt, (size_t)n);
-            look(s, w->f, n);
-        }
-    } else {
-        NS_TRY(c->rows(c->user, b->view, b->row0, b->n, NS_DTYPE_F32, w->f, err), "%s", "");
-        if (dt == NS_DTYPE_F32) {
-            rows = w->f;
-            look(s, w->f, n);
-        } else {
-            float *back = w->cut ? w->cut : w->f;
-            ns_from_f32(w->bytes, dt, w->f, (size_t)n);
-            ns_to_f32(back, w->bytes, dt, (size_t)n);
-            if (back != w->f) s->lost = count_lost(w->f, back, n);
-            look(s, back, n);
-        }
-    }
-    s->exact = exact;
-    s->crc = exact ? ns_crc32(rows, (size_t)n * ns_dtype_size(dt)) : 0;
-    if (!c->sink) {
-        if (!exact) s->crc = ns_crc32(w->f, (size_t)n * sizeof *w->f);
-        return NS_OK;
-    }
-    NS_TRY(c->sink->put(c->sink, b->view, b->row0, b->n, rows, w->cut, exact ? NULL : w->back, err), "write %s",
+    s->dt = s->exact ? type_of(c, b->view) : NS_DTYPE_F32;
+    s->n = n;
+    if (c->kept && c->kept[b->view]) return c->sink->put(c->sink, b->view, b->row0, b->n, NULL, w->cut, NULL, err);
+    NS_TRY(read_rows(j, b, w, s->dt, n, s, err), "%s", "");
+    const void *rows = s->dt == NS_DTYPE_F32 ? (const void *)w->f : w->bytes;
+    if (s->exact || !c->sink) s->crc = ns_crc32(rows, (size_t)n * ns_dtype_size(s->dt));
+    if (!c->sink) return NS_OK;
+    NS_TRY(c->sink->put(c->sink, b->view, b->row0, b->n, rows, w->cut, s->exact ? NULL : w->back, err), "write %s",
            v->name);
-    if (!exact) {
+    if (!s->exact) {
         s->crc = ns_crc32(w->back, (size_t)n * sizeof *w->back);
-        errors(s, rows, w->back, n);
+        ns_look_errors(&s->err2, &s->sum2, rows, w->back, n);
     }
     return NS_OK;
 }
@@ -258,10 +158,9 @@ static ns_status do_block(job *j, block *b, scratch *w, ns_error *err)
 static ns_status merge_view(const job *j, int v, ns_view_stats *out, ns_error *err)
 {
     const ns_param_table *t = j->c->table;
-    ns_dtype dt = j->c->sink ? j->c->sink->dt : j->c->dt;
     const block *b = &j->b[j->first[v]];
     ns_view_stats s = b->s;
-    uint64_t size = s.exact ? ns_dtype_size(dt) : sizeof(float);
+    uint64_t size = ns_dtype_size(s.dt);
     for (int k = j->first[v] + 1; k < j->n_blocks && j->b[k].view == v; k++) {
         const ns_view_stats *x = &j->b[k].s;
         s.crc = ns_crc_join(NS_CRC32_POLY, s.crc, x->crc, (uint64_t)x->n * size);
@@ -274,7 +173,7 @@ static ns_status merge_view(const job *j, int v, ns_view_stats *out, ns_error *e
         if (x->max > s.max) s.max = x->max;
     }
     NS_FAIL_IF(s.lost, NS_ERR_NUMERIC, "%s: %lld values are too large for %s: choose --dtype bf16 or fp32",
-               t->views[v].name, (long long)s.lost, ns_dtype_name(dt));
+               t->views[v].name, (long long)s.lost, ns_dtype_name(s.dt));
     *out = s;
     return NS_OK;
 }
@@ -311,17 +210,18 @@ static void tile(void *arg, int i, int worker)
 static ns_status merge(const job *j, ns_view_stats *stats, ns_error *err)
 {
     const ns_param_table *t = j->c->table;
-    ns_dtype dt = j->c->sink ? j->c->sink->dt : j->c->dt;
     for (int v = 0; v < t->n_views; v++) {
         ns_view_stats s;
-        if (j->c->kept && j->c->kept[v])
+        if (j->c->kept && j->c->kept[v]) {
             s = stats[v];
-        else
+            s.dt = j->b[j->first[v]].s.dt;
+        } else {
             NS_TRY(merge_view(j, v, &s, err), "%s", "");
+        }
         NS_FAIL_IF(j->c->expect && s.crc != j->c->expect[v].crc, NS_ERR_INTERNAL,
                    "%s: what was written does not read back as it should: checksum %08x, expected %08x",
                    t->views[v].name, s.crc, j->c->expect[v].crc);
-        s.type = j->c->sink && j->c->sink->type_name ? j->c->sink->type_name(j->c->sink, v) : ns_dtype_name(dt);
+        s.type = j->c->sink && j->c->sink->type_name ? j->c->sink->type_name(j->c->sink, v) : ns_dtype_name(s.dt);
         if (stats) stats[v] = s;
     }
     return NS_OK;

@@ -1,5 +1,4 @@
-/* GGUF writer: everything but the values is known beforehand, so the header is written first and rows go to their places. Rows come as
- * f32; vectors are stored as F32, matrices in the chosen type. Rows of q and k of "llama" are put in llama.cpp's order (gguf.c).
+/* GGUF writer: everything but the values is known beforehand, so the header is written first and rows go to their places. Vectors are stored as F32, matrices in the chosen type. Rows of q and k of "llama" are put in llama.cpp's order (gguf.c).
  * The whole config.json goes along under "ns.hf_config": metadata has no place for the family Mistral, tied heads, token ids. */
 #include "ckpt/gguf_write.h"
 
@@ -8,6 +7,7 @@
 #include <string.h>
 
 #include "base/scatter.h"
+#include "ckpt/look.h"
 
 enum { ALIGN = 32 };
 
@@ -127,6 +127,31 @@ typedef struct writer {
     ns_scatter *f;
 } writer;
 
+/* Row r of a head is row this of llama.cpp's order. */
+static int64_t rotated_row(int64_t r, int64_t hd)
+{
+    int64_t k = r % hd;
+    return r - k + 2 * (k % (hd / 2)) + k / (hd / 2);
+}
+
+static ns_status pack_rows(const writer *w, int view, int64_t n, const float *x, char *out, float *back, ns_error *err)
+{
+    const place *p = &w->p[view];
+    int64_t cols = w->s.t->params[w->s.t->views[view].param].cols, hd = w->s.t->arch->head_dim;
+    int64_t row = cols / p->q->block * p->q->bytes;
+    for (int64_t r = 0; r < n; r++) {
+        char *o = out + (p->rotated ? rotated_row(r, hd) : r) * row;
+        ns_ggml_pack(p->q, o, x + r * cols, cols);
+        ns_ggml_unpack(p->q, back + r * cols, o, cols);
+        if (!ns_look_lost(x + r * cols, back + r * cols, cols)) continue;
+        for (int64_t i = r * cols; i < (r + 1) * cols; i++)
+            NS_FAIL_IF(!isfinite(back[i]) && isfinite(x[i]), NS_ERR_NUMERIC,
+                       "%s: the value %g is too large for %s: choose bf16 or f32", w->s.t->views[view].name,
+                       (double)x[i], p->q->name);
+    }
+    return NS_OK;
+}
+
 static ns_status put(ns_sink *s, int view, int64_t row0, int64_t n, const void *rows, void *scratch, float *back,
                      ns_error *err)
 {
@@ -134,28 +159,26 @@ static ns_status put(ns_sink *s, int view, int64_t row0, int64_t n, const void *
     const place *p = &w->p[view];
     int64_t cols = s->t->params[s->t->views[view].param].cols, hd = s->t->arch->head_dim;
     int64_t row = cols / p->q->block * p->q->bytes;
-    const float *x = rows;
-    if (!x) return ns_scatter_put(w->f, p->at + (uint64_t)(row0 * row), NULL, (size_t)(n * row), err);
-    for (int64_t r = 0; r < n; r++) {
-        int64_t k = r % hd, to = p->rotated ? r - k + 2 * (k % (hd / 2)) + k / (hd / 2) : r;
-        char *o = (char *)scratch + to * row;
-        ns_ggml_pack(p->q, o, x + r * cols, cols);
-        if (!back) continue;
-        if (ns_ggml_is_plain(p->q))
-            ns_to_f32(back + r * cols, o, p->q->dt, (size_t)cols);
-        else
-            ns_ggml_unpack(p->q, back + r * cols, o, cols);
-        for (int64_t i = r * cols; i < (r + 1) * cols; i++)
-            NS_FAIL_IF(!isfinite(back[i]) && isfinite(x[i]), NS_ERR_NUMERIC,
-                       "%s: the value %g is too large for %s: choose bf16 or f32", s->t->views[view].name, (double)x[i],
-                       p->q->name);
+    const void *out = rows;
+    if (rows && !ns_ggml_is_plain(p->q)) {
+        NS_TRY(pack_rows(w, view, n, rows, scratch, back, err), "%s", "");
+        out = scratch;
+    } else if (rows && p->rotated) {
+        for (int64_t r = 0; r < n; r++)
+            memcpy((char *)scratch + rotated_row(r, hd) * row, (const char *)rows + r * row, (size_t)row);
+        out = scratch;
     }
-    return ns_scatter_put(w->f, p->at + (uint64_t)(row0 * row), scratch, (size_t)(n * row), err);
+    return ns_scatter_put(w->f, p->at + (uint64_t)(row0 * row), out, (size_t)(n * row), err);
 }
 
 static int is_exact(const ns_sink *s, int view)
 {
-    return ((const writer *)s)->p[view].q->type == NS_GGML_F32;
+    return ns_ggml_is_plain(((const writer *)s)->p[view].q);
+}
+
+static ns_dtype view_dt(const ns_sink *s, int view)
+{
+    return ((const writer *)s)->p[view].q->dt;
 }
 
 static const char *type_name(const ns_sink *s, int view)
@@ -311,6 +334,7 @@ ns_status ns_gguf_sink(ns_sink **out, const char *path, const ns_gguf_args *a, n
     w->s = (ns_sink){.t = a->table,
                      .dt = NS_DTYPE_F32,
                      .put = put,
+                     .view_dt = view_dt,
                      .is_exact = is_exact,
                      .type_name = type_name,
                      .finish = finish,

@@ -11,12 +11,15 @@
 #include "arch/params.h"
 #include "base/threads.h"
 
-enum { NS_BLOCK = 1 << 22 }; /* elements at most (or four rows, or the rows of one head) */
+enum {
+    NS_BLOCK = 1 << 18
+}; /* elements at most (or four rows, or the rows of one head): a block stays in a core's cache */
 
 typedef struct ns_sink ns_sink;
 struct ns_sink {
     const ns_param_table *t;
-    ns_dtype dt; /* of the rows that put takes */
+    ns_dtype dt;                                     /* of the rows that put takes */
+    ns_dtype (*view_dt)(const ns_sink *s, int view); /* NULL: dt. Views that are not exact come in F32 */
     /* Heads are not cut: blocks of q, k, v begin and end at a head; others begin at a multiple of four rows. scratch: as large as the block's rows in f32.
      * back: NULL, or (a view that is not stored exactly) takes the f32 values that a reader will find.
      * rows NULL: an interrupted run wrote these rows (base/scatter_log.h); they stay. */
@@ -35,8 +38,9 @@ typedef ns_status (*ns_rows_fn)(void *user, int view, int64_t row0, int64_t n, n
 typedef struct ns_view_stats {
     double min, max, sum;
     double err2, sum2; /* views that are not stored exactly: squared error, squared values */
-    uint32_t crc;      /* CRC-32 of the rows as a reader finds them: in the sink's type, or f32 if not exact */
-    int64_t n, lost;   /* elements; finite before, not after rounding */
+    uint32_t crc;      /* CRC-32 of the rows as a reader finds them, in type dt: F32 if not exact */
+    ns_dtype dt;
+    int64_t n, lost; /* elements; finite before, not after rounding */
     int exact;
     const char *type; /* how it is stored */
 } ns_view_stats;

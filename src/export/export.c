@@ -15,6 +15,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/scatter_log.h"
+#include "base/sync.h"
 #include "ckpt/hf_write.h"
 #include "ckpt/model_source.h"
 #include "ckpt/nemo_write.h"
@@ -314,7 +315,9 @@ static double parity_limit(const job *j)
     for (size_t i = 0; j->quant && i < 3; i++)
         if (!strcmp(j->quant, by_type[i].type)) return by_type[i].limit;
     if (j->a->weight_only_packed) return j->a->weight_only == 8 ? 0.15 : 0.8;
-    if (j->quant) exact = j->stats[0].err2 == 0 && j->dt == NS_DTYPE_F32;
+    if (j->quant) exact = 1;
+    for (int v = 0; j->quant && v < j->table.n_views; v++)
+        exact &= j->stats[v].dt == NS_DTYPE_F32 || j->src.tensor[v]->dt == j->stats[v].dt;
     if (j->dt == NS_DTYPE_F32 && !j->quant) exact = 1;
     return exact ? 0 : 0.1;
 }
@@ -409,11 +412,13 @@ static ns_status fill(job *j, char tmp[4096], const char *parent, const char *na
     if (st != NS_OK) return st;
     j->before = 0;
     j->reading_back = 0;
+    ns_sync_hold();
     j->progress = ns_progress_begin("export", 2.0 * (double)j->table.n_elements, "elements");
     st = write_output(j, tmp, err);
     if (st == NS_OK) st = prove(j, tmp, err);
     ns_progress_end(&j->progress, NULL);
     ns_scatter_log_end();
+    if (st != NS_OK) ns_sync_drop(); /* else publishing syncs */
     return st;
 }
 
@@ -444,6 +449,7 @@ ns_status ns_export(const ns_export_args *a, ns_export_report *report, ns_error 
     if (st != NS_OK && err) *err = why;
     if (st == NS_OK) st = publish(tmp, parent, name, a->output, err);
 done:
+    ns_sync_drop();
     if (st != NS_OK && tmp[0] && ns_remove_tree(tmp, NULL) != NS_OK) NS_WARN("cannot remove '%s'", tmp);
     if (j) {
         if (j->src.t) ns_model_source_close(&j->src);
