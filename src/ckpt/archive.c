@@ -1,13 +1,13 @@
 /* Pieces -> values. Every tensor is seen as [lead, rows, cols]; a read cuts the wanted rows with each piece and converts run by
  * run. Checks come first: names once, each element covered by exactly one piece. */
-#include "ckpt/archive.h"
-
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
-enum { CRC_STEP = 8 << 20 };
+#include "ckpt/archive_priv.h"
+
+enum { PAGE = 4096, FEW = 64 * PAGE, CRC_STEP = 1 << 20, AHEAD = 8 << 20 };
 
 void ns_archive_init(ns_archive *a, const char *where)
 {
@@ -18,6 +18,7 @@ void ns_archive_init(ns_archive *a, const char *where)
 
 void ns_archive_free(ns_archive *a)
 {
+    ns_crc_runs_free(a);
     for (size_t i = 0; i < a->n; i++) ns_free(a->t[i].pieces);
     ns_free(a->t);
     ns_packed_cache_free(&a->packed);
@@ -103,6 +104,26 @@ static ns_status check_tensor(const ns_archive *a, const ns_arc_tensor *t, ns_er
     return NS_OK;
 }
 
+/* Bytes before element `at` (of a block type: of whole blocks). */
+static size_t byte_at(const ns_arc_tensor *t, int64_t at)
+{
+    return t->q ? (size_t)(at / t->q->block * t->q->bytes) : (size_t)at * ns_dtype_size(t->dt);
+}
+
+/* 1: most pages of [p, p+n) are on the disk only; looked up at 16 places. Of files of others the system says nothing: 0. */
+static int is_cold(const unsigned char *p, size_t n)
+{
+    int absent = 0, k = 16;
+    unsigned char here = 1;
+    if (n < FEW) return 0;
+    for (int i = 0; i < k; i++) {
+        uintptr_t at = ((uintptr_t)p + n / (size_t)k * (size_t)i) & ~(uintptr_t)(PAGE - 1);
+        if (mincore((void *)at, PAGE, &here) != 0) return 0;
+        absent += !(here & 1);
+    }
+    return absent > k / 2;
+}
+
 ns_status ns_archive_check(ns_archive *a, ns_error *err)
 {
     if (a->n) qsort(a->t, a->n, sizeof *a->t, by_name);
@@ -111,6 +132,12 @@ ns_status ns_archive_check(ns_archive *a, ns_error *err)
         NS_FAIL_IF(i && !strcmp(a->t[i].name, a->t[i - 1].name), NS_ERR_INPUT, "%s: tensor \"%s\" is there twice",
                    a->where, a->t[i].name);
         NS_TRY(check_tensor(a, &a->t[i], err), "%s", "");
+        for (size_t k = 0; k < a->t[i].n_pieces; k++) {
+            ns_box *p = &a->t[i].pieces[k];
+            int64_t n = 1;
+            for (int d = 0; d < a->t[i].nd; d++) n *= p->size[d];
+            if (p->data && !p->packed && !p->wq && !p->cold) p->cold = is_cold(p->data, byte_at(&a->t[i], n));
+        }
     }
     return NS_OK;
 }
@@ -169,46 +196,56 @@ static void run_to_f32(const unsigned char *p, ns_dtype dt, int64_t n, float *ou
     }
 }
 
-/* Pages of [p, p+n) in (before reading them) or out of this process. Hints: failure means nothing. */
-static void pages(const unsigned char *p, size_t n, int in)
+/* Before mapped bytes are read: their pages are brought in at once, and of a cold file the disk goes on with what probably follows,
+ * at each border of AHEAD bytes. Hints: failure means nothing. */
+static void pages_in(const unsigned char *p, size_t n, int cold)
 {
-    enum { PAGE = 4096, FEW = 64 * PAGE };
-    uintptr_t from = (uintptr_t)p, to = from + n;
+    uintptr_t from = (uintptr_t)p & ~(uintptr_t)(PAGE - 1), to = (uintptr_t)p + n;
+    if (cold && (to / AHEAD != from / AHEAD || from % AHEAD == 0))
+        (void)!madvise((void *)(to / AHEAD * AHEAD), 3 * AHEAD, MADV_WILLNEED);
     if (n < FEW) return;
-    if (in) {
-        from &= ~(uintptr_t)(PAGE - 1);
 #ifdef MADV_POPULATE_READ
-        if (madvise((void *)from, to - from, MADV_POPULATE_READ) == 0) return;
+    if (madvise((void *)from, to - from, MADV_POPULATE_READ) == 0) return;
 #endif
-        (void)!madvise((void *)from, to - from, MADV_WILLNEED);
-        return;
+    (void)!madvise((void *)from, to - from, MADV_WILLNEED);
+}
+
+/* Afterwards they leave this process; of a cold file also the system's cache, where they would push out what was just written. */
+static void pages_out(const unsigned char *p, size_t n, int cold)
+{
+    uintptr_t from = ((uintptr_t)p + PAGE - 1) & ~(uintptr_t)(PAGE - 1),
+              to = ((uintptr_t)p + n) & ~(uintptr_t)(PAGE - 1);
+    if (n < FEW || from >= to) return;
+#ifdef MADV_PAGEOUT
+    if (cold && madvise((void *)from, to - from, MADV_PAGEOUT) == 0) return;
+#endif
+    (void)!madvise((void *)from, to - from, MADV_DONTNEED);
+}
+
+uint32_t ns_crc_stored(uint32_t sum, const unsigned char *p, uint64_t n)
+{
+    for (uint64_t at = 0, k; at < n; at += k) {
+        k = n - at < CRC_STEP ? n - at : CRC_STEP;
+        pages_in(p + at, (size_t)k, 0);
+        sum = ns_crc32_more(sum, p + at, (size_t)k);
+        pages_out(p + at, (size_t)k, 0);
     }
-    from = (from + PAGE - 1) & ~(uintptr_t)(PAGE - 1);
-    to &= ~(uintptr_t)(PAGE - 1);
-    if (from < to) (void)!madvise((void *)from, to - from, MADV_DONTNEED);
+    return sum;
+}
+
+ns_status ns_crc_compare(ns_crc *c, const ns_arc_tensor *t, const char *file, uint32_t found, ns_error *err)
+{
+    NS_FAIL_IF(found != c->want, NS_ERR_INPUT,
+               "%s: tensor \"%s\": checksum of its data is %08x, the file says %08x: damaged", file, t->name, found,
+               c->want);
+    atomic_store(&c->checked, 1);
+    return NS_OK;
 }
 
 static ns_status verify(const ns_arc_tensor *t, const ns_box *p, ns_error *err)
 {
     if (!p->crc || atomic_load(&p->crc->checked)) return NS_OK; /* two threads may both do it: the answer is the same */
-    uint32_t found = 0;
-    for (uint64_t at = 0, k; at < p->crc->bytes; at += k) {
-        k = p->crc->bytes - at < CRC_STEP ? p->crc->bytes - at : CRC_STEP;
-        pages(p->crc->base + at, (size_t)k, 1);
-        found = ns_crc32_more(found, p->crc->base + at, (size_t)k);
-        pages(p->crc->base + at, (size_t)k, 0);
-    }
-    NS_FAIL_IF(found != p->crc->want, NS_ERR_INPUT,
-               "%s: tensor \"%s\": checksum of its data is %08x, the file says %08x: damaged", p->file, t->name, found,
-               p->crc->want);
-    atomic_store(&p->crc->checked, 1);
-    return NS_OK;
-}
-
-/* Bytes before element `at` (of a block type: of whole blocks). */
-static size_t byte_at(const ns_arc_tensor *t, int64_t at)
-{
-    return t->q ? (size_t)(at / t->q->block * t->q->bytes) : (size_t)at * ns_dtype_size(t->dt);
+    return ns_crc_compare(p->crc, t, p->file, ns_crc_stored(0, p->crc->base, p->crc->bytes), err);
 }
 
 /* n elements from `at` on. */
@@ -238,8 +275,17 @@ typedef struct rows_out {
     char *out;
 } rows_out;
 
+/* Whole rows, one behind the other: stored bytes are read as one run. */
+static int is_run(const rows_out *w, const ns_arc_tensor *t, const ns_box *p)
+{
+    int a = w->a, has_cols = t->nd == a + 2;
+    int64_t nc = has_cols ? p->size[a + 1] : 1;
+    return !p->wq && nc == w->cols && p->stride[a] == nc && (!has_cols || p->stride[a + 1] == 1);
+}
+
 /* What box p (its data in memory) has of the wanted rows r0 <= r < r1. */
-static void box_rows(const rows_out *w, const ns_arc_tensor *t, const ns_box *p, int64_t r0, int64_t r1)
+static ns_status box_rows(const rows_out *w, const ns_arc_tensor *t, const ns_box *p, int64_t r0, int64_t r1,
+                          ns_error *err)
 {
     int a = w->a, has_cols = t->nd == a + 2, mapped = p->data && !p->packed;
     int64_t c0 = has_cols ? p->off[a + 1] : 0, nc = has_cols ? p->size[a + 1] : 1;
@@ -250,18 +296,22 @@ static void box_rows(const rows_out *w, const ns_arc_tensor *t, const ns_box *p,
     if (p->wq) {
         for (int64_t r = r0; r < r1; r++, o += (size_t)w->cols * to)
             ns_wq_row(p->wq, p->wq_row + r - p->off[a], (float *)(void *)o);
-        return;
+        return NS_OK;
     }
     const unsigned char *q = mapped ? p->data + byte_at(t, base) : NULL; /* pages of memory of our own are not let go */
-    if (nc == w->cols && rs == nc && cs == 1) {
+    if (is_run(w, t, p)) {
+        ns_status st = NS_OK;
         size_t bytes = byte_at(t, (r1 - r0) * nc);
-        if (q) pages(q, bytes, 1);
+        if (q) pages_in(q, bytes, p->cold);
         copy_row(p, t, base, (r1 - r0) * nc, 1, w->dt, o);
-        if (q) pages(q, bytes, 0);
-        return;
+        if (q && p->crc && p->crc->runs)
+            st = ns_crc_note(t, p, q, w->dt == t->dt && !t->q ? (const void *)o : q, bytes, err);
+        if (q) pages_out(q, bytes, p->cold);
+        return st;
     }
     for (int64_t r = r0; r < r1; r++, base += rs, o += (size_t)w->cols * to) copy_row(p, t, base, nc, cs, w->dt, o);
-    if (q) pages(q, byte_at(t, (r1 - r0 - 1) * rs + (nc - 1) * cs + 1), 0); /* up to the last element read */
+    if (q) pages_out(q, byte_at(t, (r1 - r0 - 1) * rs + (nc - 1) * cs + 1), 0); /* up to the last element read */
+    return NS_OK;
 }
 
 ns_status ns_archive_rows_as(ns_arc_tensor *t, int64_t lead, int64_t row0, int64_t n, ns_dtype dt, void *out,
@@ -281,14 +331,15 @@ ns_status ns_archive_rows_as(ns_arc_tensor *t, int64_t lead, int64_t row0, int64
         int64_t r0 = p->off[a] > row0 ? p->off[a] : row0;
         int64_t r1 = p->off[a] + p->size[a] < row0 + n ? p->off[a] + p->size[a] : row0 + n;
         if (r0 >= r1 || (has_cols && !p->size[a + 1])) continue;
-        NS_TRY(verify(t, p, err), "%s", "");
+        if (!p->crc || !p->crc->runs || !is_run(&w, t, p)) NS_TRY(verify(t, p, err), "%s", "");
         ns_box here = *p;
         if (p->packed) {
             NS_TRY(ns_packed_acquire(p->packed, &here.data, err), "tensor \"%s\"", t->name);
             here.data += p->skip;
         }
-        box_rows(&w, t, &here, r0, r1);
+        ns_status st = box_rows(&w, t, &here, r0, r1, err);
         if (p->packed) ns_packed_release(p->packed);
+        if (st != NS_OK) return st;
     }
     return NS_OK;
 }

@@ -24,6 +24,7 @@ typedef struct ns_crc { /* of a stored run of bytes, compared when first read; p
     uint64_t bytes;
     uint32_t want;
     atomic_int checked;
+    struct ns_crc_runs *runs; /* ns_archive_check_later: what was read; NULL: compared at once */
 } ns_crc;
 
 typedef struct ns_box {
@@ -34,6 +35,7 @@ typedef struct ns_box {
     const ns_wq *wq; /* rows of a weight-only matrix from row wq_row on, all its columns; NULL: plain */
     int64_t wq_row;
     ns_crc *crc; /* NULL: none */
+    int cold;    /* its file was not in the system's cache, and is not left there by reading this */
     const char *file;
 } ns_box;
 
@@ -54,6 +56,7 @@ typedef struct ns_archive {
     size_t n, cap;
     int64_t n_zero_pieces; /* parts that no file holds (zarr: absent chunk): read as zeros */
     int sorted;
+    struct ns_crc_runs *runs; /* ns_archive_check_later */
     ns_packed_cache
         *packed; /* of the compressed boxes that this archive made; other archives may have slices of them */
 } ns_archive;
@@ -72,6 +75,10 @@ void ns_box_dense(ns_box *p, int nd);
 /* Rows [src_row0, +n) of src (lead as in ns_archive_rows) become rows [row0, +n) of dst: nothing is copied but pieces. */
 NS_MUST_USE ns_status ns_archive_slice(ns_archive *a, ns_arc_tensor *dst, int64_t row0, const ns_arc_tensor *src,
                                        int64_t lead, int64_t src_row0, int64_t n, ns_error *err);
+/* For who reads all of it: stored checksums are not compared piece by piece at the first reading, which reads everything twice, but are
+ * summed up on the way; ns_archive_check_now compares, and must say yes before anything that was read is believed. */
+NS_MUST_USE ns_status ns_archive_check_later(ns_archive *a, ns_error *err);
+NS_MUST_USE ns_status ns_archive_check_now(ns_archive *a, ns_error *err);
 /* Rows [row0, row0+n) as f32. lead < 0: the tensor is [rows] or [rows, cols]; else [L, rows] or [L, rows, cols] at index lead. */
 NS_MUST_USE ns_status ns_archive_rows(ns_arc_tensor *t, int64_t lead, int64_t row0, int64_t n, float *out,
                                       ns_error *err);

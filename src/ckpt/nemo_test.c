@@ -251,6 +251,56 @@ static void damaged_folders(void **s)
     ns_buf_free(&b);
 }
 
+/* Reads views from first on, every step-th, the first one twice, in pieces of 3 rows; later: checksums are compared in the end. */
+static ns_status read_some(const char *path, int first, int step, int later, ns_error *err)
+{
+    opened o;
+    float x[4096];
+    ns_status st = open_model(&o, path, err);
+    if (st == NS_OK && later) st = ns_archive_check_later(&o.src.a, err);
+    for (int v = first, again = 1; st == NS_OK && v < o.table.n_views; v += again ? 0 : step, again = 0)
+        for (int64_t r = 0; st == NS_OK && r < o.table.views[v].rows; r += 3) {
+            int64_t left = o.table.views[v].rows - r;
+            ns_dtype dt = r % 2 ? NS_DTYPE_F32 : o.src.tensor[v]->dt;
+            st = ns_model_source_rows_as(&o.src, v, r, left < 3 ? left : 3, dt, x, err);
+        }
+    if (st == NS_OK) st = ns_archive_check_now(&o.src.a, err);
+    close_model(&o);
+    return st;
+}
+
+/* Summed up while reading, or read for it in the end: the same damage is found as by reading everything twice. */
+static void checksums_in_the_end(void **s)
+{
+    (void)s;
+    copied c;
+    ns_buf b = {0};
+    ns_error err = NS_ERROR_INIT;
+    char path[512];
+    int caught = 0;
+    copy_model(&c, "qwen2-torch_dist");
+    snprintf(path, sizeof path, "%s/m", c.dir);
+    read_golden(&b, "qwen2-torch_dist/model_weights/__0_0.distcp");
+    assert_ns_ok(read_some(path, 0, 1, 1, &err), &err);
+    assert_ns_ok(read_some(path, 2, 3, 1, &err), &err);
+    for (size_t at = 0; at < b.len; at += 307) {
+        ns_error x = NS_ERROR_INIT, y = NS_ERROR_INIT, z = NS_ERROR_INIT;
+        b.data[at] ^= 4;
+        write_at(&c, "model_weights/__0_0.distcp", b.data, b.len);
+        ns_status want = read_some(path, 0, 1, 0, &x);
+        assert_int_equal(read_some(path, 0, 1, 1, &y), want);
+        assert_int_equal(read_some(path, 2, 3, 1, &z), want);
+        if (want != NS_OK && strstr(x.msg, "checksum")) {
+            assert_non_null(strstr(y.msg, "checksum"));
+            caught++;
+        }
+        b.data[at] ^= 4;
+    }
+    assert_true(caught > 5);
+    assert_ns_ok(ns_remove_tree(c.dir, &err), &err);
+    ns_buf_free(&b);
+}
+
 static void damaged_zarr(void **s)
 {
     (void)s;
@@ -450,6 +500,7 @@ int main(void)
         cmocka_unit_test(hostile_pickle_runs_nothing),
         cmocka_unit_test(broken_pickles),
         cmocka_unit_test(damaged_folders),
+        cmocka_unit_test(checksums_in_the_end),
         cmocka_unit_test(damaged_zarr),
         cmocka_unit_test(damaged_chunks),
         cmocka_unit_test(hostile_tar),

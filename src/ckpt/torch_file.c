@@ -89,7 +89,7 @@ static ns_status read_entry(const zip *z, const unsigned char *p, uint64_t rest,
     m->size = size;
     m->crc = ns_arena_alloc(arena, sizeof *m->crc, err);
     if (!m->crc) return NS_ERR_MEMORY;
-    *m->crc = (ns_crc){m->data, size, (uint32_t)le(p + 16, 4), 0};
+    *m->crc = (ns_crc){.base = m->data, .bytes = size, .want = (uint32_t)le(p + 16, 4)};
     return NS_OK;
 }
 

@@ -240,7 +240,9 @@ static ns_status write_output(job *j, const char *tmp, ns_error *err)
         NS_INFO("going on after an interrupted export: %d of %d tensors are in %s already", n, j->table.n_views, tmp);
     NS_CHECK(st, make_sink(j, &sink, tmp, err), "%s", "");
     c.sink = sink;
+    NS_CHECK(st, ns_archive_check_later(&j->src.a, err), "%s", "");
     NS_CHECK(st, ns_model_convert(&c, j->stats, err), "%s", "");
+    NS_CHECK(st, ns_archive_check_now(&j->src.a, err), "input");
 done:
     ns_sink_free(&sink);
     return st;
@@ -294,7 +296,9 @@ static ns_status read_back(job *j, const char *tmp, ns_error *err)
     c.native = native_types(&back, &arena, err);
     if (!c.native) st = NS_ERR_MEMORY;
     if (st != NS_OK) goto done;
+    NS_CHECK(st, ns_archive_check_later(&back.a, err), "read back");
     NS_CHECK(st, ns_model_convert(&c, NULL, err), "read back");
+    NS_CHECK(st, ns_archive_check_now(&back.a, err), "read back");
     j->r->n_compared = table.n_views;
 done:
     if (back.t) ns_model_source_close(&back);
