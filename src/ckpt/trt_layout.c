@@ -10,7 +10,8 @@ typedef struct build {
     ns_trt_layout *l;
     const ns_arch *m;
     ns_trt_rank *now;
-    int tp_rank, pp_rank;
+    int tp_rank, pp_rank, how;
+    int layer;     /* of the whole model */
     ns_error *err; /* of part: the first failure */
     ns_status status;
 } build;
@@ -34,7 +35,12 @@ static ns_trt_tensor *add(build *w, int layer, const char *name, int64_t rows, i
     t->shape[0] = rows;
     t->shape[1] = cols;
     t->nd = nd;
-    t->matrix = layer >= 0 && nd == 2;
+    t->layer = layer < 0 ? -1 : w->layer;
+    t->matrix = layer < 0 || nd != 2        ? NS_TRT_PLAIN
+                : strstr(name, "qkv")       ? NS_TRT_QKV
+                : strstr(name, "attention") ? NS_TRT_DENSE
+                : strstr(name, "proj")      ? NS_TRT_DOWN
+                                            : NS_TRT_GATE_UP;
     return t;
 }
 
@@ -82,15 +88,22 @@ static void add_layer(build *w, int local, int l)
     part(w, add(w, local, "mlp.proj.weight", m->C, F, 2), view_of(w, NS_P_DOWN, l, 0), 0, m->C, r * F);
 }
 
-static void add_head(build *w)
+/* A rank's share of the vocabulary, the last one padded with zeros. */
+static void add_words(build *w, const char *name, int view)
 {
     const ns_arch *m = w->m;
     int64_t tp = w->l->tp, each = (m->vocab + tp - 1) / tp, row0 = each * w->tp_rank;
     int64_t n = m->vocab - row0 < each ? m->vocab - row0 : each;
+    ns_trt_tensor *t = add(w, -1, name, each, m->C, 2);
+    if (n > 0) part(w, t, view, row0, n, 0);
+}
+
+static void add_head(build *w)
+{
+    const ns_arch *m = w->m;
     int v = m->tied ? view_of(w, NS_P_EMBED, -1, 0) : view_of(w, NS_P_HEAD, -1, 0);
     part(w, add(w, -1, "transformer.ln_f.weight", m->C, 1, 1), view_of(w, NS_P_FINAL_NORM, -1, 0), 0, m->C, 0);
-    ns_trt_tensor *t = add(w, -1, "lm_head.weight", each, m->C, 2);
-    if (n > 0) part(w, t, v, row0, n, 0);
+    if (!(w->how & NS_TRT_NO_HEAD)) add_words(w, "lm_head.weight", v);
 }
 
 static ns_status build_rank(build *w, ns_error *err)
@@ -99,10 +112,15 @@ static ns_status build_rank(build *w, ns_error *err)
     w->now = &w->l->r[w->pp_rank * w->l->tp + w->tp_rank];
     w->now->t = ns_arena_alloc(&w->l->arena, ((size_t)per * 11 + 4) * sizeof *w->now->t, err);
     if (!w->now->t) return NS_ERR_MEMORY;
-    if (w->pp_rank == 0)
+    if (w->pp_rank == 0 && w->how & NS_TRT_SPLIT_EMBEDDING)
+        add_words(w, "transformer.vocab_embedding.weight", view_of(w, NS_P_EMBED, -1, 0));
+    else if (w->pp_rank == 0)
         part(w, add(w, -1, "transformer.vocab_embedding.weight", w->m->vocab, w->m->C, 2),
              view_of(w, NS_P_EMBED, -1, 0), 0, w->m->vocab, 0);
-    for (int l = 0; l < per; l++) add_layer(w, l, first + l);
+    for (int l = 0; l < per; l++) {
+        w->layer = first + l;
+        add_layer(w, l, first + l);
+    }
     if (w->pp_rank == w->l->pp - 1) add_head(w);
     return w->status;
 }
@@ -119,9 +137,9 @@ static ns_status check(const ns_arch *m, int tp, int pp, ns_error *err)
     return NS_OK;
 }
 
-ns_status ns_trt_layout_build(ns_trt_layout *l, const ns_param_table *t, int tp, int pp, ns_error *err)
+ns_status ns_trt_layout_build(ns_trt_layout *l, const ns_param_table *t, int tp, int pp, int how, ns_error *err)
 {
-    build w = {.l = l, .m = t->arch, .err = err};
+    build w = {.l = l, .m = t->arch, .how = how, .err = err};
     ns_status st = NS_OK;
     memset(l, 0, sizeof *l);
     l->table = t;
@@ -149,7 +167,7 @@ void ns_trt_layout_free(ns_trt_layout *l)
     memset(l, 0, sizeof *l);
 }
 
-void ns_trt_scale_name(char out[112], const char *weight)
+void ns_trt_scale_name(char out[128], const char *weight, const char *what)
 {
-    snprintf(out, 112, "%.*s.per_channel_scale", (int)(strlen(weight) - strlen(".weight")), weight);
+    snprintf(out, 128, "%.*s.%s", (int)(strlen(weight) - strlen(".weight")), weight, what);
 }

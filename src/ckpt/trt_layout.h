@@ -14,11 +14,22 @@ typedef struct
     int64_t row, src, n, col0;
 } ns_trt_dest;
 
+/* Matrices of a layer; those of a kind have one fp8 scale. 0: none. */
+typedef enum ns_trt_matrix {
+    NS_TRT_PLAIN,
+    NS_TRT_QKV,
+    NS_TRT_DENSE,
+    NS_TRT_GATE_UP,
+    NS_TRT_DOWN,
+    NS_TRT_KINDS
+} ns_trt_matrix;
+
 typedef struct ns_trt_tensor {
     char name[96];
     int64_t shape[2], rows; /* rows: that views fill; the rest are zeros */
     int nd;
-    int matrix; /* of a layer: what weight-only quantisation takes */
+    ns_trt_matrix matrix; /* of a layer: what quantisation takes */
+    int layer;            /* of the whole model, -1 */
 } ns_trt_tensor;
 
 typedef struct ns_trt_rank {
@@ -36,10 +47,13 @@ typedef struct ns_trt_layout {
     int *first; /* by view: index in d, -1 */
 } ns_trt_layout;
 
+/* What other writers do and ours does not: the embedding is cut by rows (use_parallel_embedding); a tied head is not written. */
+enum { NS_TRT_SPLIT_EMBEDDING = 1, NS_TRT_NO_HEAD = 2 };
 /* Err: NS_ERR_CONFIG if the model cannot be cut so. */
-NS_MUST_USE ns_status ns_trt_layout_build(ns_trt_layout *l, const ns_param_table *t, int tp, int pp, ns_error *err);
+NS_MUST_USE ns_status ns_trt_layout_build(ns_trt_layout *l, const ns_param_table *t, int tp, int pp, int how,
+                                          ns_error *err);
 void ns_trt_layout_free(ns_trt_layout *l);
-/* "….qkv.weight" -> "….qkv.per_channel_scale". */
-void ns_trt_scale_name(char out[112], const char *weight);
+/* "….qkv.weight" -> "….qkv.<what>": per_channel_scale, weights_scaling_factor, activation_scaling_factor. */
+void ns_trt_scale_name(char out[128], const char *weight, const char *what);
 
 #endif

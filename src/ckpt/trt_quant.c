@@ -1,7 +1,10 @@
 #include "ckpt/trt_quant.h"
 
 #include <math.h>
+#include <pthread.h>
 #include <string.h>
+
+#include "tensor/fp8.h"
 
 /* Column of a group that stands at place i (get_permutation_map). */
 static const int8_t perm8[16] = {0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15};
@@ -27,7 +30,7 @@ static int bias_of(const ns_wq *w)
 
 int ns_wq_group(const ns_wq *w)
 {
-    return w->bits == 8 ? 2 : 4;
+    return w->fp8 ? 1 : w->bits == 8 ? 2 : 4;
 }
 
 /* First byte of chunk c of row r. */
@@ -39,6 +42,7 @@ static int64_t chunk_at(const ns_wq *w, int64_t r, int64_t c)
 
 ns_status ns_wq_check(const ns_wq *w, const char *name, ns_error *err)
 {
+    if (w->fp8) return NS_OK;
     NS_FAIL_IF(w->rows % 64 || w->cols % 64, NS_ERR_CONFIG,
                "%s: %lld x %lld on a GPU: weight-only quantisation takes multiples of 64: use fewer GPUs or none", name,
                (long long)w->rows, (long long)w->cols);
@@ -79,8 +83,44 @@ static float scale_of(const ns_wq *w, int64_t r)
     return f;
 }
 
+static float fp8_value[256];
+
+static void fill_values(void)
+{
+    for (int i = 0; i < 256; i++) fp8_value[i] = ns_fp8_decode((uint8_t)i, NS_DTYPE_F8_E4M3);
+}
+
+static void fp8_row(const ns_wq *w, int64_t r, float *x)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    const unsigned char *p = w->data + r * w->cols;
+    float scale = scale_of(w, 0);
+    pthread_once(&once, fill_values);
+    for (int64_t i = 0; i < w->cols; i++) x[i] = fp8_value[p[i]] * scale;
+}
+
+/* The bits of ns_fp8_encode(v, NS_DTYPE_F8_E4M3), without its calls. */
+static uint8_t e4m3(float v)
+{
+    uint32_t u;
+    memcpy(&u, &v, 4);
+    uint32_t sign = u >> 24 & 0x80, a = u & 0x7fffffff;
+    if (a >= 0x43e00000) return (uint8_t)(sign | 0x7e);                           /* 448 and more */
+    if (a < 0x3c800000) return (uint8_t)(sign | (uint32_t)rintf(fabsf(v) * 512)); /* below 2^-6: steps of 2^-9 */
+    return (uint8_t)(sign | (((a + 0x7ffff + (a >> 20 & 1)) >> 20) - (120 << 3)));
+}
+
+void ns_wq_fp8(const float *x, int64_t n, float scale, uint8_t *q)
+{
+    for (int64_t i = 0; i < n; i++) q[i] = e4m3(x[i] / scale);
+}
+
 void ns_wq_row(const ns_wq *w, int64_t r, float *x)
 {
+    if (w->fp8) {
+        fp8_row(w, r, x);
+        return;
+    }
     int bias = bias_of(w);
     float scale = scale_of(w, r);
     for (int64_t c = 0; c < w->cols / NS_WQ_CHUNK; c++, x += NS_WQ_CHUNK) {

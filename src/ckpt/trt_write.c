@@ -28,6 +28,45 @@ static ns_wq wq_of(const writer *w, const ns_trt_tensor *t)
     return (ns_wq){.bits = w->a->bits, .rows = t->shape[0], .cols = t->nd == 2 ? t->shape[1] : 1, .scale_dt = w->a->dt};
 }
 
+/* ---- fp8 ---- */
+static float fp8_scale(const writer *w, const ns_trt_tensor *t)
+{
+    float most = w->a->fp8[t->layer].w[t->matrix];
+    return most > 0 ? most / 448.0f : 1;
+}
+
+/* Scales of a rank: behind its tensors, written at once. */
+static ns_status begin_fp8(writer *w, int r, ns_error *err)
+{
+    static const char *const cache[] = {"kv_cache", "k_cache", "v_cache"};
+    const ns_trt_rank *k = &w->l.r[r];
+    const int64_t one[1] = {1};
+    size_t n = (size_t)k->n, next = n;
+    float *value = ns_arena_alloc(&w->arena, 5 * (n + 1) * sizeof *value, err);
+    if (!value) return NS_ERR_MEMORY;
+    for (size_t i = 0; i < n; i++) {
+        const ns_trt_tensor *t = &k->t[i];
+        char name[128];
+        if (!t->matrix) continue;
+        const ns_trt_fp8_layer *f = &w->a->fp8[t->layer];
+        ns_trt_scale_name(name, t->name, "weights_scaling_factor");
+        value[next++] = fp8_scale(w, t);
+        NS_TRY(ns_st_declare(w->out[r], name, NS_DTYPE_F32, one, 1, err), "rank %d", r);
+        ns_trt_scale_name(name, t->name, "activation_scaling_factor");
+        value[next++] = f->x[t->matrix] / 448.0f;
+        NS_TRY(ns_st_declare(w->out[r], name, NS_DTYPE_F32, one, 1, err), "rank %d", r);
+        for (int c = 0; c < 3 && w->a->fp8_kv && t->matrix == NS_TRT_QKV; c++) {
+            float most = c == 1 || (c == 0 && f->k > f->v) ? f->k : f->v;
+            snprintf(name, sizeof name, "%.*s.%s_scaling_factor", (int)(strlen(t->name) - strlen(".qkv.weight")),
+                     t->name, cache[c]);
+            value[next++] = most > 448 ? most / 448.0f : 1; /* never below 1, as they advise and do */
+            NS_TRY(ns_st_declare(w->out[r], name, NS_DTYPE_F32, one, 1, err), "rank %d", r);
+        }
+    }
+    for (size_t i = n; i < next; i++) NS_TRY(ns_st_put(w->out[r], i, 0, &value[i], sizeof *value, err), "rank %d", r);
+    return NS_OK;
+}
+
 static ns_status begin_rank(writer *w, int r, ns_error *err)
 {
     char base[32];
@@ -40,16 +79,17 @@ static ns_status begin_rank(writer *w, int r, ns_error *err)
         int q = w->a->packed && t->matrix;
         ns_wq wq = wq_of(w, t);
         if (q) NS_TRY(ns_wq_check(&wq, t->name, err), "TensorRT-LLM");
-        NS_TRY(ns_st_declare(w->out[r], t->name, q ? NS_DTYPE_I8 : w->a->dt, q ? packed : t->shape, t->nd, err), "%s",
-               base);
+        ns_dtype dt = q ? NS_DTYPE_I8 : w->a->fp8 && t->matrix ? NS_DTYPE_F8_E4M3 : w->a->dt;
+        NS_TRY(ns_st_declare(w->out[r], t->name, dt, q ? packed : t->shape, t->nd, err), "%s", base);
     }
+    if (w->a->fp8) return begin_fp8(w, r, err);
     if (!w->a->packed) return NS_OK;
     w->scale[r] = ns_arena_alloc(&w->arena, (size_t)k->n * sizeof **w->scale, err);
     if (!w->scale[r]) return NS_ERR_MEMORY;
     for (int i = 0, next = k->n; i < k->n; i++) {
-        char name[112];
+        char name[128];
         if (!k->t[i].matrix) continue;
-        ns_trt_scale_name(name, k->t[i].name);
+        ns_trt_scale_name(name, k->t[i].name, "per_channel_scale");
         w->scale[r][i] = next++;
         NS_TRY(ns_st_declare(w->out[r], name, w->a->dt, k->t[i].shape, 1, err), "%s", base);
     }
@@ -127,6 +167,29 @@ static ns_status quantise(writer *w, const ns_trt_dest *d, int64_t row, int64_t 
     return ns_st_put(w->out[d->rank], (size_t)w->scale[d->rank][d->tensor], row * size, scales, n * size, err);
 }
 
+/* n rows of a matrix from its row `row` on: x, rows of `full` values, NULL if they are kept from an interrupted run. */
+static ns_status quantise_fp8(writer *w, const ns_trt_dest *d, int64_t row, int64_t n, const float *x, int64_t full,
+                              unsigned char *scratch, float *back, ns_error *err)
+{
+    const ns_trt_tensor *t = &w->l.r[d->rank].t[d->tensor];
+    float scale = fp8_scale(w, t);
+    int64_t cols = t->shape[1];
+    ns_wq q = {
+        .bits = 8, .fp8 = 1, .rows = n, .cols = cols, .data = scratch, .scale = &scale, .scale_dt = NS_DTYPE_F32};
+    for (int64_t r = 0; x && r < n; r++, x += full) {
+        float *rounded = back + r * full + d->col0; /* to the type of the model first: that is what is quantised */
+        void *narrow = scratch + (n * cols + 7) / 8 * 8;
+        ns_from_f32(narrow, w->a->dt, x + d->col0, (size_t)cols);
+        ns_to_f32(rounded, narrow, w->a->dt, (size_t)cols);
+        for (int64_t i = 0; i < cols; i++)
+            NS_FAIL_IF(!isfinite(rounded[i]), NS_ERR_NUMERIC, "%s: a value is not finite: it cannot be quantised",
+                       t->name);
+        ns_wq_fp8(rounded, cols, scale, scratch + r * cols);
+    }
+    for (int64_t r = 0; x && r < n; r++) ns_wq_row(&q, r, back + r * full + d->col0);
+    return ns_st_put(w->out[d->rank], (size_t)d->tensor, row * cols, x ? scratch : NULL, n * cols, err);
+}
+
 static ns_status put_packed(ns_sink *s, int view, int64_t row0, int64_t n, const void *rows, void *scratch, float *back,
                             ns_error *err)
 {
@@ -141,8 +204,9 @@ static ns_status put_packed(ns_sink *s, int view, int64_t row0, int64_t n, const
         int64_t row = d->row + from - d->src, k = (to - from) * full;
         if (from >= to) continue;
         if (t->matrix) {
-            NS_TRY(quantise(w, d, row, to - from, x, full, scratch, x ? back + (from - row0) * full : NULL, err), "%s",
-                   "");
+            NS_TRY((w->a->fp8 ? quantise_fp8 : quantise)(w, d, row, to - from, x, full, scratch,
+                                                         x ? back + (from - row0) * full : NULL, err),
+                   "%s", "");
             continue;
         }
         if (x) ns_from_f32(scratch, w->a->dt, x, (size_t)k); /* never cut by columns */
@@ -175,7 +239,7 @@ static int packed_exact(const ns_sink *s, int view)
 static const char *packed_type(const ns_sink *s, int view)
 {
     const writer *w = (const writer *)s;
-    return !is_matrix(w, view) ? ns_dtype_name(w->a->dt) : w->a->bits == 8 ? "int8" : "int4";
+    return !is_matrix(w, view) ? ns_dtype_name(w->a->dt) : w->a->fp8 ? "fp8" : w->a->bits == 8 ? "int8" : "int4";
 }
 
 /* ---- config.json ---- */
@@ -227,12 +291,14 @@ static ns_status config_text(ns_buf *b, const ns_trt_args *a, ns_error *err)
         "  \"tie_word_embeddings\": %s,\n"
         "  \"mapping\": {\"world_size\": %d, \"tp_size\": %d, \"pp_size\": %d, \"cp_size\": 1, "
         "\"gpus_per_node\": %d},\n%s"
-        "  \"quantization\": {\"quant_algo\": %s, \"kv_cache_quant_algo\": null, \"group_size\": 128}\n}\n",
+        "  \"quantization\": {\"quant_algo\": %s, \"kv_cache_quant_algo\": %s, \"group_size\": 128%s}\n}\n",
         m->qkv_bias ? "true" : "false", m->tied ? "true" : "false", a->tp * a->pp, a->tp, a->pp, a->tp < 8 ? 8 : a->tp,
         a->packed ? "  \"" NS_TRT_LAYOUT_KEY "\": \"sm80\",\n" : "",
-        a->bits == 8   ? "\"W8A16\""
+        a->fp8         ? "\"FP8\""
+        : a->bits == 8 ? "\"W8A16\""
         : a->bits == 4 ? "\"W4A16\""
-                       : "null");
+                       : "null",
+        a->fp8 && a->fp8_kv ? "\"FP8\"" : "null", a->fp8 ? ", \"exclude_modules\": [\"lm_head\"]" : "");
 }
 
 static ns_status finish(ns_sink *s, ns_error *err)
@@ -272,8 +338,8 @@ ns_status ns_trt_sink(ns_sink **out, const char *dir, const ns_trt_args *a, ns_e
     w->s = (ns_sink){.t = a->table, .dt = a->dt, .put = put, .finish = finish, .free = trt_free};
     w->args = *a;
     w->a = &w->args;
-    if (a->packed) {
-        NS_BAIL_IF(st, a->table->arch->head_dim % 4, NS_ERR_CONFIG,
+    if (a->packed || a->fp8) {
+        NS_BAIL_IF(st, a->packed && a->table->arch->head_dim % 4, NS_ERR_CONFIG,
                    "TensorRT-LLM: weight-only: heads of %lld, expected a multiple of 4",
                    (long long)a->table->arch->head_dim);
         w->s.dt = NS_DTYPE_F32;
@@ -282,7 +348,7 @@ ns_status ns_trt_sink(ns_sink **out, const char *dir, const ns_trt_args *a, ns_e
         w->s.type_name = packed_type;
     }
     w->arena.label = "trt.writer";
-    NS_CHECK(st, ns_trt_layout_build(&w->l, a->table, a->tp, a->pp, err), "%s", "");
+    NS_CHECK(st, ns_trt_layout_build(&w->l, a->table, a->tp, a->pp, 0, err), "%s", "");
     w->dir = ns_arena_strdup(&w->arena, dir, err);
     w->out = ns_arena_alloc(&w->arena, (size_t)(a->tp * a->pp) * sizeof *w->out, err);
     w->scale = ns_arena_alloc(&w->arena, (size_t)(a->tp * a->pp) * sizeof *w->scale, err);

@@ -13,7 +13,9 @@ typedef struct export_options {
     const char *input, *output, *model_type, *from, *to, *hf, *dtype, *gguf_type, *parity, *nemo_format, *max_shard,
         *weight_only_precision, *weight_only_layout;
     int64_t num_gpus, num_nodes;
-    int force, use_weight_only;
+    const char *calib_dataset;
+    int64_t calib_size, calib_max_seq_length;
+    int force, use_weight_only, use_fp8, fp8_kv_cache;
 } export_options;
 
 #define AT(f) offsetof(export_options, f)
@@ -62,6 +64,37 @@ static const ns_option opts[] = {
      .at = AT(use_weight_only),
      .def = "false",
      .help = "trtllm: weight-only quantisation of the layers' matrices (quant_algo W8A16 or W4A16)"},
+    {.key = "use_fp8",
+     .flag = 1,
+     .type = NS_OPT_BOOL,
+     .at = AT(use_fp8),
+     .def = "false",
+     .help = "trtllm: the layers' matrices in FP8 (quant_algo FP8: weights and activations); needs --calib_dataset"},
+    {.key = "fp8_kv_cache",
+     .flag = 1,
+     .type = NS_OPT_BOOL,
+     .at = AT(fp8_kv_cache),
+     .def = "false",
+     .help = "with --use_fp8: the key/value cache in FP8, too"},
+    TEXT("calib_dataset", calib_dataset, NULL, NULL,
+         "with --use_fp8: JSONL rows with \"text\", or \"input\" and \"output\"; the model runs over them (on the "
+         "processor) to measure its activations"),
+    {.key = "calib_size",
+     .flag = 1,
+     .type = NS_OPT_INT,
+     .at = AT(calib_size),
+     .def = "512",
+     .min = 1,
+     .max = 1000000,
+     .help = "rows of calib_dataset to use, the first ones"},
+    {.key = "calib_max_seq_length",
+     .flag = 1,
+     .type = NS_OPT_INT,
+     .at = AT(calib_max_seq_length),
+     .def = "512",
+     .min = 1,
+     .max = 131072,
+     .help = "tokens of a row to use, the first ones"},
     TEXT("weight_only_precision", weight_only_precision, NULL, "int8|int4", "with --use_weight_only; default: int8"),
     TEXT("weight_only_layout", weight_only_layout, NULL, "any|sm80",
          "any (default): weights as they are, quantised by trtllm-build for its GPU; sm80: integers for compute "
@@ -106,22 +139,23 @@ static void print_trt(const export_options *o, const ns_parsed *p, const char *o
 /* Quantisations of TensorRT-LLM's converter that are not made here: never passed on in silence to trtllm-build, which has no such words. */
 static ns_status check_words(const export_options *o, const ns_parsed *p, ns_error *err)
 {
-    static const char *const not_here[] = {"use_fp8",      "use_fp8_rowwise", "use_nvfp4",
-                                           "smoothquant",  "per_token",       "per_channel",
-                                           "per_group",    "use_qserve",      "int8_kv_cache",
-                                           "fp8_kv_cache", "quant_ckpt_path", "disable_weight_only_quant_plugin"};
+    static const char *const not_here[] = {
+        "use_fp8_rowwise", "use_nvfp4",  "smoothquant",   "per_token",       "per_channel",
+        "per_group",       "use_qserve", "int8_kv_cache", "quant_ckpt_path", "disable_weight_only_quant_plugin"};
     for (size_t i = 0; i < p->n_overrides; i++) {
         const char *w = p->overrides[i] + strspn(p->overrides[i], "-");
         size_t n = strcspn(w, "=");
         for (size_t k = 0; k < sizeof not_here / sizeof not_here[0]; k++)
             NS_FAIL_IF(
                 strlen(not_here[k]) == n && !strncmp(w, not_here[k], n), NS_ERR_UNSUPPORTED,
-                "--%s is not supported: it needs activations measured on a GPU or kernels of TensorRT-LLM; known: "
-                "--use_weight_only --weight_only_precision int8|int4",
+                "--%s is not supported; known: --use_fp8 --calib_dataset FILE [--fp8_kv_cache], --use_weight_only "
+                "--weight_only_precision int8|int4",
                 not_here[k]);
     }
     NS_FAIL_IF(!o->use_weight_only && (o->weight_only_layout || o->weight_only_precision), NS_ERR_CONFIG,
                "--%s needs --use_weight_only", o->weight_only_layout ? "weight_only_layout" : "weight_only_precision");
+    NS_FAIL_IF(!o->use_fp8 && (o->fp8_kv_cache || o->calib_dataset), NS_ERR_CONFIG, "--%s needs --use_fp8",
+               o->fp8_kv_cache ? "fp8_kv_cache" : "calib_dataset");
     return NS_OK;
 }
 
@@ -156,6 +190,11 @@ static int run(void *options, ns_parsed *p)
     a.tp = (int)o->num_gpus;
     a.pp = (int)o->num_nodes;
     a.force = o->force;
+    a.fp8 = o->use_fp8;
+    a.fp8_kv = o->fp8_kv_cache;
+    a.calib_rows = o->calib_dataset;
+    a.calib_size = o->calib_size;
+    a.calib_max_tokens = o->calib_max_seq_length;
     if (o->use_weight_only) {
         a.weight_only = o->weight_only_precision && o->weight_only_precision[3] == '4' ? 4 : 8;
         a.weight_only_packed = o->weight_only_layout && !strcmp(o->weight_only_layout, "sm80");

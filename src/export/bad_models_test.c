@@ -71,7 +71,7 @@ static const damage table[] = {
     {"hf", "model.safetensors.index.json", "model-00002-of-00003", "../../odel-00002-of-3", NS_ERR_INPUT,
      "does not name a file of this folder"},
     {"trtllm", "config.json", "\"quant_algo\": null", "\"quant_algo\": \"W4A16_AWQ\"", NS_ERR_UNSUPPORTED,
-     "quantised weights (W4A16_AWQ) cannot be read (known: W8A16, W4A16)"},
+     "quantised weights (W4A16_AWQ) cannot be read (known: FP8, W8A16, W4A16)"},
     {"trtllm", "config.json", "\"mapping\"", "\"ns_weight_only_layout\": \"sm90\", \"mapping\"", NS_OK, ""},
 };
 
@@ -141,32 +141,48 @@ static void every_damage_is_one_line(void **s)
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) one(&table[i]);
 }
 
-/* Every input format onto a full disk: the N-th write fails. */
+/* The N-th write finds the disk full: one line says so, nothing is left. */
+static void fill_disk(const ns_export_args *a, const char *label)
+{
+    static ns_export_report r;
+    char text[2048];
+    for (uint64_t n = 1, hit = 1; hit; n++) {
+        ns_error err = NS_ERROR_INIT;
+        ns_sys_fail_at("write", n, ENOSPC);
+        ns_status st = ns_export(a, &r, &err);
+        hit = (uint64_t)ns_sys_fault_hit();
+        ns_sys_fail_at(NULL, 0, 0);
+        assert_true(hit || n > 1);
+        if (!hit) {
+            assert_int_equal(st, NS_OK);
+            assert_ns_ok(ns_remove_tree(a->output, &err), &err);
+            break;
+        }
+        ns_error_text(&err, text, sizeof text);
+        if (st != NS_ERR_IO || !strstr(text, "No space left")) fail_msg("%s, write %d: %s", label, (int)n, text);
+        assert_null(strchr(text, '\n'));
+        assert_false(ns_path_exists(a->output));
+    }
+}
+
+/* Every format in, every format out. */
 static void full_disk(void **s)
 {
     (void)s;
     static const char *const formats[] = {"hf", "torch_dist", "zarr", "trtllm", "gguf"};
-    char in[400], out[400], text[2048];
+    static const char *const to[] = {"hf", "nemo", "nemo", "trtllm", "gguf"};
+    char in[400], out[400];
     snprintf(out, sizeof out, "%s/out", dir);
-    for (size_t i = 0; i < 5; i++) {
-        snprintf(in, sizeof in, "%s/%s", dir, formats[i]);
-        for (uint64_t n = 1, hit = 1; hit; n++) {
-            ns_error err = NS_ERROR_INIT;
-            ns_sys_fail_at("write", n, ENOSPC);
-            ns_status st = convert(in, out, &err);
-            hit = (uint64_t)ns_sys_fault_hit();
-            ns_sys_fail_at(NULL, 0, 0);
-            assert_true(hit || n > 1);
-            if (!hit) {
-                assert_int_equal(st, NS_OK);
-                assert_ns_ok(ns_remove_tree(out, &err), &err);
-                break;
-            }
-            ns_error_text(&err, text, sizeof text);
-            if (st != NS_ERR_IO || !strstr(text, "No space left"))
-                fail_msg("%s, write %d: %s", formats[i], (int)n, text);
-            assert_false(ns_path_exists(out));
-        }
+    for (size_t i = 0; i < 9; i++) {
+        ns_export_args a = NS_EXPORT_DEFAULT;
+        snprintf(in, sizeof in, "%s/%s", dir, i < 5 ? formats[i] : "hf");
+        a.input = in;
+        a.output = out;
+        a.parity = "off";
+        a.to = i < 5 ? "hf" : to[i - 4];
+        if (i > 4 && !strcmp(a.to, "nemo")) a.nemo_format = formats[i - 4];
+        if (i > 4 && !strcmp(a.to, "trtllm")) a.tp = 2;
+        fill_disk(&a, formats[i < 5 ? i : i - 4]);
     }
 }
 

@@ -21,6 +21,7 @@
 #include "ckpt/nemo_write.h"
 #include "ckpt/path.h"
 #include "ckpt/trt_write.h"
+#include "export/calibrate.h"
 #include "export/gguf_tok.h"
 #include "export/parity.h"
 #include "export/resume.h"
@@ -38,11 +39,12 @@ typedef struct job {
     ns_progress *progress;
     double before; /* elements of the passes before this one */
     ns_view_stats *stats;
-    const char *quant; /* gguf: type of the matrices */
-    ns_dtype stored;   /* trtllm, packed: type of what is not an integer */
-    int kept;          /* an interrupted export is taken over */
-    int reading_back;  /* what fails now is in the output, not in the input */
-    int64_t eot;       /* the chat template's end of turn, -1: none */
+    const char *quant;     /* gguf: type of the matrices */
+    ns_dtype stored;       /* trtllm, packed or fp8: type of what is not quantised */
+    ns_trt_fp8_layer *fp8; /* [L] */
+    int kept;              /* an interrupted export is taken over */
+    int reading_back;      /* what fails now is in the output, not in the input */
+    int64_t eot;           /* the chat template's end of turn, -1: none */
 } job;
 
 static void progress(void *user, double elements)
@@ -172,12 +174,18 @@ static ns_status open_input(job *j, ns_error *err)
     }
     NS_FAIL_IF(a->weight_only && strcmp(a->to, "trtllm"), NS_ERR_CONFIG,
                "--use_weight_only is for --convert_to trtllm");
+    NS_FAIL_IF(a->fp8 && strcmp(a->to, "trtllm"), NS_ERR_CONFIG, "--use_fp8 is for --convert_to trtllm");
+    NS_FAIL_IF(a->fp8 && a->weight_only, NS_ERR_CONFIG, "give --use_fp8 or --use_weight_only, not both");
+    NS_FAIL_IF(a->fp8 && !a->calib_rows, NS_ERR_CONFIG,
+               "--use_fp8 needs --calib_dataset FILE: rows of text (JSONL) that the model runs over to measure its "
+               "activations");
     j->stored = j->dt;
-    if (a->weight_only_packed) j->dt = NS_DTYPE_F32; /* of the rows that are compared */
+    if (a->weight_only_packed || a->fp8) j->dt = NS_DTYPE_F32; /* of the rows that are compared */
     j->r->dt = j->dt;
-    j->r->type = a->weight_only_packed ? (a->weight_only == 8 ? "int8" : "int4")
-                 : j->quant            ? j->quant
-                                       : ns_dtype_name(j->dt);
+    j->r->type = a->fp8                  ? "fp8"
+                 : a->weight_only_packed ? (a->weight_only == 8 ? "int8" : "int4")
+                 : j->quant              ? j->quant
+                                         : ns_dtype_name(j->dt);
     j->r->n_elements = j->table.n_elements;
     return NS_OK;
 }
@@ -202,13 +210,46 @@ static ns_status make_sink(job *j, ns_sink **out, const char *tmp, ns_error *err
         ns_gguf_kv_free(&kv);
         return st;
     }
-    ns_trt_args t = {&j->table, j->stored, a->tp, a->pp, a->weight_only, a->weight_only_packed};
+    ns_trt_args t = {.table = &j->table,
+                     .dt = j->stored,
+                     .tp = a->tp,
+                     .pp = a->pp,
+                     .bits = a->weight_only,
+                     .packed = a->weight_only_packed,
+                     .fp8 = j->fp8,
+                     .fp8_kv = a->fp8_kv};
     NS_TRY(ns_trt_sink(out, tmp, &t, err), "%s", "");
     if (!j->tokenizer) return NS_OK;
     char p[4096];
     NS_TRY(ns_path(p, sizeof p, err, "%s/tokenizer", tmp), "%s", "");
     NS_TRY(ns_mkdirs(p, err), "%s", "");
     return ns_model_write_side_files(p, &j->arch, j->tokenizer, err);
+}
+
+/* fp8: largest weights of each kind of matrix, as the type that is stored has them; largest activations. */
+static ns_status measure(job *j, ns_error *err)
+{
+    static const ns_trt_matrix kinds[] = {
+        [NS_P_QKV] = NS_TRT_QKV, [NS_P_O] = NS_TRT_DENSE, [NS_P_GATE_UP] = NS_TRT_GATE_UP, [NS_P_DOWN] = NS_TRT_DOWN};
+    ns_convert c = {.table = &j->table, .rows = source_rows, .user = j, .dt = j->stored};
+    ns_calibrate_args a = {j->a->input,           &j->arch, j->stored, j->tokenizer, j->a->calib_rows, j->a->calib_size,
+                           j->a->calib_max_tokens};
+    ns_calibrate_report r;
+    ns_view_stats *s = ns_arena_alloc(&j->arena, (size_t)j->table.n_views * sizeof *s, err);
+    j->fp8 = ns_arena_alloc(&j->arena, (size_t)j->arch.L * sizeof *j->fp8, err);
+    if (!s || !j->fp8) return NS_ERR_MEMORY;
+    NS_TRY(ns_calibrate(j->fp8, &a, &r, err), "%s", "");
+    snprintf(j->r->calibrated, sizeof j->r->calibrated, "%lld rows, %lld tokens (%lld rows cut off at %lld tokens)",
+             (long long)r.n_rows, (long long)r.n_tokens, (long long)r.n_cut, (long long)a.most_tokens);
+    NS_INFO("calibrated with %s: %s", a.rows, j->r->calibrated);
+    NS_TRY(ns_model_convert(&c, s, err), "%s", "");
+    for (int v = 0; v < j->table.n_views; v++) {
+        const ns_param *p = &j->table.params[j->table.views[v].param];
+        if (p->layer < 0 || (size_t)p->kind >= sizeof kinds / sizeof kinds[0] || !kinds[p->kind]) continue;
+        float *most = &j->fp8[p->layer].w[kinds[p->kind]];
+        *most = fmaxf(*most, (float)fmax(fabs(s[v].min), fabs(s[v].max)));
+    }
+    return NS_OK;
 }
 
 static const ns_dtype *native_types(const ns_model_source *s, ns_arena *arena, ns_error *err)
@@ -318,6 +359,7 @@ static double parity_limit(const job *j)
     for (int v = 0; v < j->table.n_views; v++) exact &= j->src.tensor[v]->dt == j->dt;
     for (size_t i = 0; j->quant && i < 3; i++)
         if (!strcmp(j->quant, by_type[i].type)) return by_type[i].limit;
+    if (j->a->fp8) return 0.15;
     if (j->a->weight_only_packed) return j->a->weight_only == 8 ? 0.15 : 0.8;
     if (j->quant) exact = 1;
     for (int v = 0; j->quant && v < j->table.n_views; v++)
@@ -369,6 +411,11 @@ static ns_status prove(job *j, const char *tmp, ns_error *err)
              ns_buf_printf(&b, err, ",\n  \"from\": \"%s\",\n  \"to\": \"%s\",\n  \"read_back\": true", j->r->from,
                            j->a->to),
              "%s", "");
+    if (j->a->fp8) {
+        NS_CHECK(st, ns_buf_adds(&b, ",\n  \"calibrated\": ", err), "%s", "");
+        ns_str how = {j->r->calibrated, strlen(j->r->calibrated)};
+        NS_CHECK(st, ns_json_write_str(&b, how, NS_JSON_UTF8, err), "%s", "");
+    }
     NS_CHECK(st, parity(j, file, &b, err), "parity");
     NS_CHECK(st, ns_buf_adds(&b, ",\n  \"tensors\": [", err), "%s", "");
     for (int v = 0; v < j->table.n_views; v++) NS_CHECK(st, report_view(j, v, &b, err), "report");
@@ -441,6 +488,7 @@ ns_status ns_export(const ns_export_args *a, ns_export_report *report, ns_error 
     j->r = report;
     j->arena.label = "export";
     NS_CHECK(st, open_input(j, err), "%s", "");
+    if (a->fp8) NS_CHECK(st, measure(j, err), "%s", "");
     NS_CHECK(st, ns_path_split(parent, name, a->output, err), "%s", "");
     NS_CHECK(st, ns_mkdirs(parent, err), "write %s", a->output);
     ns_error why = NS_ERROR_INIT; /* what an interrupted run left may be damaged: a power cut, another program */

@@ -24,12 +24,15 @@ typedef struct ns_export_args {
     int tp, pp;              /* trtllm */
     int weight_only;         /* trtllm: 8, 4 bits, 0: none (ckpt/trt_write.h) */
     int weight_only_packed;  /* the integers themselves, for compute capability 7.5 to 8.9 */
-    int force;               /* an existing output is replaced */
+    int fp8, fp8_kv;         /* trtllm: matrices in e4m3; the key/value cache, too */
+    const char *calib_rows;  /* fp8: rows that the model runs over (calibrate.h) */
+    int64_t calib_size, calib_max_tokens;
+    int force; /* an existing output is replaced */
 } ns_export_args;
 #define NS_EXPORT_DEFAULT                                                                                      \
     {                                                                                                          \
         .nemo_format = "torch_dist", .dt = NS_DTYPE_BF16, .max_shard_bytes = (int64_t)10 * 1000 * 1000 * 1000, \
-        .tp = 1, .pp = 1                                                                                       \
+        .tp = 1, .pp = 1, .calib_size = 512, .calib_max_tokens = 512                                           \
     }
 
 typedef struct ns_export_report {
@@ -37,8 +40,9 @@ typedef struct ns_export_report {
     char tokenizer_dir[4096];
     int64_t n_tensors, n_compared, n_elements;
     ns_dtype dt;
-    const char *type; /* of the weights as stored: "BF16", "q4_k_m" */
-    char parity[256]; /* what the comparison of logits gave; "" : off */
+    const char *type;     /* of the weights as stored: "BF16", "q4_k_m" */
+    char calibrated[128]; /* fp8: over what; "": not */
+    char parity[256];     /* what the comparison of logits gave; "" : off */
 } ns_export_report;
 
 NS_MUST_USE ns_status ns_export(const ns_export_args *a, ns_export_report *report, ns_error *err);

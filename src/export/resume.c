@@ -37,10 +37,12 @@ ns_status ns_export_key(ns_buf *key, const ns_export_args *a, const char *tokeni
     uint64_t sum = 0;
     add_files(&sum, a->input, 0);
     if (tokenizer) add_files(&sum, tokenizer, 0);
+    if (a->calib_rows) add_files(&sum, a->calib_rows, 0);
     add_files(&sum, "/proc/self/exe", 0);
-    return ns_buf_printf(key, err, NS_VERSION " %s %s %016" PRIx64 " %s %s %d %d %lld %d %d %d %d", a->to, t->hash, sum,
-                         a->gguf_type ? a->gguf_type : "-", a->nemo_format, a->has_dtype, (int)a->dt,
-                         (long long)a->max_shard_bytes, a->tp, a->pp, a->weight_only, a->weight_only_packed);
+    return ns_buf_printf(key, err, NS_VERSION " %s %s %016" PRIx64 " %s %s %d %d %lld %d %d %d %d %d %lld %lld", a->to,
+                         t->hash, sum, a->gguf_type ? a->gguf_type : "-", a->nemo_format, a->has_dtype, (int)a->dt,
+                         (long long)a->max_shard_bytes, a->tp, a->pp, a->weight_only, a->weight_only_packed,
+                         a->fp8 + 2 * a->fp8_kv, (long long)a->calib_size, (long long)a->calib_max_tokens);
 }
 
 ns_status ns_export_note(int view, const ns_view_stats *s, ns_error *err)
