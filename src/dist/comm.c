@@ -221,9 +221,19 @@ ns_status ns_comm_turn_start(ns_comm *c, const ns_comm_turn *t, int n, ns_error 
 {
     const int next = (c->rank + 1) % c->size, before = (c->rank + c->size - 1) % c->size;
     int k = 0;
-    NS_ASSERT(n <= 2 && n <= c->size && c->lane == 0);
+    NS_ASSERT(n > 0 && n <= 2 && n <= c->size && c->lane == 0);
+    c->turn = NS_TURN_OF_HOST;
+    if (dist_goes_direct(c, t->out)) {
+        c->turn = NS_TURN_DIRECT;
+        return dist_direct_turn(c, t, n, err);
+    }
+    if (dist_in_space(c, t->out)) {
+        c->turn = NS_TURN_DONE;
+        for (int i = 0; i < n; i++)
+            NS_TRY(dist_space_send_recv(c, next, t[i].out, t[i].bytes, before, t[i].in, t[i].bytes, err), "%s", "ring");
+        return NS_OK;
+    }
     for (int i = 0; i < n; i++) {
-        NS_ASSERT(!dist_in_space(c, t[i].out)); /* ops of a device have no ring */
         c->xfers[k++] = dist_xfer(c, next, 0, (void *)(uintptr_t)t[i].out, t[i].bytes);
         c->xfers[k++] = dist_xfer(c, before, 1, t[i].in, t[i].bytes);
         if (next != c->rank) c->sent[NS_COMM_SEND] += (uint64_t)t[i].bytes;
@@ -233,5 +243,8 @@ ns_status ns_comm_turn_start(ns_comm *c, const ns_comm_turn *t, int n, ns_error 
 
 ns_status ns_comm_turn_wait(ns_comm *c, ns_error *err)
 {
-    return ns_world_wait(c->world, err);
+    if (c->turn == NS_TURN_OF_HOST) return ns_world_wait(c->world, err);
+    NS_FAIL_IF(c->turn == NS_TURN_DIRECT && !c->space->turn_waits(c->space->device), NS_ERR_DEVICE, "%s",
+               "the GPU does not wait for a turn of the ring");
+    return NS_OK;
 }

@@ -43,8 +43,17 @@ typedef struct ns_comm_space {
     /* From device to device (direct.h): what is enqueued on `stream` runs in order; add enqueues own[n] = sum over members in their order
      * with in[members-1] arrays `each` elements apart, 0: it failed. */
     void *stream, *device;
-    char *sums; /* device memory, ns_direct_sums_bytes of the widest group */
+    char *sums;         /* device memory: pieces of the others before they are added */
+    int64_t sums_bytes; /* ns_direct_sums_bytes of the widest group */
     int (*add)(void *device, ns_dtype dt, int64_t n, void *own, const void *in, int64_t each, int members, int rank);
+    /* Turns of a ring run on a stream of their own: begins puts it behind what is enqueued on `stream`, ends marks it, what is enqueued
+     * on `stream` after waits comes behind that mark. 0: it failed. */
+    void *turn_stream;
+    int (*turn_begins)(void *device), (*turn_ends)(void *device), (*turn_waits)(void *device);
+    /* NULL, or told of each exchange that is enqueued: before, and behind it with what begins gave (model/gpu_spans.h). */
+    void *spans;
+    int (*span_begins)(void *spans, void *stream, const char *op);
+    void (*span_ends)(void *spans, int span, int64_t bytes);
 } ns_comm_space;
 struct ns_direct;
 
@@ -56,10 +65,11 @@ typedef struct ns_comm {
     ns_xfer *xfers; /* [2*size] scratch */
     float *
         scratch; /* ns_comm_scratch_bytes: pieces of the others, before they are added; the caller's, set before a sum */
-    double *numbers;            /* [size * NS_COMM_MAX_SCALARS] */
-    int64_t *cut;               /* [size+1] of all_reduce */
-    const ns_comm_space *space; /* NULL (as opened): all arrays are host memory */
-    struct ns_direct *direct;   /* NULL: arrays of the space travel through the host */
+    double *numbers;                                             /* [size * NS_COMM_MAX_SCALARS] */
+    int64_t *cut;                                                /* [size+1] of all_reduce */
+    const ns_comm_space *space;                                  /* NULL (as opened): all arrays are host memory */
+    struct ns_direct *direct;                                    /* NULL: arrays of the space travel through the host */
+    enum { NS_TURN_OF_HOST, NS_TURN_DONE, NS_TURN_DIRECT } turn; /* what wait has to wait for */
     uint64_t sent[NS_COMM_N_KINDS];
 } ns_comm;
 
@@ -88,7 +98,8 @@ NS_MUST_USE ns_status ns_comm_scalars(ns_comm *c, double *x, int n, ns_comm_op o
 NS_MUST_USE ns_status ns_comm_gather_scalar(ns_comm *c, double x, double *out, ns_error *err);
 NS_MUST_USE ns_status ns_comm_barrier(ns_comm *c, ns_error *err);
 /* A turn of the ring: up to two buffers to the next member, as many of the same sizes from the one before, while the caller computes on
- * others. Until wait the group's world does nothing else. Counted as send. */
+ * others. Until wait the group's world does nothing else. Counted as send. Arrays of a device: by NCCL the turn and the wait are enqueued,
+ * kernels enqueued in between run beside it; through the host it is over at once. */
 typedef struct ns_comm_turn {
     const void *out;
     void *in;

@@ -41,5 +41,6 @@ ns_status dist_direct_reduce_scatter(ns_comm *c, void *data, ns_dtype dt, const 
 ns_status dist_direct_broadcast(ns_comm *c, void *data, int64_t bytes, int root, ns_error *err);
 ns_status dist_direct_send_recv(ns_comm *c, int to, const void *out, int64_t out_bytes, int from, void *in,
                                 int64_t in_bytes, ns_error *err);
+ns_status dist_direct_turn(ns_comm *c, const ns_comm_turn *t, int n, ns_error *err);
 
 #endif

@@ -1,5 +1,5 @@
 /* The control thread: heartbeats to and from rank 0, who is lost, and the abort. Lines after joining:
- *   rank -> hub   beat SEQ WAITING STEP OP      once a second
+ *   rank -> hub   beat SEQ STANDS STEP OP       once a second; STANDS: 0 computes, 1 waits for others, 2 gives work to a device
  *                 fail TEXT                     this rank found an error by itself
  *                 bye                           it is done: closing its connection is not a death
  *   hub -> rank   beat                          once a second: rank 0 lives
@@ -31,6 +31,12 @@ static void describe(const ns_world *w, int rank, char *out, size_t n)
     snprintf(out, n, "rank %d (%s, pid %ld) at step %" PRId64 " in %s", rank, p->host, p->pid, p->step, p->op);
 }
 
+/* What a rank does, as far as it knows (world_priv.h). */
+static int stands(const ns_world *w)
+{
+    return atomic_load(&w->waiting) ? STANDS_WAITING : atomic_load(&w->on_device) ? STANDS_ON_DEVICE : STANDS_COMPUTING;
+}
+
 static void send_quietly(int fd, const char *line)
 {
     ns_error ignored = NS_ERROR_INIT;
@@ -54,13 +60,13 @@ static void hub_line(ns_world *w, int r, const char *line)
 {
     peer *p = &w->peers[r];
     uint64_t seq;
-    int waiting, used = 0;
+    int standing, used = 0;
     int64_t step;
     p->heard = ns_time_now();
-    if (sscanf(line, "beat %" SCNu64 " %d %" SCNd64 " %n", &seq, &waiting, &step, &used) == 3 && used) {
+    if (sscanf(line, "beat %" SCNu64 " %d %" SCNd64 " %n", &seq, &standing, &step, &used) == 3 && used) {
         if (seq != p->seq) p->moved = p->heard;
         p->seq = seq;
-        p->waiting = waiting;
+        p->stands = standing;
         p->step = step;
         snprintf(p->op, sizeof p->op, "%s", line + used);
     } else if (!strncmp(line, "fail ", 5)) {
@@ -97,18 +103,30 @@ static void note_self(ns_world *w, double now)
     if (seq != p->seq) p->moved = now;
     p->seq = seq;
     p->heard = now;
-    p->waiting = atomic_load(&w->waiting);
+    p->stands = stands(w);
     p->step = atomic_load(&w->step);
     snprintf(p->op, sizeof p->op, "%s", atomic_load(&w->op));
 }
 
-/* Silent ranks; and ranks that stand still while others wait for them. If all wait, the one that moved least is behind. */
+/* The rank that came least far. */
+static int hindmost(const ns_world *w)
+{
+    int r = 0;
+    for (int i = 1; i < w->size; i++)
+        if (w->peers[i].seq < w->peers[r].seq) r = i;
+    return r;
+}
+
+/* Silent ranks; and ranks that stand still while others wait for them. If all wait, the one that moved least is behind. A rank whose GPU
+ * waits for others knows nothing of it: it waits for its GPU, or cannot give it more to do. So where no rank moves and one of them is at
+ * that, the one that came least far is behind as well. */
 static void hub_judge(ns_world *w, double now)
 {
-    int hung = -1, waits_long = -1;
+    int hung = -1, waits_long = -1, on_device = -1, moves = 0;
     char who[300], why[700];
     for (int r = 0; r < w->size; r++) {
         const peer *p = &w->peers[r];
+        if (now - p->moved <= w->o.hang_s) moves = 1;
         if (p->closed || p->said_bye) continue;
         if (now - p->heard > w->o.dead_s) {
             describe(w, r, who, sizeof who);
@@ -118,16 +136,18 @@ static void hub_judge(ns_world *w, double now)
             return;
         }
         if (now - p->moved <= w->o.hang_s) continue;
-        if (p->waiting) waits_long = r;
-        if (!p->waiting && (hung < 0 || p->seq < w->peers[hung].seq)) hung = r;
+        if (p->stands == STANDS_WAITING) waits_long = r;
+        if (p->stands == STANDS_ON_DEVICE && (on_device < 0 || p->seq > w->peers[on_device].seq)) on_device = r;
+        if (p->stands != STANDS_WAITING && (hung < 0 || p->seq < w->peers[hung].seq)) hung = r;
     }
-    if (waits_long < 0) return; /* all compute: slow, not hung */
+    if (waits_long < 0) { /* all compute: slow, not hung */
+        if (moves || on_device < 0) return;
+        waits_long = on_device;
+        hung = hindmost(w);
+    }
     if (hung < 0) {
-        for (int r = 0; r < w->size; r++)
-            if (now - w->peers[r].moved <= w->o.hang_s) return; /* somebody still moves */
-        hung = 0;
-        for (int r = 1; r < w->size; r++)
-            if (w->peers[r].seq < w->peers[hung].seq) hung = r;
+        if (moves) return; /* somebody still moves */
+        hung = hindmost(w);
     }
     char other[300];
     describe(w, hung, who, sizeof who);
@@ -171,7 +191,7 @@ static void rank_beat(ns_world *w, double now)
     char line[LINE_MAX_BYTES], why[400];
     peer *hub = &w->peers[0];
     if (hub->closed) return;
-    snprintf(line, sizeof line, "beat %" PRIu64 " %d %" PRId64 " %s", atomic_load(&w->seq), atomic_load(&w->waiting),
+    snprintf(line, sizeof line, "beat %" PRIu64 " %d %" PRId64 " %s", atomic_load(&w->seq), stands(w),
              atomic_load(&w->step), atomic_load(&w->op));
     send_quietly(hub->control, line);
     if (now - hub->heard > w->o.dead_s && !atomic_load(&w->closing)) {

@@ -8,10 +8,11 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/threads.h"
 #include "dist/comm_priv.h"
 
 #define SPIN_S 0.02
-enum { SUMS_MOST = 64 << 20, PIECE_MOST = 4 << 20, PIECE_UNIT = 256 };
+enum { SUMS_MOST = 64 << 20, PIECE_MOST = 32 << 20, PIECE_UNIT = 256 };
 
 struct ns_direct {
     const ns_nccl_plugin *nccl;
@@ -20,30 +21,39 @@ struct ns_direct {
     int self; /* a group of one sends to itself */
     ns_world_watch watch;
     pthread_mutex_t lock; /* of the group: this thread enqueues, the control thread looks after it and may end it */
-    int gone;             /* ended by the control thread */
+    int gone; /* the control thread had it ended, by a thread: what waits for a GPU must not stop the control plane */
+    pthread_t ender;
+    int ends; /* there is such a thread */
 };
 
-static int64_t piece_bytes(int n)
+/* Of what a member sends at once to be added: a piece of each other one fits. */
+static int64_t piece_bytes(const ns_comm *c)
 {
-    const int64_t others = n > 2 ? n - 1 : 1, fits = SUMS_MOST / others / PIECE_UNIT * PIECE_UNIT;
-    return fits < PIECE_MOST ? fits : PIECE_MOST;
+    return c->space->sums_bytes / (c->size > 2 ? c->size - 1 : 1) / PIECE_UNIT * PIECE_UNIT;
 }
 
 int64_t ns_direct_sums_bytes(int n)
 {
-    const int64_t most = (int64_t)(n - 1) * PIECE_MOST; /* enough for narrower groups too */
+    const int64_t most = (int64_t)(n - 1) * PIECE_MOST;
     return most < SUMS_MOST ? most : SUMS_MOST;
 }
 
-/* Control thread: once a second, and at once when the run is over. */
+static void *end_group(void *direct)
+{
+    struct ns_direct *d = direct;
+    d->nccl->close(d->group, 1);
+    return NULL;
+}
+
+/* Control thread: once a second, and often when the run is over. It never waits: whoever enqueues may stand in a call of the driver. */
 static void look_after(void *direct, int aborted, char *problem, size_t n)
 {
     struct ns_direct *d = direct;
     const char *why = "";
-    pthread_mutex_lock(&d->lock);
+    if (pthread_mutex_trylock(&d->lock) != 0) return;
     if (aborted && !d->gone) {
         d->gone = 1;
-        d->nccl->close(d->group, 1);
+        d->ends = ns_thread_start(&d->ender, NULL, end_group, d) == 0;
     } else if (!d->gone && d->nccl->state(d->group, &why) == NS_NCCL_FAILED)
         snprintf(problem, n, "NCCL: %s", why);
     pthread_mutex_unlock(&d->lock);
@@ -100,6 +110,7 @@ void ns_direct_close(ns_comm *c)
     ns_error lost = NS_ERROR_INIT;
     if (!d) return;
     if (d->group) ns_world_watch_remove(c->world, &d->watch);
+    if (d->ends) pthread_join(d->ender, NULL);
     if (d->group && !d->gone) d->nccl->close(d->group, ns_world_check(c->world, &lost) != NS_OK);
     pthread_mutex_destroy(&d->lock);
     ns_free(d);
@@ -123,15 +134,26 @@ static ns_xfer transfer(int member, int recv, void *buf, int64_t bytes)
     return (ns_xfer){.peer = member, .recv = recv, .buf = buf, .bytes = bytes};
 }
 
-static ns_status enqueue(ns_comm *c, const char *op, int n, ns_error *err)
+static ns_status enqueue_on(ns_comm *c, void *stream, const char *op, int n, ns_error *err)
 {
     struct ns_direct *d = c->direct;
+    const ns_comm_space *where = c->space;
     const char *why = "the group was ended";
+    int64_t bytes = 0;
     if (n == 0) return NS_OK;
+    const int span = where->spans ? where->span_begins(where->spans, stream, op) : -1;
     pthread_mutex_lock(&d->lock);
-    ns_nccl_state s = d->gone ? NS_NCCL_FAILED : d->nccl->exchange(d->group, c->space->stream, c->xfers, n, &why);
+    ns_nccl_state s = d->gone ? NS_NCCL_FAILED : d->nccl->exchange(d->group, stream, c->xfers, n, &why);
     pthread_mutex_unlock(&d->lock);
-    return settle(c, s, why, op, err);
+    NS_TRY(settle(c, s, why, op, err), "%s", op);
+    for (int i = 0; span >= 0 && i < n; i++) bytes += c->xfers[i].bytes;
+    if (span >= 0) where->span_ends(where->spans, span, bytes);
+    return NS_OK;
+}
+
+static ns_status enqueue(ns_comm *c, const char *op, int n, ns_error *err)
+{
+    return enqueue_on(c, c->space->stream, op, n, err);
 }
 
 ns_status dist_direct_all_gather(ns_comm *c, void *data, const int64_t *cut, int elem_bytes, ns_error *err)
@@ -153,7 +175,7 @@ ns_status dist_direct_reduce_scatter(ns_comm *c, void *data, ns_dtype dt, const 
 {
     NS_ASSERT(dt == NS_DTYPE_F32 || dt == NS_DTYPE_BF16);
     const ns_comm_space *s = c->space;
-    const int64_t es = (int64_t)ns_dtype_size(dt), piece = piece_bytes(c->size) / es, longest = dist_longest(c, cut),
+    const int64_t es = (int64_t)ns_dtype_size(dt), piece = piece_bytes(c) / es, longest = dist_longest(c, cut),
                   len = cut[c->rank + 1] - cut[c->rank];
     for (int64_t round = 0; round * piece < longest; round++) {
         char *p = (char *)data + round * piece * es, *in = s->sums, *own = p + cut[c->rank] * es;
@@ -196,4 +218,20 @@ ns_status dist_direct_send_recv(ns_comm *c, int to, const void *out, int64_t out
     }
     if (from >= 0 && in_bytes > 0) c->xfers[n++] = transfer(from, 1, in, in_bytes);
     return enqueue(c, "send_recv", n, err);
+}
+
+ns_status dist_direct_turn(ns_comm *c, const ns_comm_turn *t, int n, ns_error *err)
+{
+    const ns_comm_space *s = c->space;
+    const int next = (c->rank + 1) % c->size, before = (c->rank + c->size - 1) % c->size;
+    int k = 0;
+    for (int i = 0; i < n; i++) {
+        c->xfers[k++] = transfer(next, 0, (void *)(uintptr_t)t[i].out, t[i].bytes);
+        c->xfers[k++] = transfer(before, 1, t[i].in, t[i].bytes);
+        if (next != c->rank) c->sent[NS_COMM_SEND] += (uint64_t)t[i].bytes;
+    }
+    NS_FAIL_IF(!s->turn_begins(s->device), NS_ERR_DEVICE, "%s", "a turn of the ring does not start on the GPU");
+    NS_TRY(enqueue_on(c, s->turn_stream, "ring", k, err), "%s", "ring");
+    NS_FAIL_IF(!s->turn_ends(s->device), NS_ERR_DEVICE, "%s", "a turn of the ring does not end on the GPU");
+    return NS_OK;
 }

@@ -16,7 +16,7 @@
 #include "dist/comm.h"
 #include "dist/nccl/nccl_plugin.h"
 
-/* Device memory for ns_comm_space.sums: pieces of the others before they are added; at most 64 MiB. 0 in a group of one. */
+/* Device memory for ns_comm_space.sums, at most 64 MiB: 32 MiB at a time keep a link busy. 0 in a group of one. */
 int64_t ns_direct_sums_bytes(int n);
 /* talks_to_itself (tests): a group of one sends to itself, so that the transport runs with one GPU. */
 NS_MUST_USE ns_status ns_direct_open(ns_comm *c, const ns_nccl_plugin *p, int talks_to_itself, ns_error *err);

@@ -425,6 +425,11 @@ void ns_world_note(ns_world *w, int64_t step, const char *op)
     atomic_fetch_add_explicit(&w->seq, 1, memory_order_relaxed);
 }
 
+void ns_world_device(ns_world *w, int on)
+{
+    atomic_store(&w->on_device, on);
+}
+
 ns_status ns_world_check(ns_world *w, ns_error *err)
 {
     if (!atomic_load(&w->aborted)) return NS_OK;

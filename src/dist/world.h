@@ -13,6 +13,7 @@
  *   dead    the connection closed without a goodbye                              -> at once
  *   silent  no heartbeat for dead_s (frozen process, lost node)                  -> dead_s, default 10
  *   hung    others wait in a collective, this rank has not moved for hang_s      -> hang_s, default 60
+ *           (collectives of a device: nobody has moved, this rank came least far, ns_world_device)
  * Whatever is found first is told to all (rank, host, pid, step, operation); every wait of every rank then fails with
  * NS_ERR_DEVICE and that text. A rank that does not come back from its own work within abort_grace_s has on_abort called
  * on the control thread; there a program may exit. The library never does.
@@ -58,6 +59,10 @@ const char *ns_world_transport(const ns_world *w); /* "none", "tcp", "mpi" */
 
 /* Progress of this rank; cheap (no system call). `op` must be a static string. waiting = inside a collective. */
 void ns_world_note(ns_world *w, int64_t step, const char *op);
+
+/* 1: from here on what this rank does may wait for others without its knowing, on a device (NCCL): where no rank moves for hang_s, the
+ * one that came least far hangs. 0: it computes by itself again. */
+void ns_world_device(ns_world *w, int on);
 
 /* This rank waits for others in `op` (a static string) until it leaves; the time counts as waited. */
 typedef struct ns_world_place {

@@ -25,7 +25,11 @@ typedef struct peer {
     line_reader in;
     int said_bye, closed;
     uint64_t seq; /* progress counter in its last heartbeat */
-    int waiting;  /* it was inside a collective then */
+    enum {
+        STANDS_COMPUTING,
+        STANDS_WAITING,
+        STANDS_ON_DEVICE
+    } stands;     /* it was inside a collective then, or ns_world_device */
     int64_t step; /* and where */
     char op[64];
     double heard, moved; /* times of the last heartbeat; of the last change of seq */
@@ -65,7 +69,7 @@ struct ns_world {
     _Atomic(const char *) op;
     ns_trace *trace;
     _Atomic int64_t waited_ns; /* in exchanges */
-    _Atomic int waiting, aborted, closing;
+    _Atomic int waiting, on_device, aborted, closing;
     flight flight;
     pthread_mutex_t watch_lock; /* of watches, while one of them runs too */
     ns_world_watch *watches;

@@ -101,6 +101,38 @@ static void test_hang(void **state)
     run_case(1, sleep_long, 9);
 }
 
+/* GPU ranks: the others do not know that they wait; the one that came least far is named. */
+static int on_a_device(ns_world_options *o)
+{
+    ns_error err = NS_ERROR_INIT;
+    ns_world *w;
+    char text[2048];
+    o->hang_s = 2;
+    RANK_OK(ns_world_open(&w, o, &err), &err);
+    ns_world_device(w, 1);
+    for (int i = 0; i < 8; i++) { /* all move: slower than heartbeats, nothing is wrong */
+        ns_world_note(w, 2, "backward");
+        poll(NULL, 0, 500);
+        RANK_OK(ns_world_check(w, &err), &err);
+    }
+    if (o->rank != 1) ns_world_note(w, 3, "forward");
+    ns_status st = NS_OK;
+    for (const double until = ns_time_now() + 6; st == NS_OK && ns_time_now() < until; poll(NULL, 0, 20))
+        st = ns_world_check(w, &err);
+    ns_error_text(&err, text, sizeof text);
+    RANK_CHECK(st == NS_ERR_DEVICE && strstr(text, "rank 1 (") && strstr(text, "at step 2 in backward hangs"));
+    ns_world_close(&w);
+    return 0;
+}
+
+static void test_hang_on_a_device(void **state)
+{
+    (void)state;
+    int code[3];
+    ns_test_run_ranks(3, on_a_device, code);
+    for (int r = 0; r < 3; r++) assert_int_equal(code[r], 0);
+}
+
 static void test_frozen(void **state)
 {
     (void)state;
@@ -319,10 +351,15 @@ static void test_environment(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_ports_in_use), cmocka_unit_test(test_wanted_port_in_use),
-        cmocka_unit_test(test_environment),  cmocka_unit_test(test_join_refused),
-        cmocka_unit_test(test_death),        cmocka_unit_test(test_hang),
-        cmocka_unit_test(test_frozen),       cmocka_unit_test(test_failure_is_passed_on),
+        cmocka_unit_test(test_ports_in_use),
+        cmocka_unit_test(test_wanted_port_in_use),
+        cmocka_unit_test(test_environment),
+        cmocka_unit_test(test_join_refused),
+        cmocka_unit_test(test_death),
+        cmocka_unit_test(test_hang),
+        cmocka_unit_test(test_hang_on_a_device),
+        cmocka_unit_test(test_frozen),
+        cmocka_unit_test(test_failure_is_passed_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

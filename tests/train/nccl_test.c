@@ -1,6 +1,7 @@
-/* NCCL itself, as far as one GPU goes: a group of one rank that talks to itself, through every collective of dist/direct.c, between
- * kernels before and behind on one stream; two ranks on one GPU, which NCCL refuses: told with its own words; a join whose other
- * member never comes is given up. Without GPU, plug-in or NCCL all of it is skipped, with the reason. */
+/* NCCL itself. With two GPUs or more: a rank each, every collective of dist/direct.c in every type against sums made on the host in member
+ * order, bit for bit, twice; how fast. With one: a group of one rank that talks to itself, between kernels before and behind on one stream;
+ * two ranks on one GPU, which NCCL refuses: told with its own words; a join whose other member never comes is given up. Without GPU,
+ * plug-in or NCCL all of it is skipped, with the reason. */
 #include <unistd.h>
 
 #include "base/log.h"
@@ -14,10 +15,15 @@ static void *device;
 static const ns_nccl_plugin *nccl;
 static const char *version = "";
 
+static int open_nth(int nth, ns_error *err)
+{
+    if (ns_cuda_open_nth(&ops, &device, &info, nth, err) != NS_OK) return 0;
+    return ns_nccl_open(&nccl, &version, err) == NS_OK;
+}
+
 static int open_all(ns_error *err)
 {
-    if (ns_cuda_open(&ops, &device, &info, err) != NS_OK) return 0;
-    return ns_nccl_open(&nccl, &version, err) == NS_OK;
+    return open_nth(0, err);
 }
 
 static void need(void)
@@ -29,7 +35,7 @@ static void need(void)
     skip();
 }
 
-enum { N = (5 << 20) / 4 * 3 + 77, BYTES = 64 << 20 }; /* more than a round of a sum */
+enum { N = (5 << 20) / 4 * 3 + 77, BYTES = 64 << 20, PIECE = 4 << 20 }; /* more than a round of a sum */
 static ns_exec x;
 static char *memory;
 static float *host, *back;
@@ -46,6 +52,7 @@ static ns_comm_space space_of(void)
                            .stream = ns_cuda_opened()->stream(device),
                            .device = device,
                            .sums = memory + BYTES / 2,
+                           .sums_bytes = PIECE,
                            .add = ns_cuda_opened()->add_members};
 }
 
@@ -79,8 +86,7 @@ static void a_group_of_one(void **state)
     print_message("%s on %s\n", version, info.name);
     for (int bf16 = 0; bf16 < 2; bf16++) {
         const ns_dtype dt = bf16 ? NS_DTYPE_BF16 : NS_DTYPE_F32;
-        const int64_t es = bf16 ? 2 : 4, piece = (4 << 20) / es, len = cut[1] - cut[0],
-                      last = (len - 1) / piece * piece;
+        const int64_t es = bf16 ? 2 : 4, piece = PIECE / es, len = cut[1] - cut[0], last = (len - 1) / piece * piece;
         for (int64_t i = 0; bf16 && i < N; i++) ((uint16_t *)(void *)host)[i] = ns_f32_to_bf16((float)(i % 401));
         produce(a, dt);
         ops.download(&x, back, a, N * es);
@@ -123,6 +129,194 @@ static void a_group_of_one(void **state)
     ns_cuda_close(&device);
     free(host);
     free(back);
+}
+
+/* ---- a GPU each ---- */
+enum { EACH = (1 << 20) + 1357, WIDE = 160 << 20, MOST_RANKS = 8 }; /* values of a rank; bytes of its arrays */
+
+/* What rank r has in element i: of any size, so that the order of a sum shows. */
+static float value_of(int r, int64_t i, uint32_t salt)
+{
+    uint32_t s = ((uint32_t)i * 2654435761u) ^ ((uint32_t)r * 747796405u + salt);
+    s = (s ^ s >> 15) * 2246822519u;
+    return (float)(int32_t)(s ^ s >> 13) * (s & 4096 ? 0x1p-31f : 0x1p-40f);
+}
+
+static void put_values(void *to, ns_dtype dt, int rank, uint32_t salt)
+{
+    for (int64_t i = 0; i < EACH; i++)
+        if (dt == NS_DTYPE_BF16)
+            ((uint16_t *)to)[i] = ns_f32_to_bf16(value_of(rank, i, salt));
+        else
+            ((float *)to)[i] = value_of(rank, i, salt);
+}
+
+/* Elements [from, to) of the sum over n ranks in their order. */
+static void put_sums(void *out, ns_dtype dt, int n, int64_t from, int64_t to, uint32_t salt)
+{
+    for (int64_t i = from; i < to; i++) {
+        float sum = 0;
+        for (int r = 0; r < n; r++) {
+            const float whole = value_of(r, i, salt),
+                        v = dt == NS_DTYPE_BF16 ? ns_bf16_to_f32(ns_f32_to_bf16(whole)) : whole;
+            sum = r == 0 ? v : sum + v;
+        }
+        if (dt == NS_DTYPE_BF16)
+            ((uint16_t *)out)[i] = ns_f32_to_bf16(sum);
+        else
+            ((float *)out)[i] = sum;
+    }
+}
+
+/* The device's array has the values of `want`. */
+static int holds(const void *there, const void *want, int64_t bytes)
+{
+    ops.download(&x, back, there, bytes);
+    return memcmp(back, want, (size_t)bytes) == 0;
+}
+
+static int every_collective(ns_comm *c, ns_dtype dt, uint32_t salt)
+{
+    ns_error err = NS_ERROR_INIT;
+    const int n = c->size, rank = c->rank;
+    const int64_t es = (int64_t)ns_dtype_size(dt), bytes = EACH * es;
+    char *a = memory, *want = malloc((size_t)bytes);
+    int64_t cut[MOST_RANKS + 1];
+    for (int r = 0; r <= n; r++) cut[r] = r == 0 ? 3 : r == n ? EACH - 5 : 3 + EACH / (n + 1) * r; /* uneven */
+    for (int turn = 0; turn < 2; turn++) {
+        if (turn) cut[1] = cut[0]; /* and one piece empty */
+        put_values(host, dt, rank, salt);
+        ops.upload(&x, a, host, bytes);
+        RANK_OK(ns_comm_reduce_scatter(c, a, dt, cut, &err), &err);
+        memcpy(want, host, (size_t)bytes);
+        put_sums(want, dt, n, cut[rank], cut[rank + 1], salt);
+        RANK_CHECK(holds(a, want, bytes)); /* the rest keeps its values */
+        RANK_OK(ns_comm_all_gather(c, a, cut, (int)es, &err), &err);
+        put_sums(want, dt, n, cut[0], cut[n], salt);
+        RANK_CHECK(holds(a, want, bytes));
+        ops.upload(&x, a, host, bytes);
+        RANK_OK(ns_comm_all_reduce(c, a, dt, EACH, &err), &err);
+        put_sums(want, dt, n, 0, EACH, salt);
+        RANK_CHECK(holds(a, want, bytes));
+        for (int root = 0; root < n; root++) {
+            ops.upload(&x, a, host, bytes);
+            RANK_OK(ns_comm_broadcast(c, a, bytes - 3, root, &err), &err);
+            put_values(want, dt, root, salt);
+            memcpy(want + bytes - 3, (char *)host + bytes - 3, 3);
+            RANK_CHECK(holds(a, want, bytes));
+        }
+        /* a ring, and one direction of it only, odd lengths */
+        const int next = (rank + 1) % n, before = (rank + n - 1) % n;
+        const int64_t half = EACH / 2 * es - 1;
+        ops.upload(&x, a, host, bytes);
+        RANK_OK(ns_comm_send_recv(c, next, a, half, before, a + half + 1, half, &err), &err);
+        put_values(want, dt, before, salt);
+        memmove(want + half + 1, want, (size_t)half);
+        memcpy(want, host, (size_t)half + 1);
+        memcpy(want + 2 * half + 1, (char *)host + 2 * half + 1, (size_t)(bytes - 2 * half - 1));
+        RANK_CHECK(holds(a, want, bytes));
+        RANK_OK(ns_comm_send_recv(c, rank == 0 ? 1 : -1, a, 999, rank == 1 ? 0 : -1, a, 999, &err), &err);
+        if (rank == 1) {
+            put_values(want, dt, 0, salt);
+            RANK_CHECK(holds(a, want, 999));
+        }
+    }
+    free(want);
+    return 0;
+}
+
+static void say_speed(ns_comm *c, const char *what, int64_t bytes, int64_t sent, int op)
+{
+    ns_error err = NS_ERROR_INIT;
+    enum { TIMES = 20 };
+    double best = 1e9;
+    char byte;
+    ns_comm_cut(bytes / 4, 64, c->size, c->cut);
+    int64_t cut[MOST_RANKS + 1];
+    memcpy(cut, c->cut, sizeof *cut * ((size_t)c->size + 1));
+    for (int round = 0; round < 4; round++) {
+        if (ns_comm_barrier(c, &err) != NS_OK) return;
+        const double began = ns_time_now();
+        for (int i = 0; i < TIMES; i++) {
+            ns_status st =
+                op == 0   ? ns_comm_all_gather(c, memory, cut, 4, &err)
+                : op == 1 ? ns_comm_reduce_scatter(c, memory, NS_DTYPE_F32, cut, &err)
+                : op == 2 ? ns_comm_all_reduce(c, memory, NS_DTYPE_BF16, bytes / 2, &err)
+                          : ns_comm_send_recv(c, (c->rank + 1) % c->size, memory, bytes / 2,
+                                              (c->rank + c->size - 1) % c->size, memory + WIDE / 2, bytes / 2, &err);
+            if (st != NS_OK) return;
+        }
+        ops.download(&x, &byte, memory, 1);
+        const double s = (ns_time_now() - began) / TIMES;
+        if (s < best) best = s;
+    }
+    if (c->rank == 0)
+        printf("%s of %.3f MB: %.1f us, %.1f GB/s sent by each rank\n", what, (double)bytes / 1e6, best * 1e6,
+               (double)sent / best / 1e9);
+    fflush(stdout);
+}
+
+/* Exit code 9: nothing to test with. */
+static int a_gpu_each(ns_world_options *o)
+{
+    ns_error err = NS_ERROR_INIT;
+    ns_world *w;
+    ns_comm c;
+    int ranks[MOST_RANKS];
+    alarm(200);
+    if (!open_nth(o->rank, &err)) return 9;
+    if (info.count < o->size) return 9;
+    for (int r = 0; r < o->size; r++) ranks[r] = r;
+    host = malloc((size_t)EACH * 4);
+    back = malloc((size_t)EACH * 4);
+    RANK_OK(ns_world_open(&w, o, &err), &err);
+    RANK_OK(ns_comm_open(&c, w, ranks, o->size, &err), &err);
+    memset(&x, 0, sizeof x);
+    x.ops = &ops;
+    x.backend = device;
+    const int64_t sums = ns_direct_sums_bytes(o->size);
+    RANK_OK(ops.mem_new(&x, (void **)&memory, WIDE + sums, &err), &err);
+    ns_comm_space s = {.base = memory,
+                       .bytes = WIDE + sums,
+                       .stream = ns_cuda_opened()->stream(device),
+                       .device = device,
+                       .sums = memory + WIDE,
+                       .sums_bytes = (o->size - 1) * (1 << 20), /* several rounds */
+                       .add = ns_cuda_opened()->add_members};
+    c.space = &s;
+    RANK_OK(ns_direct_open(&c, nccl, 0, &err), &err);
+    if (o->rank == 0) printf("%s, %d ranks on %s\n", version, o->size, info.name);
+    for (uint32_t salt = 1; salt <= 2; salt++) {
+        RANK_CHECK(every_collective(&c, NS_DTYPE_F32, salt) == 0);
+        RANK_CHECK(every_collective(&c, NS_DTYPE_BF16, salt) == 0);
+    }
+    const int64_t n = o->size, large = 128 << 20, small = 64 << 10;
+    s.sums_bytes = sums;
+    say_speed(&c, "all_gather", large, large / n * (n - 1), 0);
+    say_speed(&c, "reduce_scatter (f32)", large, large / n * (n - 1), 1);
+    say_speed(&c, "all_reduce (bf16)", 16 << 20, (16 << 20) / n * (n - 1) * 2, 2);
+    say_speed(&c, "send_recv", large, large / 2, 3);
+    say_speed(&c, "all_reduce (bf16)", small, small / n * (n - 1) * 2, 2);
+    say_speed(&c, "send_recv", 2048, 1024, 3);
+    RANK_CHECK(x.err.code == NS_OK);
+    RANK_OK(ns_comm_barrier(&c, &err), &err);
+    ns_comm_close(&c);
+    ns_world_close(&w);
+    ops.mem_free(&x, memory);
+    ns_cuda_close(&device);
+    return 0;
+}
+
+static void ranks_with_a_gpu_each(void **state)
+{
+    (void)state;
+    int code[MOST_RANKS], most = 2; /* before this process opens the GPU */
+    ns_test_run_ranks(most, a_gpu_each, code);
+    if (code[0] == 9) {
+        print_message("SKIP: no two GPUs, or no NCCL\n");
+        skip();
+    }
+    for (int r = 0; r < most; r++) assert_int_equal(code[r], 0);
 }
 
 /* Exit code 0: refused as wanted; 9: nothing to test with. */
@@ -199,6 +393,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_missing_plugin_is_named),
+        cmocka_unit_test(ranks_with_a_gpu_each),
         cmocka_unit_test(two_ranks_on_one_gpu_are_refused),
         cmocka_unit_test(a_group_of_one),
         cmocka_unit_test(a_join_is_given_up),
