@@ -99,6 +99,9 @@ static ns_status lay_out(ns_engine *e, ns_error *err)
     NS_TRY(ns_model_layout(&e->model, &e->part_arch, &e->part, e->space, &e->ops, &e->opt, err), "%s", "model");
     if (on_gpu(e)) { /* what the host reads: start_away */
         e->sums = ns_space_take(e->space, "comm.sums", ns_direct_sums_bytes(widest_group(e, 1)), NS_LIFE_RUN);
+        if (e->opt.behind)
+            e->sums_behind =
+                ns_space_take(e->space, "comm.sums_behind", ns_direct_sums_bytes(widest_group(e, 1)), NS_LIFE_RUN);
         return NS_OK;
     }
     e->sums = ns_space_take(e->space, "comm.sums", ns_comm_scratch_bytes(widest_group(e, 1)), NS_LIFE_RUN);
@@ -249,6 +252,23 @@ static ns_status to_space(void *engine, void *dst, const void *src, int64_t byte
     return copied(e, err);
 }
 
+enum { NS_SIDE_BEHIND, NS_SIDE_TURNS };
+
+static int turn_begins(void *device)
+{
+    return ns_cuda_opened()->side_follow(device, NS_SIDE_TURNS);
+}
+
+static int turn_ends(void *device)
+{
+    return ns_cuda_opened()->side_mark(device, NS_SIDE_TURNS, 0);
+}
+
+static int turn_waits(void *device)
+{
+    return ns_cuda_opened()->side_need(device, NS_SIDE_TURNS, 0);
+}
+
 /* GPU and several ranks: what the host reads is host memory. */
 static ns_status start_away(ns_engine *e, ns_error *err)
 {
@@ -265,8 +285,44 @@ static ns_status start_away(ns_engine *e, ns_error *err)
                               .stream = ns_cuda_opened()->stream(e->device),
                               .device = e->device,
                               .sums = (char *)(void *)e->sums,
-                              .add = ns_cuda_opened()->add_members};
+                              .sums_bytes = ns_direct_sums_bytes(widest_group(e, 1)),
+                              .add = ns_cuda_opened()->add_members,
+                              .turn_begins = turn_begins,
+                              .turn_ends = turn_ends,
+                              .turn_waits = turn_waits};
+    e->aside = e->away;
+    e->aside.stream = ns_cuda_opened()->side_stream(e->device, NS_SIDE_BEHIND);
+    e->aside.device = ns_cuda_opened()->side(e->device, NS_SIDE_BEHIND);
+    e->aside.sums = (char *)(void *)e->sums_behind;
+    e->aside.add = ns_cuda_opened()->add_members_aside;
+    e->away.turn_stream = ns_cuda_opened()->side_stream(e->device, NS_SIDE_TURNS);
+    NS_FAIL_IF(!e->aside.stream || !e->away.turn_stream, NS_ERR_DEVICE, "%s",
+               "no streams for exchanges beside the kernels");
     return NS_OK;
+}
+
+/* ---- exchanges beside the ops ---- */
+
+static ns_status aside(int done, ns_error *err)
+{
+    NS_FAIL_IF(!done, NS_ERR_DEVICE, "%s", "an exchange beside the kernels does not start on the GPU");
+    return NS_OK;
+}
+
+ns_status ns_engine_aside(ns_engine *e, ns_error *err)
+{
+    return aside(ns_cuda_opened()->side_follow(e->device, NS_SIDE_BEHIND), err);
+}
+
+ns_status ns_engine_mark(ns_engine *e, int k, ns_error *err)
+{
+    NS_ASSERT(k >= 0 && k < NS_CUDA_MARKS);
+    return aside(ns_cuda_opened()->side_mark(e->device, NS_SIDE_BEHIND, k), err);
+}
+
+ns_status ns_engine_need(ns_engine *e, int k, ns_error *err)
+{
+    return aside(ns_cuda_opened()->side_need(e->device, NS_SIDE_BEHIND, k), err);
 }
 
 ns_status ns_engine_start(ns_engine *e, ns_error *err)

@@ -26,6 +26,7 @@ typedef struct ns_engine {
     float *sums;              /* several ranks: ns_comm.scratch of all groups, on a GPU ns_comm_space.sums */
     float *whole, *piece; /* tensor parallel, host memory: one parameter of the whole model; the parts of all ranks */
     ns_comm_space away;   /* GPU and several ranks: where the model's arrays are, for the groups' ns_comm.space */
+    ns_comm_space aside;  /* the same for groups that exchange beside the ops (train/overlap.h) */
     char *host;           /* GPU and several ranks: host memory of `away` and of whole, piece */
     int64_t host_bytes;
     ns_ops ops;
@@ -49,6 +50,11 @@ NS_MUST_USE ns_status ns_engine_plan(ns_engine *e, const ns_arch *a, const ns_mo
                                      int n_threads, ns_error *err);
 NS_MUST_USE ns_status ns_engine_start(ns_engine *e, ns_error *err);
 void ns_engine_loaded(ns_engine *e);
+/* GPU, opt.behind: what groups with ns_engine.aside exchange from here on comes behind the ops so far; a mark in their stream; ops from
+ * here on come behind mark k. */
+NS_MUST_USE ns_status ns_engine_aside(ns_engine *e, ns_error *err);
+NS_MUST_USE ns_status ns_engine_mark(ns_engine *e, int k, ns_error *err);
+NS_MUST_USE ns_status ns_engine_need(ns_engine *e, int k, ns_error *err);
 void ns_engine_free(ns_engine *e);
 /* ns_param_put_fn / ns_param_get_fn shapes, user = ns_engine*: model values (bf16 rounded) or main values, of the whole
  * model. Where it is split over ranks (ns_engine_split), the get functions are collective: all ranks call them in one order;

@@ -368,6 +368,7 @@ ns_status ns_model_layout(ns_model *m, const ns_arch *a, const ns_param_table *t
     layout_context(m, s);
     NS_TRY(layout_cache(m, s, err), "model cache");
     ns_exec x = {.ops = ops, .pool = o->pool, .backend = o->backend, .fp8 = o->fp8, .any_order = o->any_order};
+    if (o->cp_size > 1) x.T_kv = o->cp_ring ? o->T_cap : o->T_whole;
     m->work_bytes = ops->work_bytes(&x, o->T_cap, o->max_len, a->C, a->F, a->vocab_rows, a->n_heads, a->head_dim);
     m->work = take(s, "work", "scratch", m->work_bytes, NS_LIFE_RUN);
     return NS_OK;

@@ -373,11 +373,14 @@ static void gather_kv(ns_model *m, ns_exec *x, void *qkv)
                                                .row = m->cp_row});
 }
 
-/* Attention arguments with keys from m->kv_all; segments [first, first + n) of the part. */
-static ns_attn_args context_args(ns_model *m, int l, void *qkv, int64_t first, int64_t n)
+/* Attention arguments with keys from m->kv_all: the early or the late pieces of all segments. Together their keys would not ascend. */
+static ns_attn_args context_args(ns_model *m, const ns_exec *x, int l, void *qkv, int half)
 {
     ns_attn_args t = ns_model_attn_args(m, l, qkv);
+    const int64_t n = m->opt.S_cap / 2, first = half * n;
     t.n_seg = n;
+    t.T_kv = m->n_whole;
+    if (x->plan) t.max_kv = (m->opt.max_len + 3) / 4; /* it counts pairs: both calls together half of all */
     t.live_seg = t.live_len = t.live_rows = 0;
     t.cu_q += first;
     t.kv_start = m->kv_start + first;
@@ -391,22 +394,24 @@ static ns_attn_args context_args(ns_model *m, int l, void *qkv, int64_t first, i
 static void attend_context(ns_model *m, ns_exec *x, int l, ns_block_acts *b)
 {
     gather_kv(m, x, b->qkv);
-    ns_attn_args t = context_args(m, l, b->qkv, 0, m->opt.S_cap);
-    t.out = b->att;
-    t.lse = b->lse;
-    x->ops->attn_fwd(x, &t);
+    for (int half = 0; half < 2; half++) {
+        ns_attn_args t = context_args(m, x, l, b->qkv, half);
+        t.out = b->att;
+        t.lse = b->lse;
+        x->ops->attn_fwd(x, &t);
+    }
 }
 
 /* The two pieces of a segment see the same keys: one call for the first pieces, one for the second ones, then the sum over both
  * and over all ranks; each rank takes the rows of its own tokens. */
 static void attend_context_bwd(ns_model *m, ns_exec *x, int l, ns_block_acts *b)
 {
-    const int64_t w = ns_model_kv_width(m), S = m->opt.S_cap / 2, es = (int64_t)ns_dtype_size(m->opt.dt);
+    const int64_t w = ns_model_kv_width(m), es = (int64_t)ns_dtype_size(m->opt.dt);
     const ns_attn_args d = ns_model_attn_args(m, l, m->dqkv);
     gather_kv(m, x, b->qkv);
     x->ops->zero(x, &(ns_fill_args){m->dqkv, m->T * d.q_stride * es});
     for (int half = 0; half < 2; half++) {
-        ns_attn_args t = context_args(m, l, b->qkv, half * S, S);
+        ns_attn_args t = context_args(m, x, l, b->qkv, half);
         x->ops->zero(x, &(ns_fill_args){m->dkv[half], m->n_whole * w * es});
         t.out = b->att;
         t.lse = b->lse;

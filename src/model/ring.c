@@ -86,6 +86,7 @@ static ns_attn_args block_args(ns_model *m, const ns_exec *x, int l, void *qkv, 
     const int64_t w = ns_model_kv_width(m), from = owner(m, turn) * m->opt.S_cap + first, longest = m->opt.max_len,
                   piece = (longest + 2 * m->opt.cp_size - 1) / (2 * m->opt.cp_size);
     t.n_seg = n;
+    t.T_kv = m->cp_rows;
     t.live_seg = t.live_len = t.live_rows = 0;
     t.window = 0; /* no segment is longer (layout.c) */
     t.causal = turn == 0;
@@ -109,11 +110,16 @@ static int early_sees(const ns_model *m, int turn)
 
 static void attend_block(ns_model *m, ns_exec *x, int l, ns_block_acts *b, int turn)
 {
-    const int64_t S = m->opt.S_cap, first = early_sees(m, turn) ? 0 : S / 2;
-    ns_attn_args t = block_args(m, x, l, b->qkv, turn, first, S - first);
-    t.out = m->ring_part;
-    t.lse = turn == 0 ? b->lse : m->ring_lse;
-    x->ops->attn_fwd(x, &t);
+    const int64_t S = m->opt.S_cap / 2;
+    const int late_only = !early_sees(m, turn);
+    ns_attn_args t = block_args(m, x, l, b->qkv, turn, late_only * S, (2 - late_only) * S);
+    for (int half = late_only; half < 2; half++) { /* the early pieces' keys, then the late ones': each ascend */
+        ns_attn_args h = block_args(m, x, l, b->qkv, turn, half * S, S);
+        h.out = m->ring_part;
+        h.lse = turn == 0 ? b->lse : m->ring_lse;
+        if (x->plan) h.max_kv = (h.max_kv + 1) / 2;
+        x->ops->attn_fwd(x, &h);
+    }
     x->ops->attn_merge(x, &(ns_attn_merge_args){.T = m->T,
                                                 .n_heads = t.n_heads,
                                                 .head_dim = t.head_dim,

@@ -59,6 +59,7 @@ typedef struct ns_exec {
     ns_step *step;
     ns_philox_key key; /* dropout */
     ns_fp8 fp8;        /* for work_bytes: weights of layers have it */
+    int64_t T_kv;      /* for work_bytes: ns_attn_args.T_kv */
     int any_order; /* 1: attention's gradient may sum in any order (faster on a GPU; bits may differ from run to run) */
     struct ns_plan *plan; /* plan back-end only */
     void *backend;        /* back-end's own state */
@@ -154,7 +155,8 @@ typedef struct ns_attn_args {
     const int32_t *cu_q;     /* [n_seg+1] */
     const int32_t *kv_start; /* [n_seg], NULL: cu_q */
     const int32_t *kv_len;   /* [n_seg], NULL: q lengths */
-    const void *q, *k, *v;   /* row strides below, in elements; head h at +h*head_dim */
+    int64_t T_kv; /* > 0, with kv_start: rows of k and v, and segments' keys follow each other (kv_start never falls) */
+    const void *q, *k, *v; /* row strides below, in elements; head h at +h*head_dim */
     int64_t q_stride, k_stride, v_stride;
     void *out;             /* [T, n_heads*head_dim] */
     float *lse;            /* [n_heads, T], NULL in inference */

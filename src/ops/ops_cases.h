@@ -398,7 +398,8 @@ static void rope_bwd(prob *p)
     rope_run(p, "dqk0", "dqk", 1);
 }
 
-/* ---- attention; fused qkv rows; flag 1: not causal, 2: keys elsewhere, longer than the queries (a cache) ---- */
+/* ---- attention; fused qkv rows; flag 1: not causal, 2: keys elsewhere, longer than the queries (a cache); 8 with it: in the order of
+ * segments, rows between them are nobody's; 16 with that: the second half of the segments alone ---- */
 static int64_t n_segments(const cas *c)
 {
     int64_t n = 0;
@@ -447,10 +448,12 @@ static ns_attn_args attn_args(prob *p)
     for (int64_t s = 0; s < n_segments(c); s++)
         max_q = c->cu[s + 1] - c->cu[s] > max_q ? c->cu[s + 1] - c->cu[s] : max_q;
     int64_t ks = kv ? 2 * w : qw + 2 * w;
+    const int64_t skip = c->flag & 16 ? n_segments(c) / 2 : 0;
     return (ns_attn_args){.T = c->T,
-                          .n_seg = n_segments(c),
+                          .n_seg = n_segments(c) - skip,
                           .max_q = max_q,
                           .max_kv = kv ? max_q + 29 : max_q,
+                          .T_kv = c->flag & 8 ? find(p, "kv")->n / (2 * w) : 0,
                           .n_heads = c->nh,
                           .n_kv = c->nkv,
                           .head_dim = c->hd,
@@ -462,9 +465,9 @@ static ns_attn_args attn_args(prob *p)
                           .live_seg = live,
                           .live_len = live ? max_q : 0,
                           .live_rows = live ? c->cu[live] : 0,
-                          .cu_q = ptr(p, "cu"),
-                          .kv_start = ptr(p, "kv_start"),
-                          .kv_len = ptr(p, "kv_len"),
+                          .cu_q = (int32_t *)ptr(p, "cu") + skip,
+                          .kv_start = kv ? (int32_t *)ptr(p, "kv_start") + skip : NULL,
+                          .kv_len = kv ? (int32_t *)ptr(p, "kv_len") + skip : NULL,
                           .q = qkv,
                           .k = kv ? kv : qkv + qw * es,
                           .v = kv ? kv + w * es : qkv + (qw + w) * es,
@@ -488,9 +491,14 @@ static void attn_fwd(prob *p)
     ns_attn_args a = attn_args(p);
     p->x.ops->attn_fwd(&p->x, &a);
 }
+static void zero_buf(prob *p, const char *name)
+{
+    p->x.ops->zero(&p->x, &(ns_fill_args){ptr(p, name), find(p, name)->bytes});
+}
 static void attn_bwd(prob *p)
 {
     ns_attn_args a = attn_args(p);
+    if (p->c->flag & 8) zero_buf(p, "dkv"); /* what is nobody's may be set to 0 */
     p->x.ops->attn_bwd(&p->x, &a);
 }
 
@@ -605,6 +613,7 @@ static ns_attn_args ring_args(prob *p, int part)
                           .n_seg = ns - first,
                           .max_q = longest,
                           .max_kv = longest,
+                          .T_kv = part ? c->T + 7 * ns : 0,
                           .n_heads = c->nh,
                           .n_kv = c->nkv,
                           .head_dim = c->hd,
@@ -626,10 +635,6 @@ static ns_attn_args ring_args(prob *p, int part)
                           .dq = ptr(p, "dq part"),
                           .dk = dkv,
                           .dv = dkv + w * es};
-}
-static void zero_buf(prob *p, const char *name)
-{
-    p->x.ops->zero(&p->x, &(ns_fill_args){ptr(p, name), find(p, name)->bytes});
 }
 static void ring_fwd(prob *p)
 {
@@ -905,6 +910,23 @@ static const cas cases[] = {
     {"attn.dropout_hd80.bf16", ATTN, BF16, .T = 131, .nh = 2, .nkv = 1, .hd = 80, .window = 40, .softcap = 3, .flag = 4,
      .cu = cu_mid},
     {"attn.dropout_hd256.bf16", ATTN, BF16, .T = 131, .nh = 2, .nkv = 2, .hd = 256, .flag = 5, .cu = cu_mid},
+    {"attn.parts.f32", ATTN, F32, .T = 25, .nh = 4, .nkv = 2, .hd = 16, .flag = 10, .cu = cu_small, .no_diff = 1},
+    {"attn.parts.bf16", ATTN, BF16, .T = 133, .nh = 4, .nkv = 2, .hd = 32, .flag = 10, .cu = cu_mid, .no_diff = 1},
+    {"attn.parts_hd64.bf16", ATTN, BF16, .T = 300, .nh = 4, .nkv = 2, .hd = 64, .flag = 10, .cu = cu_long,
+     .no_diff = 1},
+    {"attn.parts_hd128.bf16", ATTN, BF16, .T = 300, .nh = 4, .nkv = 2, .hd = 128, .flag = 10, .cu = cu_long,
+     .no_diff = 1},
+    {"attn.parts_window.bf16", ATTN, BF16, .T = 300, .nh = 2, .nkv = 1, .hd = 64, .window = 37, .flag = 10,
+     .cu = cu_long, .no_diff = 1},
+    {"attn.parts_full.bf16", ATTN, BF16, .T = 133, .nh = 2, .nkv = 1, .hd = 128, .flag = 11, .cu = cu_mid,
+     .no_diff = 1},
+    {"attn.parts_softcap.bf16", ATTN, BF16, .T = 133, .nh = 2, .nkv = 1, .hd = 128, .softcap = 3, .flag = 10,
+     .cu = cu_mid, .no_diff = 1},
+    {"attn.parts_dropout.bf16", ATTN, BF16, .T = 300, .nh = 2, .nkv = 1, .hd = 64, .flag = 14, .cu = cu_long,
+     .no_diff = 1},
+    {"attn.parts_late.bf16", ATTN, BF16, .T = 133, .nh = 4, .nkv = 2, .hd = 64, .flag = 26, .cu = cu_mid, .no_diff = 1},
+    {"attn.parts_late_hd96.bf16", ATTN, BF16, .T = 131, .nh = 2, .nkv = 2, .hd = 96, .flag = 26, .cu = cu_mid,
+     .no_diff = 1},
     {"attn.dropout_cache.f32", ATTN, F32, .T = 25, .nh = 4, .nkv = 2, .hd = 16, .flag = 6, .cu = cu_small,
      .no_diff = 1},
     {"attn.cache_window.bf16", ATTN, BF16, .T = 133, .nh = 4, .nkv = 4, .hd = 32, .window = 9, .flag = 2, .cu = cu_mid,

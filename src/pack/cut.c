@@ -133,7 +133,8 @@ static void take_tokens(ns_batch_part *p, const ns_batch *b, int rank, int size)
     d->cu_seqlens[0] = 0;
     for (int32_t i = 0; i < 2 * S; i++) {
         int32_t s = i % S;
-        p->kv_start[i] = p->kv_len[i] = 0;
+        p->kv_start[i] = b->n_tok; /* unused: behind all others */
+        p->kv_len[i] = 0;
         if (s < b->n_seg) {
             piece c = piece_of(b, s, rank, size, i >= S);
             size_t n = (size_t)(c.to - c.from);

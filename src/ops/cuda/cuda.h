@@ -38,7 +38,7 @@ void ns_cuda_served(void *device, int64_t *dnn, int64_t *own, const char **why);
 int ns_cuda_find(char *path, size_t size); /* 1: the plug-in file exists (its path); 0: none beside the program */
 
 /* ---- between the program and the plug-in ---- */
-enum { NS_CUDA_ABI = 3 };
+enum { NS_CUDA_ABI = 4, NS_CUDA_SIDES = 2, NS_CUDA_MARKS = 1024, NS_CUDA_STAMPS = 8192 };
 typedef struct ns_cuda_host { /* what the plug-in may call */
     ns_status (*error_set)(ns_error *err, ns_status code, const char *file, int line, const char *fmt, ...)
         NS_PRINTF(5, 6);
@@ -58,6 +58,18 @@ typedef struct ns_cuda_plugin {
      * apart. 0: the launch failed. */
     int (*add_members)(void *device, ns_dtype dt, int64_t n, void *own, const void *in, int64_t each, int members,
                        int rank);
+    /* Streams beside that of the ops, for exchanges while kernels run: NS_CUDA_SIDES of them. What is enqueued there comes behind what
+     * was on the ops' stream when side_follow was called; ops after side_need come behind what was on the side when side_mark(.., k) was. */
+    void *(*side)(void *device, int side); /* takes the place of `device` for add_members_aside */
+    void *(*side_stream)(void *device, int side);
+    int (*side_follow)(void *device, int side); /* 0: failed, as the next two */
+    int (*side_mark)(void *device, int side, int k);
+    int (*side_need)(void *device, int side, int k);
+    /* Stamp k in a stream; seconds from stamp a to b, 0: b has not passed yet. For traces. */
+    int (*stamp)(void *device, void *stream, int k);
+    int (*stamp_s)(void *device, int a, int b, double *seconds);
+    int (*add_members_aside)(void *side, ns_dtype dt, int64_t n, void *own, const void *in, int64_t each, int members,
+                             int rank);
 } ns_cuda_plugin;
 typedef const ns_cuda_plugin *(*ns_cuda_plugin_fn)(void); /* exported as ns_cuda_plugin_get */
 const ns_cuda_plugin *ns_cuda_opened(void);               /* of the last successful ns_cuda_open; NULL: none */
@@ -65,12 +77,14 @@ const ns_cuda_plugin *ns_cuda_opened(void);               /* of the last success
 /* Changes whenever a structure that crosses the border changes its size. */
 static inline uint32_t ns_cuda_layout(void)
 {
-    const size_t sizes[] = {
-        sizeof(ns_ops),          sizeof(ns_exec),      sizeof(ns_step),      sizeof(ns_weight),
-        sizeof(ns_attn_args),    sizeof(ns_head_args), sizeof(ns_norm_args), sizeof(ns_norm_bwd_args),
-        sizeof(ns_linear_args),  sizeof(ns_rope_args), sizeof(ns_act_args),  sizeof(ns_embed_args),
-        sizeof(ns_dropout_args), sizeof(ns_add_args),  sizeof(ns_opt_item),  sizeof(ns_opt_args),
-        sizeof(ns_scatter_args), sizeof(ns_fill_args), sizeof(ns_error),     sizeof(ns_cuda_info)};
+    const size_t sizes[] = {sizeof(ns_ops),          sizeof(ns_exec),          sizeof(ns_step),
+                            sizeof(ns_weight),       sizeof(ns_attn_args),     sizeof(ns_head_args),
+                            sizeof(ns_norm_args),    sizeof(ns_norm_bwd_args), sizeof(ns_linear_args),
+                            sizeof(ns_rope_args),    sizeof(ns_act_args),      sizeof(ns_embed_args),
+                            sizeof(ns_dropout_args), sizeof(ns_add_args),      sizeof(ns_opt_item),
+                            sizeof(ns_opt_args),     sizeof(ns_scatter_args),  sizeof(ns_fill_args),
+                            sizeof(ns_error),        sizeof(ns_cuda_info),     sizeof(ns_attn_merge_args),
+                            sizeof(ns_sum_rows_args)};
     uint32_t h = 2166136261u;
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) h = (h ^ (uint32_t)sizes[i]) * 16777619u;
     return h;

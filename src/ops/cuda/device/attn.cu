@@ -1,8 +1,8 @@
 /* Attention: which kernels serve a call, the ranges that the tensor-core kernels read, and the generic kernels.
  *
- * Tensor-core kernels (attn_mma.cuh): bf16, keys in the same flat batch as the queries, head size a multiple of 8 up to 256,
- * 16-byte aligned rows. Everything else (f32, a key/value cache, odd head sizes) goes to one warp per row and head with
- * sums in double: slow, exact, any shape up to head size 512. */
+ * Tensor-core kernels (attn_mma.cuh): bf16, keys in the same flat batch as the queries or in rows of their own in the order of
+ * segments (ns_attn_args.T_kv), head size a multiple of 8 up to 256, 16-byte aligned rows. Everything else (f32, a key/value cache, odd
+ * head sizes) goes to one warp per row and head with sums in double: slow, exact, any shape up to head size 512. */
 #include <stdlib.h>
 
 #include "attn_mma.cuh"
@@ -46,6 +46,39 @@ __global__ void attn_ranges(int T, int n_seg, int causal, int64_t window, const 
     int64_t b = cu[s], e = cu[s + 1], lo = window > 0 && t - window + 1 > b ? t - window + 1 : b;
     int64_t qhi = window > 0 && t + window < e ? t + window : e;
     range[t] = make_int4((int)lo, (int)(causal ? t + 1 : e), (int)(causal ? t : b), (int)qhi);
+}
+
+/* The same where keys have rows of their own: ascending from segment to segment, so that ranges grow with the row as well. */
+__global__ void attn_ranges_kv(int T, int Tk, int n_seg, int causal, int64_t window, const int32_t *cu, const int32_t *kv_start,
+                               const int32_t *kv_len, int4 *range, int32_t *seg0)
+{
+    int t = blockIdx.x * blockDim.x + threadIdx.x;
+    if (t >= max(T, Tk)) return;
+    int first = n_seg > 0 ? cu[0] : 0, end = n_seg > 0 ? cu[n_seg] : 0;
+    int4 g = make_int4(0, 0, first, first);
+    if (t < T && t >= first && end > first) { /* a query; dead ones stand behind all keys */
+        int dead = t >= end, s = segment_of(cu, n_seg, dead ? end - 1 : t);
+        int64_t k0 = kv_start[s], nk = kv_len[s], seen = t - cu[s] + nk - (cu[s + 1] - cu[s]) + 1; /* keys in front of the mask */
+        int64_t hi = causal && seen < nk ? max(seen, (int64_t)0) : nk, lo = window > 0 && seen > window ? seen - window : 0;
+        g.x = (int)(k0 + (dead ? nk : lo)), g.y = (int)(k0 + (dead ? nk : hi));
+        if (seg0) seg0[t] = dead ? 0 : (int)k0;
+    } else if (t < T && seg0)
+        seg0[t] = 0;
+    if (t < Tk && n_seg > 0 && kv_start[0] <= t) {
+        int lo = 0, hi = n_seg; /* kv_start[lo] <= t < kv_start[hi] */
+        while (hi - lo > 1) {
+            int mid = (lo + hi) / 2;
+            if (kv_start[mid] <= t)
+                lo = mid;
+            else
+                hi = mid;
+        }
+        int64_t nq = cu[lo + 1] - cu[lo], j = t - kv_start[lo], i = j - (kv_len[lo] - nq); /* the query whose own key it is */
+        int64_t from = causal ? min(max(i, (int64_t)0), nq) : 0, to = window > 0 ? min(max(i + window, (int64_t)0), nq) : nq;
+        if (j >= kv_len[lo]) from = to = nq;
+        g.z = cu[lo] + (int)from, g.w = cu[lo] + (int)to;
+    }
+    range[t] = g;
 }
 
 /* D[h,t] = dout . out; one warp a row and head. */
@@ -236,12 +269,13 @@ static int rows_ok(const void *p, int64_t stride)
 }
 extern "C" int nsk_attn_fast(const nsk_attn *a)
 {
-    return a->bf16 && !a->kv_start && !a->kv_len && a->head_dim % 8 == 0 && a->head_dim <= 256 && a->T < 1 << 22 &&
+    return a->bf16 && (a->kv_start && a->kv_len ? a->T_kv > 0 : !a->kv_start && !a->kv_len) && a->head_dim % 8 == 0 &&
+           a->head_dim <= 256 && a->T < 1 << 22 && a->T_kv < 1 << 22 &&
            rows_ok(a->q, a->q_stride) && rows_ok(a->k, a->k_stride) && rows_ok(a->v, a->v_stride) && rows_ok(a->out, 0) &&
            rows_ok(a->dout, 0) && rows_ok(a->dq, 0) && rows_ok(a->dk, 0) && rows_ok(a->dv, 0);
 }
-static int64_t range_bytes(int64_t T) { return (T * 16 + 255) / 256 * 256; }
-extern "C" int64_t nsk_attn_work(int64_t T, int64_t n_heads) { return range_bytes(T) + T * n_heads * 4 + T * 4; }
+static int64_t range_bytes(int64_t T, int64_t T_kv) { return ((T > T_kv ? T : T_kv) * 16 + 255) / 256 * 256; }
+extern "C" int64_t nsk_attn_work(int64_t T, int64_t T_kv, int64_t n_heads) { return range_bytes(T, T_kv) + T * n_heads * 4 + T * 4; }
 
 static int small_memory(void)
 {
@@ -267,14 +301,20 @@ static int hopper(void)
 
 static attn_p params(nsk_stream s, const nsk_attn *a)
 {
+    int64_t Tk = a->kv_start ? a->T_kv : a->T, rows = Tk > a->T ? Tk : a->T;
     attn_p p = {(const bf16 *)a->q, (const bf16 *)a->k, (const bf16 *)a->v, (const bf16 *)a->dout, (const bf16 *)a->out,
                 (bf16 *)a->out, (bf16 *)a->dq, (bf16 *)a->dk, (bf16 *)a->dv, a->lse,
-                (const float *)((char *)a->work + range_bytes(a->T)), (const int4 *)a->work, a->q_stride, a->k_stride,
-                a->v_stride, a->n_heads * a->head_dim, (int)a->T, (int)a->n_heads, (int)a->n_kv, (int)a->head_dim, a->scale,
-                a->softcap, a->dropout, a->key[0], a->key[1], a->op_layer, a->head0, a->dropout_step, a->token, NULL};
+                (const float *)((char *)a->work + range_bytes(a->T, Tk)), (const int4 *)a->work, a->q_stride, a->k_stride,
+                a->v_stride, a->n_heads * a->head_dim, (int)a->T, (int)Tk, (int)a->n_heads, (int)a->n_kv, (int)a->head_dim,
+                (int)a->n_seg, a->scale, a->softcap, a->cu_q, a->dropout, a->key[0], a->key[1], a->op_layer, a->head0,
+                a->dropout_step, a->token, NULL};
     if (a->dropout > 0) p.seg0 = (const int32_t *)(p.D + a->T * a->n_heads);
-    attn_ranges<<<cdiv(a->T, 256), 256, 0, cs(s)>>>((int)a->T, (int)a->n_seg, a->causal, a->window, a->cu_q, (int4 *)a->work,
-                                                    (int32_t *)p.seg0);
+    if (a->kv_start)
+        attn_ranges_kv<<<cdiv(rows, 256), 256, 0, cs(s)>>>((int)a->T, (int)Tk, (int)a->n_seg, a->causal, a->window, a->cu_q, a->kv_start,
+                                                           a->kv_len, (int4 *)a->work, (int32_t *)p.seg0);
+    else
+        attn_ranges<<<cdiv(a->T, 256), 256, 0, cs(s)>>>((int)a->T, (int)a->n_seg, a->causal, a->window, a->cu_q, (int4 *)a->work,
+                                                        (int32_t *)p.seg0);
     return p;
 }
 

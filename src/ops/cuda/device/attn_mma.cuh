@@ -1,7 +1,8 @@
 /* Attention on the tensor cores (mma.sync m16n8k16, bf16 in, f32 sums), FlashAttention-2 style (Dao 2023), for rows of one
- * flat batch: every query row t sees the keys [lo_t, hi_t) of the same batch, every key row j is seen by queries
- * [qlo_j, qhi_j). Both grow with the row number, so a tile's range is read off its first and last row (`range` array, made by
- * attn_ranges in attn.cu); segments, windows and the dead tail are nothing but these ranges.
+ * flat batch: every query row t sees the keys [lo_t, hi_t), every key row j is seen by queries [qlo_j, qhi_j). Keys lie in the rows of the
+ * queries, or in Tk rows of their own (context parallel). Both grow with the row number, so a tile's range is read off its first and last
+ * row (`range` array, made by attn_ranges and attn_ranges_kv in attn.cu); segments, windows and the dead tail are nothing but these ranges.
+ * Query rows before cu[0] are another call's: what is written there stays.
  *
  * Forward: a block owns a tile of queries, walks over key tiles. Backward is deterministic by construction, without a sum
  * over blocks: one kernel owns query tiles (dQ), one owns key tiles (dK, dV; it loops over the query heads of its group).
@@ -19,14 +20,19 @@ struct attn_p {
     const float *D;
     const int4 *range; /* lo, hi of a query row; qlo, qhi of a key row */
     int64_t q_stride, k_stride, v_stride, o_stride;
-    int T, n_heads, n_kv, hd;
+    int T, Tk, n_heads, n_kv, hd, n_seg;
     float scale, softcap;
+    const int32_t *cu;
     /* dropout > 0 (template DROP): the counter of ns_attn_args.dropout; seg0: first row of each row's segment */
     float dropout;
     uint32_t key0, key1, op_layer, head0;
     const uint32_t *step, *token;
     const int32_t *seg0;
 };
+
+__device__ __forceinline__ int first_row(const attn_p &p) { return p.n_seg > 0 ? p.cu[0] : 0; }
+/* lse of a row that saw no key: a live one may, where keys come in parts. */
+__device__ __forceinline__ float no_key(const attn_p &p, int t) { return p.n_seg > 0 && t < p.cu[p.n_seg] ? -INFINITY : 0.0f; }
 
 /* What the probability of a query row is multiplied with: the row's words of the counter, and keys j of its segment. */
 struct dropped_row {
@@ -190,13 +196,15 @@ __global__ void __launch_bounds__(NW * 32) attn_fwd_mma(attn_p p)
     int kvh = h / (p.n_heads / p.n_kv), row0 = tile * BM, last = min(row0 + BM, p.T) - 1;
     int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
     const bf16 *K = p.k + (int64_t)kvh * p.hd, *V = p.v + (int64_t)kvh * p.hd;
-    int lo_first = p.range[row0].x, hi_last = p.range[last].y, lo_last = p.range[last].x, hi_first = p.range[row0].y;
+    int first = first_row(p);
+    if (last < first) return;
+    int lo_first = p.range[max(row0, first)].x, hi_last = p.range[last].y, lo_last = p.range[last].x, hi_first = p.range[row0].y;
     int j0 = lo_first / BN * BN, n_tiles = hi_last > j0 ? (hi_last - j0 + BN - 1) / BN : 0;
 
     load_tile<BM, HD, NT>(sq, p.q + (int64_t)h * p.hd, p.q_stride, row0, p.T, p.hd);
     if (n_tiles) {
-        load_tile<BN, HD, NT>(sk, K, p.k_stride, j0, p.T, p.hd);
-        load_tile<BN, HD, NT>(sv, V, p.v_stride, j0, p.T, p.hd);
+        load_tile<BN, HD, NT>(sk, K, p.k_stride, j0, p.Tk, p.hd);
+        load_tile<BN, HD, NT>(sv, V, p.v_stride, j0, p.Tk, p.hd);
     }
     cp_commit();
     float o[MT][HD / 8][4], top[MT][2], sum[MT][2];
@@ -220,8 +228,8 @@ __global__ void __launch_bounds__(NW * 32) attn_fwd_mma(attn_p p)
     for (int it = 0; it < n_tiles; it++) {
         int j = j0 + it * BN, st = it & 1;
         if (it + 1 < n_tiles) {
-            load_tile<BN, HD, NT>(sk + (st ^ 1) * BN * LD, K, p.k_stride, j + BN, p.T, p.hd);
-            load_tile<BN, HD, NT>(sv + (st ^ 1) * BN * LD, V, p.v_stride, j + BN, p.T, p.hd);
+            load_tile<BN, HD, NT>(sk + (st ^ 1) * BN * LD, K, p.k_stride, j + BN, p.Tk, p.hd);
+            load_tile<BN, HD, NT>(sv + (st ^ 1) * BN * LD, V, p.v_stride, j + BN, p.Tk, p.hd);
             cp_commit();
             cp_wait<1>();
         } else {
@@ -288,10 +296,10 @@ __global__ void __launch_bounds__(NW * 32) attn_fwd_mma(attn_p p)
             l += __shfl_xor_sync(0xffffffffu, l, 1);
             l += __shfl_xor_sync(0xffffffffu, l, 2);
             int t = row0 + (warp * MT + m) * 16 + r * 8 + lane / 4;
-            if (t >= p.T) continue;
+            if (t >= p.T || t < first) continue;
             float inv = l > 0 ? 1.0f / l : 0.0f;
-            if (p.lse && (lane & 3) == 0) /* dead rows: 0; a live row sees itself */
-                p.lse[(int64_t)h * p.T + t] = l > 0 ? top[m][r] * (p.softcap > 0 ? 1.0f : p.scale) + logf(l) : 0.0f;
+            if (p.lse && (lane & 3) == 0)
+                p.lse[(int64_t)h * p.T + t] = l > 0 ? top[m][r] * (p.softcap > 0 ? 1.0f : p.scale) + logf(l) : no_key(p, t);
 #pragma unroll
             for (int n = 0; n < HD / 8; n++) {
                 int c = n * 8 + (lane & 3) * 2;
@@ -326,14 +334,16 @@ __global__ void __launch_bounds__(NW * 32) attn_dq_mma(attn_p p)
     int kvh = h / (p.n_heads / p.n_kv), row0 = tile * BM, last = min(row0 + BM, p.T) - 1;
     int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
     const bf16 *K = p.k + (int64_t)kvh * p.hd, *V = p.v + (int64_t)kvh * p.hd;
-    int lo_first = p.range[row0].x, hi_last = p.range[last].y, lo_last = p.range[last].x, hi_first = p.range[row0].y;
+    int first = first_row(p);
+    if (last < first) return;
+    int lo_first = p.range[max(row0, first)].x, hi_last = p.range[last].y, lo_last = p.range[last].x, hi_first = p.range[row0].y;
     int j0 = lo_first / BN * BN, n_tiles = hi_last > j0 ? (hi_last - j0 + BN - 1) / BN : 0;
 
     load_tile<BM, HD, NT>(sq, p.q + (int64_t)h * p.hd, p.q_stride, row0, p.T, p.hd);
     load_tile<BM, HD, NT>(sd, p.dout + (int64_t)h * p.hd, p.o_stride, row0, p.T, p.hd);
     if (n_tiles) {
-        load_tile<BN, HD, NT>(sk, K, p.k_stride, j0, p.T, p.hd);
-        load_tile<BN, HD, NT>(sv, V, p.v_stride, j0, p.T, p.hd);
+        load_tile<BN, HD, NT>(sk, K, p.k_stride, j0, p.Tk, p.hd);
+        load_tile<BN, HD, NT>(sv, V, p.v_stride, j0, p.Tk, p.hd);
     }
     cp_commit();
     float dq[MT][HD / 8][4], lse[MT][2], D[MT][2];
@@ -359,8 +369,8 @@ __global__ void __launch_bounds__(NW * 32) attn_dq_mma(attn_p p)
     for (int it = 0; it < n_tiles; it++) {
         int j = j0 + it * BN, st = it & 1;
         if (it + 1 < n_tiles) {
-            load_tile<BN, HD, NT>(sk + (st ^ 1) * BN * LD, K, p.k_stride, j + BN, p.T, p.hd);
-            load_tile<BN, HD, NT>(sv + (st ^ 1) * BN * LD, V, p.v_stride, j + BN, p.T, p.hd);
+            load_tile<BN, HD, NT>(sk + (st ^ 1) * BN * LD, K, p.k_stride, j + BN, p.Tk, p.hd);
+            load_tile<BN, HD, NT>(sv + (st ^ 1) * BN * LD, V, p.v_stride, j + BN, p.Tk, p.hd);
             cp_commit();
             cp_wait<1>();
         } else {
@@ -398,7 +408,7 @@ __global__ void __launch_bounds__(NW * 32) attn_dq_mma(attn_p p)
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             int t = row0 + (warp * MT + m) * 16 + r * 8 + lane / 4;
-            if (t >= p.T) continue;
+            if (t >= p.T || t < first) continue;
 #pragma unroll
             for (int n = 0; n < HD / 8; n++) {
                 int c = n * 8 + (lane & 3) * 2;
@@ -421,13 +431,13 @@ __global__ void __launch_bounds__(NW * 32) attn_dkv_mma(attn_p p)
     __shared__ dropped_row s_row[DROP ? 2 : 1][DROP ? BQ : 1];
     uint32_t step = DROP ? *p.step : 0;
     int tile = blockIdx.x, kvh = blockIdx.y, group = p.n_heads / p.n_kv; /* early keys are seen by most rows: first */
-    int key0 = tile * BK, last = min(key0 + BK, p.T) - 1;
+    int key0 = tile * BK, last = min(key0 + BK, p.Tk) - 1;
     int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
     int t_lo = p.range[key0].z, t_hi = p.range[last].w;
     int t0 = t_lo / BQ * BQ, per = t_hi > t0 ? (t_hi - t0 + BQ - 1) / BQ : 0, n_tiles = per * group;
 
-    load_tile<BK, HD, NT>(sk, p.k + (int64_t)kvh * p.hd, p.k_stride, key0, p.T, p.hd);
-    load_tile<BK, HD, NT>(sv, p.v + (int64_t)kvh * p.hd, p.v_stride, key0, p.T, p.hd);
+    load_tile<BK, HD, NT>(sk, p.k + (int64_t)kvh * p.hd, p.k_stride, key0, p.Tk, p.hd);
+    load_tile<BK, HD, NT>(sv, p.v + (int64_t)kvh * p.hd, p.v_stride, key0, p.Tk, p.hd);
     auto fetch = [&](int it) {
         int st = it & 1, h = kvh * group + it / per, t = t0 + it % per * BQ;
         load_tile<BQ, HD, NT>(sq + st * BQ * LD, p.q + (int64_t)h * p.hd, p.q_stride, t, p.T, p.hd);
@@ -437,7 +447,7 @@ __global__ void __launch_bounds__(NW * 32) attn_dkv_mma(attn_p p)
             int4 g = range_of(p, r);
             s_lo[st][threadIdx.x] = g.x, s_hi[st][threadIdx.x] = g.y;
             s_lse[st][threadIdx.x] = r < p.T ? p.lse[(int64_t)h * p.T + r] : 0;
-            s_D[st][threadIdx.x] = r < p.T ? p.D[(int64_t)h * p.T + r] : 0;
+            s_D[st][threadIdx.x] = g.x < g.y ? p.D[(int64_t)h * p.T + r] : 0;
             if (DROP) s_row[DROP ? st : 0][DROP ? threadIdx.x : 0] = dropped_row_of(p, r);
         }
     };
@@ -485,7 +495,7 @@ __global__ void __launch_bounds__(NW * 32) attn_dkv_mma(attn_p p)
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         int j = key0 + warp * 16 + r * 8 + lane / 4;
-        if (j >= p.T) continue;
+        if (j >= p.Tk) continue;
 #pragma unroll
         for (int n = 0; n < HD / 8; n++) {
             int c = n * 8 + (lane & 3) * 2;
@@ -513,7 +523,7 @@ template <int HD, int MT, int BN, bool DROP = false> static void go_dq(cudaStrea
 }
 template <int HD, int NW, int BQ, bool DROP = false> static void go_dkv(cudaStream_t s, const attn_p &p)
 {
-    launch(attn_dkv_mma<HD, NW, BQ, DROP>, dim3(cdiv(p.T, NW * 16), p.n_kv), NW * 32, (NW * 32 + 4 * BQ) * (HD + 8) * 2, s, p);
+    launch(attn_dkv_mma<HD, NW, BQ, DROP>, dim3(cdiv(p.Tk, NW * 16), p.n_kv), NW * 32, (NW * 32 + 4 * BQ) * (HD + 8) * 2, s, p);
 }
 /* With dropout, which costs more than the tiles: the small ones. */
 /* big and small: (forward MT, BN), (dQ MT, BN), (dKV warps, BQ) */

@@ -171,12 +171,14 @@ __global__ void __launch_bounds__(G * 128, BLOCKS) attn_fwd_wg(attn_p p)
     int kvh = h / (p.n_heads / p.n_kv), row0 = tile * BM, last = min(row0 + BM, p.T) - 1;
     int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
     const bf16 *K = p.k + (int64_t)kvh * p.hd, *V = p.v + (int64_t)kvh * p.hd;
-    int lo_first = p.range[row0].x, hi_last = p.range[last].y, lo_last = p.range[last].x, hi_first = p.range[row0].y;
+    int first = first_row(p);
+    if (last < first) return;
+    int lo_first = p.range[max(row0, first)].x, hi_last = p.range[last].y, lo_last = p.range[last].x, hi_first = p.range[row0].y;
     int j0 = lo_first / BN * BN, n_tiles = hi_last > j0 ? (hi_last - j0 + BN - 1) / BN : 0;
     wg_load<BM, HD, NT>(panels, p.q + (int64_t)h * p.hd, p.q_stride, row0, p.T, p.hd);
     if (n_tiles) {
-        wg_load<BN, HD, NT>(panels + QB, K, p.k_stride, j0, p.T, p.hd);
-        wg_load<BN, HD, NT>(panels + QB + 2 * KB, V, p.v_stride, j0, p.T, p.hd);
+        wg_load<BN, HD, NT>(panels + QB, K, p.k_stride, j0, p.Tk, p.hd);
+        wg_load<BN, HD, NT>(panels + QB + 2 * KB, V, p.v_stride, j0, p.Tk, p.hd);
     }
     cp_commit();
     float o[HD / 8][4], top[2], sum[2];
@@ -191,8 +193,8 @@ __global__ void __launch_bounds__(G * 128, BLOCKS) attn_fwd_wg(attn_p p)
     for (int it = 0; it < n_tiles; it++) {
         int j = j0 + it * BN, st = it & 1;
         if (it + 1 < n_tiles) {
-            wg_load<BN, HD, NT>(panels + QB + (st ^ 1) * KB, K, p.k_stride, j + BN, p.T, p.hd);
-            wg_load<BN, HD, NT>(panels + QB + (2 + (st ^ 1)) * KB, V, p.v_stride, j + BN, p.T, p.hd);
+            wg_load<BN, HD, NT>(panels + QB + (st ^ 1) * KB, K, p.k_stride, j + BN, p.Tk, p.hd);
+            wg_load<BN, HD, NT>(panels + QB + (2 + (st ^ 1)) * KB, V, p.v_stride, j + BN, p.Tk, p.hd);
             cp_commit();
             cp_wait<1>();
         } else {
@@ -251,9 +253,9 @@ __global__ void __launch_bounds__(G * 128, BLOCKS) attn_fwd_wg(attn_p p)
         l += __shfl_xor_sync(0xffffffffu, l, 1);
         l += __shfl_xor_sync(0xffffffffu, l, 2);
         int t = row0 + warp * 16 + r * 8 + lane / 4;
-        if (t >= p.T) continue;
+        if (t >= p.T || t < first) continue;
         float inv = l > 0 ? 1.0f / l : 0.0f;
-        if (p.lse && (lane & 3) == 0) p.lse[(int64_t)h * p.T + t] = l > 0 ? top[r] * (CAP ? 1.0f : p.scale) + logf(l) : 0.0f;
+        if (p.lse && (lane & 3) == 0) p.lse[(int64_t)h * p.T + t] = l > 0 ? top[r] * (CAP ? 1.0f : p.scale) + logf(l) : no_key(p, t);
 #pragma unroll
         for (int n = 0; n < HD / 8; n++) {
             int c = n * 8 + (lane & 3) * 2;
@@ -284,13 +286,15 @@ __global__ void __launch_bounds__(G * 128, BLOCKS) attn_dq_wg(attn_p p)
     int kvh = h / (p.n_heads / p.n_kv), row0 = tile * BM, last = min(row0 + BM, p.T) - 1;
     int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
     const bf16 *K = p.k + (int64_t)kvh * p.hd, *V = p.v + (int64_t)kvh * p.hd;
-    int lo_first = p.range[row0].x, hi_last = p.range[last].y, lo_last = p.range[last].x, hi_first = p.range[row0].y;
+    int first = first_row(p);
+    if (last < first) return;
+    int lo_first = p.range[max(row0, first)].x, hi_last = p.range[last].y, lo_last = p.range[last].x, hi_first = p.range[row0].y;
     int j0 = lo_first / BN * BN, n_tiles = hi_last > j0 ? (hi_last - j0 + BN - 1) / BN : 0;
     wg_load<BM, HD, NT>(panels, p.q + (int64_t)h * p.hd, p.q_stride, row0, p.T, p.hd);
     wg_load<BM, HD, NT>(panels + QB, p.dout + (int64_t)h * p.hd, p.o_stride, row0, p.T, p.hd);
     if (n_tiles) {
-        wg_load<BN, HD, NT>(panels + 2 * QB, K, p.k_stride, j0, p.T, p.hd);
-        wg_load<BN, HD, NT>(panels + 2 * QB + 2 * KB, V, p.v_stride, j0, p.T, p.hd);
+        wg_load<BN, HD, NT>(panels + 2 * QB, K, p.k_stride, j0, p.Tk, p.hd);
+        wg_load<BN, HD, NT>(panels + 2 * QB + 2 * KB, V, p.v_stride, j0, p.Tk, p.hd);
     }
     cp_commit();
     float dq[HD / 8][4], lse[2], D[2], k = p.scale * LOG2E;
@@ -307,8 +311,8 @@ __global__ void __launch_bounds__(G * 128, BLOCKS) attn_dq_wg(attn_p p)
     for (int it = 0; it < n_tiles; it++) {
         int j = j0 + it * BN, st = it & 1;
         if (it + 1 < n_tiles) {
-            wg_load<BN, HD, NT>(panels + 2 * QB + (st ^ 1) * KB, K, p.k_stride, j + BN, p.T, p.hd);
-            wg_load<BN, HD, NT>(panels + 2 * QB + (2 + (st ^ 1)) * KB, V, p.v_stride, j + BN, p.T, p.hd);
+            wg_load<BN, HD, NT>(panels + 2 * QB + (st ^ 1) * KB, K, p.k_stride, j + BN, p.Tk, p.hd);
+            wg_load<BN, HD, NT>(panels + 2 * QB + (2 + (st ^ 1)) * KB, V, p.v_stride, j + BN, p.Tk, p.hd);
             cp_commit();
             cp_wait<1>();
         } else {
@@ -341,7 +345,7 @@ __global__ void __launch_bounds__(G * 128, BLOCKS) attn_dq_wg(attn_p p)
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         int t = row0 + warp * 16 + r * 8 + lane / 4;
-        if (t >= p.T) continue;
+        if (t >= p.T || t < first) continue;
 #pragma unroll
         for (int n = 0; n < HD / 8; n++) {
             int c = n * 8 + (lane & 3) * 2;
@@ -361,11 +365,11 @@ __global__ void __launch_bounds__(G * 128, BLOCKS) attn_dkv_wg(attn_p p)
     __shared__ int s_lo[2][BQ], s_hi[2][BQ];
     uint32_t sk = smem_at(panels), sv = sk + KB, sq = sv + KB, sd = sq + 2 * QB;
     int tile = blockIdx.x, kvh = blockIdx.y, group = p.n_heads / p.n_kv;
-    int key0 = tile * BK, last = min(key0 + BK, p.T) - 1, warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
+    int key0 = tile * BK, last = min(key0 + BK, p.Tk) - 1, warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
     int t_lo = p.range[key0].z, t_hi = p.range[last].w;
     int t0 = t_lo / BQ * BQ, per = t_hi > t0 ? (t_hi - t0 + BQ - 1) / BQ : 0, n_tiles = per * group;
-    wg_load<BK, HD, NT>(panels, p.k + (int64_t)kvh * p.hd, p.k_stride, key0, p.T, p.hd);
-    wg_load<BK, HD, NT>(panels + KB, p.v + (int64_t)kvh * p.hd, p.v_stride, key0, p.T, p.hd);
+    wg_load<BK, HD, NT>(panels, p.k + (int64_t)kvh * p.hd, p.k_stride, key0, p.Tk, p.hd);
+    wg_load<BK, HD, NT>(panels + KB, p.v + (int64_t)kvh * p.hd, p.v_stride, key0, p.Tk, p.hd);
     auto fetch = [&](int it) {
         int st = it & 1, h = kvh * group + it / per, t = t0 + it % per * BQ;
         wg_load<BQ, HD, NT>(panels + 2 * KB + st * QB, p.q + (int64_t)h * p.hd, p.q_stride, t, p.T, p.hd);
@@ -375,7 +379,7 @@ __global__ void __launch_bounds__(G * 128, BLOCKS) attn_dkv_wg(attn_p p)
             int4 g = range_of(p, r);
             s_lo[st][threadIdx.x] = g.x, s_hi[st][threadIdx.x] = g.y;
             s_lse[st][threadIdx.x] = r < p.T ? p.lse[(int64_t)h * p.T + r] * LOG2E : 0;
-            s_D[st][threadIdx.x] = r < p.T ? p.D[(int64_t)h * p.T + r] : 0;
+            s_D[st][threadIdx.x] = g.x < g.y ? p.D[(int64_t)h * p.T + r] : 0;
         }
     };
     if (n_tiles) fetch(0);
@@ -422,7 +426,7 @@ __global__ void __launch_bounds__(G * 128, BLOCKS) attn_dkv_wg(attn_p p)
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         int j = key0 + warp * 16 + r * 8 + lane / 4;
-        if (j >= p.T) continue;
+        if (j >= p.Tk) continue;
 #pragma unroll
         for (int n = 0; n < HD / 8; n++) {
             int c = n * 8 + (lane & 3) * 2;
@@ -444,7 +448,7 @@ template <int HD, int G, int BN, int CAP, int BLOCKS> static void wg_dq(cudaStre
 }
 template <int HD, int G, int BQ, int CAP, int BLOCKS> static void wg_dkv(cudaStream_t s, const attn_p &p)
 {
-    launch(attn_dkv_wg<HD, G, BQ, CAP, BLOCKS>, dim3(cdiv(p.T, G * 64), p.n_kv), G * 128, (G * 128 + 4 * BQ) * HD * 2, s, p);
+    launch(attn_dkv_wg<HD, G, BQ, CAP, BLOCKS>, dim3(cdiv(p.Tk, G * 64), p.n_kv), G * 128, (G * 128 + 4 * BQ) * HD * 2, s, p);
 }
 
 #endif

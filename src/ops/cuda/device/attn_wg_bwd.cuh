@@ -111,15 +111,17 @@ __global__ void __launch_bounds__(128, BLOCKS) attn_dq_wgp(attn_p p)
     int kvh = h / (p.n_heads / p.n_kv), row0 = tile * BM, last = min(row0 + BM, p.T) - 1;
     int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
     const bf16 *K = p.k + (int64_t)kvh * p.hd, *V = p.v + (int64_t)kvh * p.hd;
-    int lo_first = p.range[row0].x, hi_last = p.range[last].y, lo_last = p.range[last].x, hi_first = p.range[row0].y;
+    int first = first_row(p);
+    if (last < first) return;
+    int lo_first = p.range[max(row0, first)].x, hi_last = p.range[last].y, lo_last = p.range[last].x, hi_first = p.range[row0].y;
     int j0 = lo_first / BN * BN, n_tiles = hi_last > j0 ? (hi_last - j0 + BN - 1) / BN : 0;
     float dq[HD / 8][4], lse[2], D[2], k = p.scale * LOG2E;
     int lo[2], hi[2];
     if (n_tiles) {
         wg_load<BM, HD, NT>(panels, p.q + (int64_t)h * p.hd, p.q_stride, row0, p.T, p.hd);
         wg_load<BM, HD, NT>(panels + QB, p.dout + (int64_t)h * p.hd, p.o_stride, row0, p.T, p.hd);
-        wg_load<BN, HD, NT>(panels + 2 * QB, K, p.k_stride, j0, p.T, p.hd);
-        wg_load<BN, HD, NT>(panels + 2 * QB + 2 * KB, V, p.v_stride, j0, p.T, p.hd);
+        wg_load<BN, HD, NT>(panels + 2 * QB, K, p.k_stride, j0, p.Tk, p.hd);
+        wg_load<BN, HD, NT>(panels + 2 * QB + 2 * KB, V, p.v_stride, j0, p.Tk, p.hd);
         cp_commit();
 #pragma unroll
         for (int r = 0; r < 2; r++) {
@@ -146,8 +148,8 @@ __global__ void __launch_bounds__(128, BLOCKS) attn_dq_wgp(attn_p p)
         wg_hold(s);
         __syncthreads();
         if (it + 1 < n_tiles) {
-            wg_load<BN, HD, NT>(panels + 2 * QB + (st ^ 1) * KB, K, p.k_stride, j + BN, p.T, p.hd);
-            wg_load<BN, HD, NT>(panels + 2 * QB + (2 + (st ^ 1)) * KB, V, p.v_stride, j + BN, p.T, p.hd);
+            wg_load<BN, HD, NT>(panels + 2 * QB + (st ^ 1) * KB, K, p.k_stride, j + BN, p.Tk, p.hd);
+            wg_load<BN, HD, NT>(panels + 2 * QB + (2 + (st ^ 1)) * KB, V, p.v_stride, j + BN, p.Tk, p.hd);
             cp_commit();
         }
         float pr[NB][4];
@@ -182,7 +184,7 @@ __global__ void __launch_bounds__(128, BLOCKS) attn_dq_wgp(attn_p p)
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         int t = row0 + warp * 16 + r * 8 + lane / 4;
-        if (t >= p.T) continue;
+        if (t >= p.T || t < first) continue;
 #pragma unroll
         for (int n = 0; n < HD / 8; n++) {
             int c = n * 8 + (lane & 3) * 2;
@@ -202,7 +204,7 @@ __global__ void __launch_bounds__(128, BLOCKS) attn_dkv_wgp(attn_p p)
     __shared__ int s_lo[2][BQ], s_hi[2][BQ];
     uint32_t sk = smem_at(panels), sv = sk + KB, sq = sv + KB, sd = sq + 2 * QB;
     int tile = blockIdx.y, kvh = blockIdx.x, group = p.n_heads / p.n_kv;
-    int key0 = tile * BK, last = min(key0 + BK, p.T) - 1, warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
+    int key0 = tile * BK, last = min(key0 + BK, p.Tk) - 1, warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
     int t_lo = p.range[key0].z, t_hi = p.range[last].w;
     int t0 = t_lo / BQ * BQ, per = t_hi > t0 ? (t_hi - t0 + BQ - 1) / BQ : 0, n_tiles = per * group;
     int h_next = kvh * group, t_next = t0; /* head and first row of the next tile to load */
@@ -214,15 +216,15 @@ __global__ void __launch_bounds__(128, BLOCKS) attn_dkv_wgp(attn_p p)
             int4 g = range_of(p, r);
             s_lo[st][threadIdx.x] = g.x, s_hi[st][threadIdx.x] = g.y;
             s_lse[st][threadIdx.x] = r < p.T ? p.lse[(int64_t)h_next * p.T + r] * LOG2E : 0;
-            s_D[st][threadIdx.x] = r < p.T ? p.D[(int64_t)h_next * p.T + r] : 0;
+            s_D[st][threadIdx.x] = g.x < g.y ? p.D[(int64_t)h_next * p.T + r] : 0;
         }
         t_next += BQ;
         if (t_next >= t0 + per * BQ) t_next = t0, h_next++;
     };
     float dk[HD / 8][4], dv[HD / 8][4], k = p.scale * LOG2E;
     if (n_tiles) {
-        wg_load<BK, HD, NT>(panels, p.k + (int64_t)kvh * p.hd, p.k_stride, key0, p.T, p.hd);
-        wg_load<BK, HD, NT>(panels + KB, p.v + (int64_t)kvh * p.hd, p.v_stride, key0, p.T, p.hd);
+        wg_load<BK, HD, NT>(panels, p.k + (int64_t)kvh * p.hd, p.k_stride, key0, p.Tk, p.hd);
+        wg_load<BK, HD, NT>(panels + KB, p.v + (int64_t)kvh * p.hd, p.v_stride, key0, p.Tk, p.hd);
         fetch(0);
         cp_commit();
     }
@@ -290,7 +292,7 @@ __global__ void __launch_bounds__(128, BLOCKS) attn_dkv_wgp(attn_p p)
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         int j = key0 + warp * 16 + r * 8 + lane / 4;
-        if (j >= p.T) continue;
+        if (j >= p.Tk) continue;
 #pragma unroll
         for (int n = 0; n < HD / 8; n++) {
             int c = n * 8 + (lane & 3) * 2;
@@ -308,7 +310,7 @@ template <int HD, int BLOCKS> static void wgp_dq(cudaStream_t s, const attn_p &p
 }
 template <int HD, int BLOCKS> static void wgp_dkv(cudaStream_t s, const attn_p &p)
 {
-    launch(attn_dkv_wgp<HD, BLOCKS>, dim3(p.n_kv, cdiv(p.T, 64)), 128, 6 * 64 * HD * 2, s, p);
+    launch(attn_dkv_wgp<HD, BLOCKS>, dim3(p.n_kv, cdiv(p.Tk, 64)), 128, 6 * 64 * HD * 2, s, p);
 }
 
 #endif

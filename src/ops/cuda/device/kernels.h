@@ -91,7 +91,7 @@ int nsk_probe(void); /* 0, or the cudaError_t that using a kernel gives */
 
 /* attn.cu, attn_hd*.cu */
 typedef struct nsk_attn {
-    int64_t T, n_seg, max_q, max_kv, n_heads, n_kv, head_dim;
+    int64_t T, T_kv, n_seg, max_q, max_kv, n_heads, n_kv, head_dim;
     int bf16, causal;
     float scale, softcap;
     int64_t window;
@@ -109,10 +109,17 @@ typedef struct nsk_attn {
     uint32_t key[2], op_layer, head0;      /* op << 24 | layer */
     const uint32_t *dropout_step, *token;  /* token NULL: the row */
 } nsk_attn;
-int64_t nsk_attn_work(int64_t T, int64_t n_heads);
+int64_t nsk_attn_work(int64_t T, int64_t T_kv, int64_t n_heads);
 int nsk_attn_fast(const nsk_attn *a); /* 1: the tensor-core kernels serve this call */
 void nsk_attn_fwd(nsk_stream s, const nsk_attn *a, int force_generic);
 void nsk_attn_bwd(nsk_stream s, const nsk_attn *a, int force_generic);
+
+/* attn_parts.cu: ns_attn_merge_args, ns_sum_rows_args */
+void nsk_attn_merge(nsk_stream s, int bf16, int64_t T, int64_t n_heads, int64_t head_dim, int64_t n_seg,
+                    const int32_t *cu, const void *part, const float *part_lse, float *acc, float *lse, int assign,
+                    void *out);
+void nsk_sum_rows(nsk_stream s, int bf16, int64_t T, int64_t cols, int assign, const void *src, int64_t src_stride,
+                  const float *more, float *acc, void *out, int64_t out_stride, const int32_t *row);
 
 /* attn_cudnn.cpp. run: 1 enqueued, 0 not served (*why; the own kernels do it), -1 failed. */
 typedef struct nsk_cudnn nsk_cudnn;

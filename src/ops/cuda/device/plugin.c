@@ -82,6 +82,7 @@ static void zero(ns_exec *x, const ns_fill_args *a)
 static nsk_attn attn_of(ns_exec *x, const ns_attn_args *a)
 {
     return (nsk_attn){a->T,
+                      a->T_kv,
                       a->n_seg,
                       a->max_q,
                       a->max_kv,
@@ -140,7 +141,7 @@ static int by_cudnn(ns_exec *x, const nsk_attn *p, int backward, const char *op)
 }
 static int attn_ok(ns_exec *x, const ns_attn_args *a, const char *op)
 {
-    if (a->head_dim <= 512) return need_work(x, nsk_attn_work(a->T, a->n_heads), op);
+    if (a->head_dim <= 512) return need_work(x, nsk_attn_work(a->T, a->T_kv, a->n_heads), op);
     fail(x, op, "head sizes above 512 are not supported", a->T, a->n_heads, a->head_dim);
     return 0;
 }
@@ -157,6 +158,19 @@ static void attn_bwd(ns_exec *x, const ns_attn_args *a)
     nsk_attn p = attn_of(x, a);
     if (!by_cudnn(x, &p, 1, "attn_bwd")) nsk_attn_bwd(stream(x), &p, dev_of(x)->generic_attention);
     check(x, "attn_bwd", a->T, a->n_heads, a->head_dim);
+}
+
+static void attn_merge(ns_exec *x, const ns_attn_merge_args *a)
+{
+    nsk_attn_merge(stream(x), is_bf16(a->dt), a->T, a->n_heads, a->head_dim, a->n_seg, a->cu_q, a->part, a->part_lse,
+                   a->acc, a->lse, a->assign, a->out);
+    check(x, "attn_merge", a->T, a->n_heads, a->head_dim);
+}
+static void sum_rows(ns_exec *x, const ns_sum_rows_args *a)
+{
+    nsk_sum_rows(stream(x), is_bf16(a->dt), a->T, a->cols, a->assign, a->src, a->src_stride, a->more, a->acc, a->out,
+                 a->out_stride, a->row);
+    check(x, "sum_rows", a->T, a->cols, 0);
 }
 
 /* ---- optimiser ---- */
@@ -226,7 +240,7 @@ static int64_t work_bytes(const ns_exec *x, int64_t T, int64_t max_len, int64_t 
     int64_t wide = most(most(C, 2 * F), 3 * n_heads * head_dim), w = head_work(x->backend, T, V);
     w = most(w, nsk_norm_bwd_work(T, C));
     w = most(w, nsk_bias_grad_work(wide));
-    w = most(w, nsk_attn_work(T, n_heads));
+    w = most(w, nsk_attn_work(T, x->T_kv, n_heads));
     if (x->fp8) {
         w = most(w, fp8_fwd_work(T, most(most(C, F), n_heads * head_dim)));
         w = most(w, fp8_dgrad_work(T, wide, C));
@@ -356,6 +370,79 @@ static void unpin(ns_exec *x, void *host)
     if (cudaHostUnregister(host) != cudaSuccess) (void)cudaGetLastError();
 }
 
+/* ---- beside the ops ---- */
+/* Of higher priority: an exchange that waits for others is to begin as soon as it can. */
+static side *open_side(device *d, int i)
+{
+    side *s = &d->sides[i];
+    int least = 0, most_urgent = 0;
+    if (s->stream) return s;
+    if (cudaDeviceGetStreamPriorityRange(&least, &most_urgent) != cudaSuccess ||
+        cudaStreamCreateWithPriority(&s->stream, cudaStreamNonBlocking, most_urgent) != cudaSuccess ||
+        cudaEventCreateWithFlags(&s->before, cudaEventDisableTiming) != cudaSuccess)
+        return NULL;
+    return s;
+}
+static void close_side(side *s)
+{
+    if (s->stream) (void)cudaStreamSynchronize(s->stream);
+    for (int k = 0; k < NS_CUDA_MARKS; k++)
+        if (s->marks[k]) (void)cudaEventDestroy(s->marks[k]);
+    if (s->before) (void)cudaEventDestroy(s->before);
+    if (s->stream) (void)cudaStreamDestroy(s->stream);
+}
+static void *side_of(void *p, int i)
+{
+    return open_side(p, i);
+}
+static void *side_stream(void *p, int i)
+{
+    const side *s = open_side(p, i);
+    return s ? s->stream : NULL;
+}
+static int side_follow(void *p, int i)
+{
+    device *d = p;
+    side *s = open_side(d, i);
+    return s && cudaEventRecord(s->before, d->stream) == cudaSuccess &&
+           cudaStreamWaitEvent(s->stream, s->before, 0) == cudaSuccess;
+}
+static int side_mark(void *p, int i, int k)
+{
+    side *s = open_side(p, i);
+    if (!s || (!s->marks[k] && cudaEventCreateWithFlags(&s->marks[k], cudaEventDisableTiming) != cudaSuccess)) return 0;
+    return cudaEventRecord(s->marks[k], s->stream) == cudaSuccess;
+}
+static int side_need(void *p, int i, int k)
+{
+    device *d = p;
+    return d->sides[i].marks[k] && cudaStreamWaitEvent(d->stream, d->sides[i].marks[k], 0) == cudaSuccess;
+}
+static int stamp(void *p, void *stream_, int k)
+{
+    device *d = p;
+    if (!d->stamps[k] && cudaEventCreate(&d->stamps[k]) != cudaSuccess) return 0;
+    return cudaEventRecord(d->stamps[k], stream_) == cudaSuccess;
+}
+static int stamp_s(void *p, int a, int b, double *seconds)
+{
+    device *d = p;
+    float ms = 0;
+    if (cudaEventQuery(d->stamps[b]) != cudaSuccess ||
+        cudaEventElapsedTime(&ms, d->stamps[a], d->stamps[b]) != cudaSuccess) {
+        (void)cudaGetLastError();
+        return 0;
+    }
+    *seconds = ms * 1e-3;
+    return 1;
+}
+static int add_members_aside(void *p, ns_dtype dt, int64_t n, void *own, const void *in, int64_t each, int members,
+                             int rank)
+{
+    nsk_add_members(((side *)p)->stream, dt == NS_DTYPE_BF16, n, own, in, each, members, rank);
+    return cudaGetLastError() == cudaSuccess;
+}
+
 /* ---- opening ---- */
 static void close_device(void *p)
 {
@@ -370,6 +457,9 @@ static void close_device(void *p)
     cudaEvent_t events[] = {d->before, d->copied, d->held_from};
     for (int i = 0; i < 3; i++)
         if (events[i]) (void)cudaEventDestroy(events[i]);
+    for (int i = 0; i < NS_CUDA_SIDES; i++) close_side(&d->sides[i]);
+    for (int i = 0; i < NS_CUDA_STAMPS; i++)
+        if (d->stamps[i]) (void)cudaEventDestroy(d->stamps[i]);
     nsk_cudnn_close(d->dnn);
     products_close(d);
     if (d->stream) (void)cudaStreamDestroy(d->stream);
@@ -390,6 +480,8 @@ static const ns_ops table = {
     .rope = rope,
     .attn_fwd = attn_fwd,
     .attn_bwd = attn_bwd,
+    .attn_merge = attn_merge,
+    .sum_rows = sum_rows,
     .act_fwd = act_fwd,
     .act_bwd = act_bwd,
     .head = head,
@@ -549,8 +641,10 @@ static void host_free(void *p)
 
 __attribute__((visibility("default"))) const ns_cuda_plugin *ns_cuda_plugin_get(void)
 {
-    static ns_cuda_plugin p = {NS_CUDA_ABI, 0,      &table,     NS_CUDA_ARCHS, open_device, close_device,
-                               used,        served, host_alloc, host_free,     stream_of,   add_members};
+    static ns_cuda_plugin p = {NS_CUDA_ABI,  0,           &table,  NS_CUDA_ARCHS, open_device,
+                               close_device, used,        served,  host_alloc,    host_free,
+                               stream_of,    add_members, side_of, side_stream,   side_follow,
+                               side_mark,    side_need,   stamp,   stamp_s,       add_members_aside};
     p.layout = ns_cuda_layout();
     return &p;
 }

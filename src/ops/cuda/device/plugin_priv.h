@@ -12,6 +12,10 @@
 enum { N_SLOTS = 16, SLOT_BYTES = 2 << 20 };
 
 typedef struct product product; /* products.c */
+typedef struct side {           /* a stream for exchanges; opened when first asked for */
+    cudaStream_t stream;
+    cudaEvent_t before, marks[NS_CUDA_MARKS];
+} side;
 typedef struct device {
     const ns_cuda_host *host;
     cudaStream_t stream;
@@ -29,6 +33,8 @@ typedef struct device {
     int64_t dnn_calls, own_calls; /* attention passes of bf16 served by each */
     char dnn_why[256];            /* the last reason for not using cuDNN */
     product *products;
+    side sides[NS_CUDA_SIDES];
+    cudaEvent_t stamps[NS_CUDA_STAMPS];
 } device;
 
 static inline device *dev_of(ns_exec *x)
