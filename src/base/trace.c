@@ -68,13 +68,18 @@ done:
     return st;
 }
 
-void ns_trace_span(ns_trace *t, ns_trace_lane lane, const char *name, double began, int64_t bytes)
+void ns_trace_add(ns_trace *t, ns_trace_lane lane, const char *name, double began, double ended, int64_t bytes)
 {
     if (!t) return;
     pthread_mutex_lock(&t->lock);
     const int i = t->n++;
-    if (i < t->capacity) t->spans[i] = (span){name, lane, began, ns_time_now(), bytes};
+    if (i < t->capacity) t->spans[i] = (span){name, lane, began, ended, bytes};
     pthread_mutex_unlock(&t->lock);
+}
+
+void ns_trace_span(ns_trace *t, ns_trace_lane lane, const char *name, double began, int64_t bytes)
+{
+    if (t) ns_trace_add(t, lane, name, began, ns_time_now(), bytes);
 }
 
 ns_status ns_trace_flush(ns_trace *t, ns_error *err)

@@ -24,6 +24,8 @@ typedef enum ns_trace_lane { NS_TRACE_COMPUTE, NS_TRACE_COMM, NS_TRACE_BEHIND, N
 NS_MUST_USE ns_status ns_trace_open(ns_trace **out, const char *path, int rank, int capacity, ns_error *err);
 /* From `began` until now; name: a static string. bytes 0: not said. */
 void ns_trace_span(ns_trace *t, ns_trace_lane lane, const char *name, double began, int64_t bytes);
+/* From `began` until `ended`, both of ns_time_now. */
+void ns_trace_add(ns_trace *t, ns_trace_lane lane, const char *name, double began, double ended, int64_t bytes);
 NS_MUST_USE ns_status ns_trace_flush(ns_trace *t, ns_error *err);
 NS_MUST_USE ns_status ns_trace_close(ns_trace **t, ns_error *err);
 /* Joins PATH.rank0 .. PATH.rankN-1 into PATH and removes them. */

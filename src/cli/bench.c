@@ -5,6 +5,8 @@
  *   tflop_s    tokens/s x flops per token: 6 per matmul weight (head yes, embedding no) + 6 x layers x heads x head size x length
  *              (attention, causal half; recomputation is not counted)
  *   ceiling    the gate/up product of this shape and micro-batch, alone, on the step's own data, in the same run
+ * With --devices N: N ranks on this machine, as ns sft starts them; tokens/s of all, TFLOP/s of each, the bytes that rank 0 sends in a
+ * step, and what part of the step they would take alone on a link as fast as a large gathering measured in the same run.
  * A step is zero, micro-batches, norm, clip, AdamW, gradients f32; --optimizer says what is kept of weights and moments:
  * exact (bf16 + remainder, f32 moments: 16 bytes a parameter with the gradient), moments-bf16 (12), bf16 (no remainder either: 10). */
 #include <stdio.h>
@@ -14,7 +16,9 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/rng.h"
+#include "cli/bench_ranks.h"
 #include "cli/cli.h"
+#include "dist/launch.h"
 #include "model/engine.h"
 #include "model/gpu_known.h"
 #include "model/snapshot.h"
@@ -24,6 +28,9 @@ typedef struct bench_options {
     int64_t rows, length, global_rows, steps, layers, threads, segment;
     const char *recompute, *predict, *optimizer, *fp8;
     int ops, deterministic, snapshot;
+    int64_t devices, tp, cp, pp;
+    const char *cp_comm;
+    int overlap, sequence_parallel;
 } bench_options;
 
 #define AT(f) offsetof(bench_options, f)
@@ -132,6 +139,57 @@ static const ns_option opts[] = {
      .at = AT(ops),
      .def = "false",
      .help = "one more step, waiting after every op: where the time goes"},
+    {.key = "devices",
+     .flag = 1,
+     .type = NS_OPT_INT,
+     .at = AT(devices),
+     .def = "1",
+     .min = 1,
+     .max = 1024,
+     .help = "ranks on this machine; those that the next three leave are data parallel: each --rows of --global-rows"},
+    {.key = "tp",
+     .flag = 1,
+     .type = NS_OPT_INT,
+     .at = AT(tp),
+     .def = "1",
+     .min = 1,
+     .max = 1024,
+     .help = "tensor-parallel ranks"},
+    {.key = "cp",
+     .flag = 1,
+     .type = NS_OPT_INT,
+     .at = AT(cp),
+     .def = "1",
+     .min = 1,
+     .max = 1024,
+     .help = "context-parallel ranks"},
+    {.key = "pp",
+     .flag = 1,
+     .type = NS_OPT_INT,
+     .at = AT(pp),
+     .def = "1",
+     .min = 1,
+     .max = 1024,
+     .help = "stages of a pipeline"},
+    {.key = "cp-comm",
+     .flag = 1,
+     .type = NS_OPT_STRING,
+     .at = AT(cp_comm),
+     .def = "all_gather",
+     .choices = "all_gather|p2p",
+     .help = "keys and values of context-parallel ranks: gathered, or by turns in a ring"},
+    {.key = "sequence-parallel",
+     .flag = 1,
+     .type = NS_OPT_BOOL,
+     .at = AT(sequence_parallel),
+     .def = "false",
+     .help = "tensor-parallel ranks split the stream by tokens"},
+    {.key = "overlap",
+     .flag = 1,
+     .type = NS_OPT_BOOL,
+     .at = AT(overlap),
+     .def = "false",
+     .help = "gradients reduced during the backward, weights gathered during the next forward"},
     {.key = "accelerator",
      .flag = 1,
      .type = NS_OPT_STRING,
@@ -251,6 +309,8 @@ typedef struct bench {
     int64_t micro;
     double first_s, *times;
     ns_snapshot *snapshot;
+    bench_ranks ranks;
+    ns_error err; /* of a step */
     double enqueue_s,
         held_s; /* worst of the timed steps: host seconds to begin a copy; device seconds the update waited for it */
 } bench;
@@ -269,7 +329,7 @@ static ns_status fill_weights(bench *b, ns_error *err)
     }
     for (int i = 0; i < e->table.n_params; i++) {
         const ns_weight *w = &e->model.w[i];
-        int64_t n = w->rows * w->cols;
+        int64_t n = w->data ? w->rows * w->cols : 0; /* nothing: another stage has it */
         int norm = e->table.params[i].kind == NS_P_ATTN_NORM || e->table.params[i].kind == NS_P_MLP_NORM ||
                    e->table.params[i].kind == NS_P_FINAL_NORM;
         for (int64_t k = 0; k < n; k += BLOCK)
@@ -287,12 +347,13 @@ static ns_status fill_batch(bench *b, ns_error *err)
     const bench_options *o = b->o;
     int64_t T = o->rows * o->length, piece = o->segment > 0 && o->segment < o->length ? o->segment : o->length, s = 0;
     ns_batch *d = &b->batch;
-    *d = (ns_batch){
-        .T_cap = (int32_t)T, .S_cap = (int32_t)b->engine.opt.S_cap, .n_tok = (int32_t)T, .max_len = (int32_t)piece};
+    const int64_t S = o->rows * ((o->length + piece - 1) / piece), seed = ns_ranks_dp_rank(&b->ranks.ranks);
+    *d = (ns_batch){.T_cap = (int32_t)T, .S_cap = (int32_t)S, .n_tok = (int32_t)T, .max_len = (int32_t)piece};
     NS_TRY(ns_alloc((void **)&d->ids, (size_t)T * 4, "bench.ids", err), "batch");
     NS_TRY(ns_alloc((void **)&d->label, (size_t)T * 4, "bench.label", err), "batch");
     NS_TRY(ns_alloc((void **)&d->weight, (size_t)T * 4, "bench.weight", err), "batch");
     NS_TRY(ns_alloc((void **)&d->position, (size_t)T * 4, "bench.position", err), "batch");
+    NS_TRY(ns_alloc((void **)&d->token, (size_t)T * 4, "bench.token", err), "batch");
     NS_TRY(ns_alloc((void **)&d->cu_seqlens, ((size_t)d->S_cap + 1) * 4, "bench.cu", err), "batch");
     for (int64_t row = 0; row < o->rows; row++)
         for (int64_t at = 0; at < o->length; at += piece) {
@@ -304,7 +365,7 @@ static ns_status fill_batch(bench *b, ns_error *err)
     for (; s <= d->S_cap; s++) d->cu_seqlens[s] = (int32_t)T;
     for (int64_t t = 0; t < T; t++) {
         uint32_t w[4];
-        ns_philox(w, (const uint32_t[4]){(uint32_t)t, 0, 0, 0}, (ns_philox_key){{5, 6}});
+        ns_philox(w, (const uint32_t[4]){(uint32_t)t, (uint32_t)seed, 0, 0}, (ns_philox_key){{5, 6}});
         d->ids[t] = (int32_t)(w[0] % (uint64_t)b->engine.arch.vocab);
         d->label[t] = (int32_t)(w[1] % (uint64_t)b->engine.arch.vocab);
         d->weight[t] = 1;
@@ -322,12 +383,17 @@ static void take_snapshot(bench *b)
     if (s > b->enqueue_s) b->enqueue_s = s;
 }
 
-/* One step as ns sft does it; waits at the end. */
+static void hold(void *snapshot)
+{
+    ns_snapshot_hold(snapshot);
+}
+
+/* One step as ns sft does it; waits at the end. A failure is in b->err. */
 static double run_step(bench *b, int64_t t)
 {
-    ns_engine *e = &b->engine;
     double began = ns_time_now();
-    b->step = (ns_step){.weight_sum = b->batch.weight_sum * (double)b->micro,
+    if (b->err.code != NS_OK) return 0;
+    b->step = (ns_step){.weight_sum = b->batch.weight_sum * (double)(b->micro * ns_ranks_dp(&b->ranks.ranks)),
                         .lr = 1e-5f,
                         .beta1 = 0.9f,
                         .beta2 = 0.98f,
@@ -336,19 +402,7 @@ static double run_step(bench *b, int64_t t)
                         .clip = 1,
                         .t = t};
     if (b->snapshot && t > 2) take_snapshot(b);
-    ns_model_put_step(&e->model, &e->exec, &b->step);
-    ns_model_zero_grad(&e->model, &e->exec);
-    for (int64_t k = 0; k < b->micro; k++) {
-        ns_model_set_batch(&e->model, &e->exec, &b->batch);
-        ns_model_forward(&e->model, &e->exec, 0);
-        ns_model_loss(&e->model, &e->exec, NULL, 1);
-        ns_model_backward(&e->model, &e->exec, 0);
-    }
-    ns_model_grad_sumsq(&e->model, &e->exec);
-    ns_snapshot_hold(b->snapshot);
-    ns_model_update(&e->model, &e->exec);
-    ns_model_prepare(&e->model, &e->exec);
-    ns_model_get_step(&e->model, &e->exec, &b->step);
+    (void)!bench_ranks_step(&b->ranks, &b->step, hold, b->snapshot, &b->err);
     const double held = ns_snapshot_held(b->snapshot);
     if (held > b->held_s) b->held_s = held;
     return ns_time_now() - began;
@@ -359,7 +413,7 @@ static double ceiling(bench *b, ns_fp8 fp8, double *flops)
 {
     ns_engine *e = &b->engine;
     ns_model *m = &e->model;
-    ns_weight w = m->w[ns_param_find(m->table, NS_P_GATE_UP, 0)];
+    ns_weight w = m->w[ns_param_find(m->table, NS_P_GATE_UP, m->first)];
     w.fp8 = fp8;
     ns_linear_args a = {
         .M = m->T, .N = w.rows, .K = w.cols, .dt = m->opt.dt, .w = &w, .x = m->acts[0].n2, .y = m->acts[0].gu};
@@ -386,6 +440,7 @@ static void print_ops(bench *b, int64_t t, double step_s)
 {
     watch(&b->engine.ops);
     double total = run_step(b, t), sum = 0;
+    if (!ns_ranks_first(&b->ranks.ranks)) return;
     for (int i = 0; i < N_OPS; i++) sum += spent[i];
     for (int i = 0; i < N_OPS; i++)
         if (calls[i])
@@ -401,6 +456,26 @@ static ns_opt_form form_of(const bench_options *o)
     return (ns_opt_form){.no_rem = !strcmp(o->optimizer, "bf16"), .m = dt, .v = dt};
 }
 
+/* What rank 0 sends in a step, and how much of the step that would be with nothing else on the links. */
+static ns_status tell_exchange(bench *b, const uint64_t *sent, double step_s, ns_error *err)
+{
+    const bench_options *o = b->o;
+    double link = 0, total = 0;
+    if (o->devices == 1) return NS_OK;
+    NS_TRY(bench_ranks_link(&b->ranks, &link, err), "%s", "speed of the links");
+    for (int k = 0; k < NS_COMM_N_KINDS; k++) total += (double)sent[k];
+    if (!ns_ranks_first(&b->ranks.ranks)) return NS_OK;
+    printf("{\"bench\": \"train.exchange\", \"by\": \"%s\", \"overlap\": %s, \"sequence_parallel\": %s, \"cp_comm\": "
+           "\"%s\", "
+           "\"gather_gb\": %.4f, \"reduce_gb\": %.4f, \"send_gb\": %.4f, \"link_gb_s\": %.1f, \"alone_s\": %.5f, "
+           "\"alone_of_step\": %.4f}\n",
+           b->ranks.ranks.direct ? "nccl" : "host", b->ranks.overlap ? "true" : "false",
+           o->sequence_parallel ? "true" : "false", o->cp_comm, (double)sent[NS_COMM_ALL_GATHER] / 1e9,
+           (double)sent[NS_COMM_REDUCE_SCATTER] / 1e9, (double)sent[NS_COMM_SEND] / 1e9, link / 1e9, total / link,
+           total / link / step_s);
+    return NS_OK;
+}
+
 static ns_status train(bench *b, double began, ns_error *err)
 {
     const bench_options *o = b->o;
@@ -408,15 +483,16 @@ static ns_status train(bench *b, double began, ns_error *err)
     ns_arch a = arch_of(o);
     int64_t pieces = o->segment > 0 && o->segment < o->length ? (o->length + o->segment - 1) / o->segment : 1,
             T = o->rows * o->length;
-    NS_FAIL_IF(o->global_rows % o->rows, NS_ERR_CONFIG, "--global-rows %lld is not a multiple of --rows %lld",
-               (long long)o->global_rows, (long long)o->rows);
+    const bench_layout layout = {o->devices,           o->tp,     o->cp, o->pp, !strcmp(o->cp_comm, "p2p"),
+                                 o->sequence_parallel, o->overlap};
+    const int64_t split = o->tp * o->cp * o->pp, dp = o->devices / split > 0 ? o->devices / split : 1;
+    NS_FAIL_IF(o->global_rows % (o->rows * dp), NS_ERR_CONFIG,
+               "--global-rows %lld is not a multiple of --rows %lld x %lld data-parallel ranks",
+               (long long)o->global_rows, (long long)o->rows, (long long)dp);
     NS_FAIL_IF(T > 1 << 26, NS_ERR_CONFIG, "%lld tokens in a micro-batch: at most %d", (long long)T, 1 << 26);
-    b->micro = o->global_rows ? o->global_rows / o->rows : 1;
+    b->micro = o->global_rows ? o->global_rows / o->rows / dp : 1;
     ns_model_options m = {.dt = NS_DTYPE_BF16,
-                          .T_cap = T,
-                          .S_cap = o->rows * pieces,
                           .max_len = o->length,
-                          .n_slots = 1,
                           .train = 1,
                           .recompute = !strcmp(o->recompute, "full")        ? NS_RECOMPUTE_FULL
                                        : !strcmp(o->recompute, "selective") ? NS_RECOMPUTE_SELECTIVE
@@ -428,6 +504,9 @@ static ns_status train(bench *b, double began, ns_error *err)
                                                              : NS_FP8_E4M3,
                           .plan_gpu = o->predict && strcmp(o->predict, "null") ? o->predict : NULL,
                           .accelerator = o->accelerator};
+    NS_TRY(bench_ranks_layout(&b->ranks, &layout, T, o->rows * pieces, b->micro, &m, err), "%s", "ranks");
+    NS_FAIL_IF(m.plan_gpu && o->devices > 1, NS_ERR_CONFIG, "%s",
+               "--predict knows one GPU: leave out --devices (ns plan plan.layouts=h200 compares layouts)");
     NS_TRY(ns_engine_plan(e, &a, &m, o->isa, (int)o->threads, err), "%s", "plan");
     if (m.plan_gpu) {
         const ns_gpu_guess g = ns_gpu_predict(e, b->micro);
@@ -445,9 +524,10 @@ static ns_status train(bench *b, double began, ns_error *err)
     NS_FAIL_IF(e->device && e->total_bytes > e->gpu.free_bytes, NS_ERR_CONFIG,
                "the plan needs %.2f GB, %.2f GB are free on %s: lower --rows, or --recompute=selective",
                (double)e->total_bytes / 1e9, (double)e->gpu.free_bytes / 1e9, e->gpu.name);
-    NS_TRY(ns_engine_start(e, err), "%s", "start");
+    NS_TRY(bench_ranks_start(&b->ranks, e, &layout, err), "%s", "start");
     NS_TRY(fill_weights(b, err), "%s", "weights");
     NS_TRY(fill_batch(b, err), "%s", "batch");
+    NS_TRY(bench_ranks_batch(&b->ranks, &b->batch, b->micro, err), "%s", "batch");
     NS_TRY(ns_alloc((void **)&b->times, (size_t)o->steps * sizeof *b->times, "bench.times", err), "%s", "times");
     if (o->snapshot) NS_TRY(ns_snapshot_new(&b->snapshot, e, err), "%s", "snapshot");
     const double pinning = ns_time_now();
@@ -465,11 +545,16 @@ static ns_status train(bench *b, double began, ns_error *err)
         NS_TRY(e->ops.copy_wait(&e->exec, err), "%s", "snapshot");
         alone = ns_time_now() - again;
     }
+    uint64_t before[NS_COMM_N_KINDS], sent[NS_COMM_N_KINDS];
+    bench_ranks_sent(&b->ranks, before);
     for (int64_t i = 0; i < o->steps; i++) b->times[i] = run_step(b, i + 3);
+    bench_ranks_sent(&b->ranks, sent);
+    NS_FAIL_IF(b->err.code != NS_OK, b->err.code, "%s", b->err.msg);
+    for (int k = 0; k < NS_COMM_N_KINDS; k++) sent[k] = (sent[k] - before[k]) / (uint64_t)o->steps;
     qsort(b->times, (size_t)o->steps, sizeof *b->times, by_value);
     double s = b->times[(o->steps - 1) / 2], flops, per = ns_arch_train_flops(&a, pieces > 1 ? o->segment : o->length);
     double product = ceiling(b, NS_FP8_OFF, &flops), product8 = m.fp8 ? ceiling(b, m.fp8, &flops) : 0,
-           rate = (double)(T * b->micro) / s;
+           rate = (double)(T * b->micro * dp) / s, each = rate / (double)o->devices;
     int64_t used = e->device ? ns_cuda_used(e->device) : (int64_t)ns_mem_get_stats().bytes_peak;
     NS_FAIL_IF(e->exec.err.code != NS_OK, e->exec.err.code, "%s", e->exec.err.msg);
     int64_t dnn, own;
@@ -477,33 +562,53 @@ static ns_status train(bench *b, double began, ns_error *err)
     ns_cuda_served(e->device, &dnn, &own, &why);
     if (own > 0 && !o->deterministic)
         NS_INFO("attention by our own kernels in %lld of %lld passes: %s", (long long)own, (long long)(own + dnn), why);
-    printf(
-        "{\"bench\": \"train\", \"shape\": \"%s\", \"layers\": %lld, \"parameters\": %lld, \"on\": \"%s\", \"blas\": "
-        "\"%s\", \"rows\": %lld, "
-        "\"length\": %lld, \"segment\": %lld, \"global_rows\": %lld, \"recompute\": \"%s\", "
-        "\"whole_layers_recomputed\": %d, "
-        "\"optimizer\": \"%s\", \"optimizer_bytes_per_parameter\": %d, "
-        "\"fp8\": \"%s\", \"fp8_product_tflop_s\": %.1f, \"transposed_weights_kept\": %s, "
-        "\"deterministic\": %s, \"dnn\": \"%s\", \"attention_by_dnn\": %.3f, \"tokens_per_s\": %.1f, \"step_s\": %.5f, "
-        "\"best_s\": %.5f, \"worst_s\": %.5f, "
-        "\"flops_per_token\": %.6g, \"tflop_s\": %.2f, \"matmul_ceiling_tflop_s\": %.1f, \"of_ceiling\": %.4f, "
-        "\"planned_gb\": %.3f, \"used_gb\": %.3f, \"first_step_s\": %.2f, \"loss_first\": %.4f, \"loss_last\": %.4f}\n",
-        o->shape, (long long)a.L, (long long)e->table.n_elements, e->device ? e->gpu.name : e->ops.name, e->gpu.blas,
-        (long long)o->rows, (long long)o->length, (long long)(pieces > 1 ? o->segment : 0),
-        (long long)(o->rows * b->micro), o->recompute, e->opt.full_layers, o->optimizer, ns_model_param_bytes(&e->opt),
-        o->fp8, m.fp8 ? flops / product8 / 1e12 : 0.0, m.fp8 && !e->opt.fp8_lean ? "true" : "false",
-        o->deterministic ? "true" : "false", e->gpu.dnn, (double)dnn / (double)(dnn + own > 0 ? dnn + own : 1), rate, s,
-        b->times[0], b->times[o->steps - 1], per, rate * per / 1e12, flops / product / 1e12,
-        rate * per / (flops / product), (double)e->total_bytes / 1e9, (double)used / 1e9, b->first_s, first_loss,
-        b->step.loss_sum / b->step.weight_sum);
-    if (b->snapshot)
+    if (ns_ranks_first(&b->ranks.ranks))
+        printf(
+            "{\"bench\": \"train\", \"shape\": \"%s\", \"layers\": %lld, \"parameters\": %lld, \"on\": \"%s\", "
+            "\"blas\": "
+            "\"%s\", \"rows\": %lld, "
+            "\"length\": %lld, \"segment\": %lld, \"global_rows\": %lld, \"recompute\": \"%s\", "
+            "\"whole_layers_recomputed\": %d, "
+            "\"optimizer\": \"%s\", \"optimizer_bytes_per_parameter\": %d, "
+            "\"fp8\": \"%s\", \"fp8_product_tflop_s\": %.1f, \"transposed_weights_kept\": %s, "
+            "\"deterministic\": %s, \"dnn\": \"%s\", \"attention_by_dnn\": %.3f, \"tokens_per_s\": %.1f, \"step_s\": "
+            "%.5f, "
+            "\"best_s\": %.5f, \"worst_s\": %.5f, \"devices\": %lld, \"tp\": %lld, \"cp\": %lld, \"dp\": %lld, \"pp\": "
+            "%lld, \"tokens_per_s_per_device\": %.1f, "
+            "\"flops_per_token\": %.6g, \"tflop_s\": %.2f, \"matmul_ceiling_tflop_s\": %.1f, \"of_ceiling\": %.4f, "
+            "\"planned_gb\": %.3f, \"used_gb\": %.3f, \"first_step_s\": %.2f, \"loss_first\": %.4f, \"loss_last\": "
+            "%.4f}\n",
+            o->shape, (long long)a.L, (long long)e->table.n_elements, e->device ? e->gpu.name : e->ops.name,
+            e->gpu.blas, (long long)o->rows, (long long)o->length, (long long)(pieces > 1 ? o->segment : 0),
+            (long long)(o->rows * b->micro * dp), o->recompute, e->opt.full_layers, o->optimizer,
+            ns_model_param_bytes(&e->opt), o->fp8, m.fp8 ? flops / product8 / 1e12 : 0.0,
+            m.fp8 && !e->opt.fp8_lean ? "true" : "false", o->deterministic ? "true" : "false", e->gpu.dnn,
+            (double)dnn / (double)(dnn + own > 0 ? dnn + own : 1), rate, s, b->times[0], b->times[o->steps - 1],
+            (long long)o->devices, (long long)o->tp, (long long)o->cp, (long long)dp, (long long)o->pp, each, per,
+            each * per / 1e12, flops / product / 1e12, each * per / (flops / product), (double)e->total_bytes / 1e9,
+            (double)used / 1e9, b->first_s, first_loss, b->step.loss_sum / b->step.weight_sum);
+    if (b->snapshot && ns_ranks_first(&b->ranks.ranks))
         printf("{\"bench\": \"train.snapshot\", \"gb\": %.3f, \"copy_alone_s\": %.4f, \"ready_after_s\": %.2f, "
                "\"enqueue_s\": "
                "%.5f, \"update_held_s\": %.5f, \"stall_s\": %.5f, \"of_step\": %.4f}\n",
                (double)ns_snapshot_bytes(e) / 1e9, alone, ready, b->enqueue_s, b->held_s, b->enqueue_s + b->held_s,
                (b->enqueue_s + b->held_s) / s);
     if (o->ops) print_ops(b, o->steps + 3, s);
-    return NS_OK;
+    return tell_exchange(b, sent, s, err);
+}
+
+/* --devices N: this process starts N of itself and waits. */
+static int start_ranks(int n, const ns_parsed *p)
+{
+    ns_error err = NS_ERROR_INIT;
+    int code = 0;
+    const char *argv[p->argc + 3];
+    argv[0] = "ns";
+    argv[1] = "bench";
+    for (int i = 0; i < p->argc; i++) argv[i + 2] = p->argv_copy[i];
+    argv[p->argc + 2] = NULL;
+    if (ns_launch(n, (char *const *)argv, &code, &err) != NS_OK) code = ns_cli_fail("bench", &err);
+    return code;
 }
 
 static int run(void *options, ns_parsed *p)
@@ -515,13 +620,20 @@ static int run(void *options, ns_parsed *p)
         (void)ns_error_set(&err, NS_ERR_CONFIG, __FILE__, __LINE__, "say what to measure: ns bench train");
         return ns_cli_fail("bench", &err);
     }
+    if (b.o->devices <= NS_MAX_DP && ns_launch_wanted((int)b.o->devices)) return start_ranks((int)b.o->devices, p);
+    ns_world_options who;
+    ns_error unsaid = NS_ERROR_INIT; /* the layout says it */
+    if (ns_world_from_env(&who, &unsaid) == NS_OK && who.rank > 0) ns_log_set_level(NS_LOG_ERROR);
     ns_status st = train(&b, began, &err);
+    if (st != NS_OK && b.ranks.ranks.world) ns_world_fail(b.ranks.ranks.world, &err); /* the others learn why */
+    bench_ranks_close(&b.ranks);
     ns_snapshot_free(&b.snapshot);
     ns_engine_free(&b.engine);
     ns_free(b.batch.ids);
     ns_free(b.batch.label);
     ns_free(b.batch.weight);
     ns_free(b.batch.position);
+    ns_free(b.batch.token);
     ns_free(b.batch.cu_seqlens);
     ns_free(b.times);
     return st == NS_OK ? 0 : ns_cli_fail("bench", &err);
@@ -533,7 +645,8 @@ const ns_verb ns_verb_bench = {
     .summary = "measure a training step of a known model shape",
     .usage = "ns bench train [--shape SHAPE] [--rows N] [--length N] [--global-rows N]",
     .examples = "ns bench train --shape llama3.2-1b --rows 4 --ops\n"
-                "ns bench train --shape llama3.1-8b --global-rows 32 --recompute selective\n",
+                "ns bench train --shape llama3.1-8b --global-rows 32 --recompute selective\n"
+                "ns bench train --shape llama3.2-3b --rows 2 --global-rows 32 --devices 2 --overlap\n",
     .options = opts,
     .n_options = sizeof opts / sizeof opts[0],
     .options_size = sizeof(bench_options),

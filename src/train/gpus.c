@@ -33,8 +33,10 @@ static int sharer(const told *cards, int n, int *other)
 
 static ns_status open_groups(ns_ranks *r, const ns_nccl_plugin *p, ns_error *err)
 {
-    ns_comm *const groups[] = {&r->tp, &r->cp, &r->pp, &r->grads, &r->ends};
-    for (size_t g = 0; g < sizeof groups / sizeof *groups; g++)
+    ns_comm *const groups[] = {&r->tp,   &r->cp,        &r->pp,           &r->grads,
+                               &r->ends, &r->behind.tp, &r->behind.grads, &r->behind.ends};
+    const size_t n = sizeof groups / sizeof *groups;
+    for (size_t g = 0; g < (r->overlapped ? n : n - 3); g++)
         if (groups[g]->size > 1) NS_TRY(ns_direct_open(groups[g], p, 0, err), "%s", "a group of ranks");
     return NS_OK;
 }
@@ -73,6 +75,8 @@ ns_status ns_ranks_direct(ns_ranks *r, const ns_engine *e, ns_error *err)
     const ns_nccl_plugin *p = NULL;
     told *all = NULL, why;
     if (!e->device || r->all.size == 1) return NS_OK;
+    const int overlapped = r->overlapped;
+    r->overlapped = 0; /* not through the host: its copies wait for the kernels */
     NS_FAIL_IF(want && *want && strcmp(want, "host") && strcmp(want, "nccl"), NS_ERR_CONFIG,
                "NS_GPU_TRANSPORT is '%s': host or nccl", want);
     if (want && !strcmp(want, "host")) {
@@ -81,11 +85,13 @@ ns_status ns_ranks_direct(ns_ranks *r, const ns_engine *e, ns_error *err)
     }
     NS_TRY(ns_alloc((void **)&all, (size_t)r->all.size * TOLD, "ranks.gpus", err), "%s", "GPUs");
     ns_status st = agree(r, e, &p, all, why, err);
+    if (st == NS_OK && !why[0]) r->overlapped = overlapped;
     if (st == NS_OK && why[0] && want && !strcmp(want, "nccl"))
         st = ns_error_set(err, NS_ERR_DEVICE, __FILE__, __LINE__, "NS_GPU_TRANSPORT=nccl: %s", why);
     if (st == NS_OK && why[0]) NS_INFO("arrays of GPU ranks travel through the host: %s", why);
     if (st == NS_OK && !why[0]) st = open_groups(r, p, err);
-    if (st == NS_OK && !why[0]) NS_INFO("arrays of GPU ranks travel by %s", all[0]);
+    r->direct = st == NS_OK && !why[0];
+    if (r->direct) NS_INFO("arrays of GPU ranks travel by %s", all[0]);
     ns_free(all);
     return st;
 }

@@ -78,7 +78,7 @@ static ns_status join_ranks(ns_sft *t, const char *config_yaml, ns_error *err)
     snprintf(identity, sizeof identity, "version %s;settings %08x;rows %s;parameters %s;%s %s%s", NS_VERSION,
              ns_crc32c(0, config_yaml, strlen(config_yaml)), t->rows.hash, t->engine.table.hash,
              t->engine.device ? "GPU" : "CPU level", t->engine.device ? t->engine.gpu.name : t->engine.ops.name, card);
-    t->ranks.overlapped = t->engine.opt.behind && !t->engine.device;
+    t->ranks.overlapped = t->engine.opt.behind;
     t->ranks.dead_s = t->o->dead_s;
     t->ranks.hang_s = t->o->hang_s;
     return ns_ranks_join(&t->ranks, identity, t->on_abort, err);
@@ -86,10 +86,10 @@ static ns_status join_ranks(ns_sft *t, const char *config_yaml, ns_error *err)
 
 static ns_status start_overlap(ns_sft *t, ns_error *err)
 {
-    if (t->engine.opt.behind && t->engine.device)
+    if (t->engine.opt.behind && !t->ranks.overlapped)
         NS_INFO("%s",
-                "overlap_grad_sync, overlap_param_sync: on GPUs gradients are reduced after the backward, weights "
-                "gathered after the update");
+                "overlap_grad_sync, overlap_param_sync: arrays travel through the host, so gradients are reduced after "
+                "the backward, weights gathered after the update");
     if (!t->ranks.overlapped) return NS_OK;
     return ns_overlap_new(&t->overlap, &t->ranks, &t->engine, t->o->overlap_params, err);
 }
@@ -101,13 +101,15 @@ static ns_status open_trace(ns_sft *t, ns_error *err)
     if (!t->o->trace) return NS_OK;
     NS_TRY(ns_trace_open(&t->trace, t->o->trace, t->ranks.topology.rank, SPANS_A_STEP, err), "%s", "trainer.trace");
     ns_world_trace(t->ranks.world, t->trace);
-    return NS_OK;
+    return t->engine.device ? ns_gpu_spans_new(&t->spans, &t->engine, t->trace, err) : NS_OK;
 }
 
 static ns_status join_trace(ns_sft *t, ns_error *err)
 {
     if (!t->trace) return NS_OK;
     ns_world_trace(t->ranks.world, NULL);
+    ns_gpu_spans_flush(t->spans);
+    ns_gpu_spans_free(&t->spans);
     ns_status st = ns_trace_close(&t->trace, err);
     NS_TRY(ns_ranks_vote(&t->ranks, st, err), "%s", "all ranks");
     if (!ns_ranks_first(&t->ranks)) return NS_OK;

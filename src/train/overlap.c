@@ -14,10 +14,10 @@ typedef struct queue { /* parameters in the order in which they are exchanged */
 struct ns_overlap {
     ns_ranks *ranks;
     ns_engine *engine;
-    int n, weights_too;
-    queue grads;   /* final norm and head, layers from the last to the first, embedding */
-    queue weights; /* the other way round */
-    int prepared;  /* main thread: weights.order[0..prepared) are here and in the forms that the ops want */
+    int n, weights_too, on_gpu; /* on_gpu: the main thread enqueues, there is no other; done means that */
+    queue grads;                /* final norm and head, layers from the last to the first, embedding */
+    queue weights;              /* the other way round */
+    int prepared; /* main thread: weights.order[0..prepared) are here and in the forms that the ops want */
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t work, moved;
@@ -57,6 +57,42 @@ static int level(const ns_overlap *o, int param)
 {
     const ns_param *p = &o->engine->table.params[param];
     return p->layer >= 0 ? p->layer : p->kind == NS_P_EMBED ? -1 : (int)o->engine->arch.L;
+}
+
+/* ---- GPU: marks of the stream of exchanges, by level from -1 to L; the gradients' behind them ---- */
+
+static int mark_of(int at)
+{
+    return at + 1;
+}
+
+static int grads_mark(void)
+{
+    return NS_CUDA_MARKS - 1;
+}
+
+/* What was handed over, behind the kernels so far; of weights each level gets its mark. */
+static ns_status enqueue(ns_overlap *o, queue *q, ns_error *err)
+{
+    if (q->done == q->handed) return NS_OK;
+    NS_TRY(ns_engine_aside(o->engine, err), "%s", "overlap");
+    for (; q->done < q->handed; q->done++) {
+        const int param = q->order[q->done];
+        if (q == &o->grads) {
+            NS_TRY(ns_ranks_reduce_one(o->ranks, o->engine, param, err), "%s", "overlap");
+            continue;
+        }
+        NS_TRY(ns_ranks_gather_one(o->ranks, o->engine, param, err), "%s", "overlap");
+        if (q->done + 1 == o->n || level(o, q->order[q->done + 1]) != level(o, param))
+            NS_TRY(ns_engine_mark(o->engine, mark_of(level(o, param)), err), "%s", "overlap");
+    }
+    return NS_OK;
+}
+
+static void enqueue_noted(ns_overlap *o, queue *q)
+{
+    ns_error err = NS_ERROR_INIT;
+    if (o->err.code == NS_OK && enqueue(o, q, &err) != NS_OK) o->err = err;
 }
 
 static ns_status orders(ns_overlap *o, ns_error *err)
@@ -100,8 +136,10 @@ static void need(void *overlap, int layer)
     ns_overlap *o = overlap;
     ns_exec *x = &o->engine->exec;
     while (o->prepared < o->n && level(o, o->weights.order[o->prepared]) <= layer) {
-        wait_for(o, &o->weights, o->prepared + 1, "all_gather");
+        const int at = level(o, o->weights.order[o->prepared]);
+        if (!o->on_gpu) wait_for(o, &o->weights, o->prepared + 1, "all_gather");
         if (x->err.code == NS_OK && first_failure(o, &x->err) != NS_OK) return;
+        if (o->on_gpu && x->err.code == NS_OK && ns_engine_need(o->engine, mark_of(at), &x->err) != NS_OK) return;
         ns_model_prepare_one(&o->engine->model, x, o->weights.order[o->prepared++]);
     }
 }
@@ -114,11 +152,16 @@ ns_status ns_overlap_new(ns_overlap **out, ns_ranks *r, ns_engine *e, int weight
     o->ranks = r;
     o->engine = e;
     o->weights_too = weights;
+    o->on_gpu = e->device != NULL;
     ns_status st = orders(o, err);
+    if (st == NS_OK && o->on_gpu && e->arch.L + 2 >= NS_CUDA_MARKS)
+        st = ns_error_set(err, NS_ERR_UNSUPPORTED, __FILE__, __LINE__,
+                          "overlap_grad_sync, overlap_param_sync: %d layers are more than %d", (int)e->arch.L,
+                          NS_CUDA_MARKS - 3);
     pthread_mutex_init(&o->lock, NULL);
     pthread_cond_init(&o->work, NULL);
     pthread_cond_init(&o->moved, NULL);
-    int rc = st == NS_OK ? ns_thread_start(&o->thread, NULL, run, o) : 0;
+    int rc = st == NS_OK && !o->on_gpu ? ns_thread_start(&o->thread, NULL, run, o) : 0;
     if (rc != 0) st = ns_error_set(err, NS_ERR_DEVICE, __FILE__, __LINE__, "no thread for gradients: %s", strerror(rc));
     if (st == NS_OK) {
         e->model.weights_needed = weights ? need : NULL;
@@ -139,12 +182,18 @@ void ns_overlap_ready(void *overlap, int layer)
     while (o->grads.handed < o->n && level(o, o->grads.order[o->grads.handed]) >= layer) o->grads.handed++;
     pthread_cond_signal(&o->work);
     pthread_mutex_unlock(&o->lock);
+    if (o->on_gpu) enqueue_noted(o, &o->grads);
 }
 
 ns_status ns_overlap_finish(ns_overlap *o, ns_error *err)
 {
     ns_overlap_ready(o, -1);
-    wait_for(o, &o->grads, o->n, "reduce_scatter");
+    if (o->on_gpu) {
+        NS_TRY(first_failure(o, err), "%s", "overlap");
+        NS_TRY(ns_engine_mark(o->engine, grads_mark(), err), "%s", "overlap");
+        NS_TRY(ns_engine_need(o->engine, grads_mark(), err), "%s", "overlap");
+    }
+    if (!o->on_gpu) wait_for(o, &o->grads, o->n, "reduce_scatter");
     pthread_mutex_lock(&o->lock);
     o->grads.handed = o->grads.done = 0;
     pthread_mutex_unlock(&o->lock);
@@ -160,6 +209,7 @@ ns_status ns_overlap_gather(ns_overlap *o, ns_error *err)
     o->prepared = 0;
     pthread_cond_signal(&o->work);
     pthread_mutex_unlock(&o->lock);
+    if (o->on_gpu) enqueue_noted(o, &o->weights);
     return o->weights_too ? NS_OK : ns_overlap_weights(o, err);
 }
 
@@ -177,7 +227,7 @@ void ns_overlap_free(ns_overlap **po)
     o->stop = 1;
     pthread_cond_signal(&o->work);
     pthread_mutex_unlock(&o->lock);
-    pthread_join(o->thread, NULL);
+    if (!o->on_gpu) pthread_join(o->thread, NULL);
     pthread_mutex_destroy(&o->lock);
     pthread_cond_destroy(&o->work);
     pthread_cond_destroy(&o->moved);

@@ -1,4 +1,6 @@
-/* Exchanges behind the computation: a thread reduces the gradients of a layer while the backward of the layers below runs, and gathers
+/* Exchanges behind the computation. On GPUs (NCCL) no thread is needed: the exchanges of a layer are enqueued on a stream of their own
+ * behind the kernels that make its gradients, and the next forward's kernels of a layer behind the gathering of its weights; nothing
+ * waits on the host. On processors a thread reduces the gradients of a layer while the backward of the layers below runs, and gathers
  * the updated weights of a layer while the forward of the layers before it runs. In one order on all ranks and on connections of
  * its own (lane 1 of the world), so that any layout may do it and the sums are the same bits as without.
  *

@@ -67,7 +67,11 @@ void ns_ranks_memory(ns_ranks *r, const ns_engine *e)
         groups[g]->scratch = e->device ? NULL : e->sums;
         groups[g]->space = e->away.bytes > 0 ? &e->away : NULL;
     }
-    r->behind.tp.scratch = r->behind.grads.scratch = r->behind.ends.scratch = e->sums_behind;
+    ns_comm *const behind[] = {&r->behind.tp, &r->behind.grads, &r->behind.ends};
+    for (size_t g = 0; g < sizeof behind / sizeof *behind; g++) {
+        behind[g]->scratch = e->device ? NULL : e->sums_behind;
+        behind[g]->space = e->aside.bytes > 0 ? &e->aside : NULL;
+    }
 }
 
 void ns_ranks_close(ns_ranks *r)

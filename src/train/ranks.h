@@ -28,9 +28,11 @@ typedef struct ns_ranks {
     struct {
         ns_comm grads, tp, ends;
     } behind;
-    int overlapped;        /* set before ns_ranks_join: gradients are reduced, weights gathered by that thread */
-    ns_comm grads;         /* cp x dp: gradients are added, the optimiser state is shared */
-    double *seconds;       /* [world] of the last step, before the first wait: who is slow */
+    int overlapped;  /* set before ns_ranks_join: gradients are reduced, weights gathered by that thread, or on GPUs
+                            * beside the kernels: ns_ranks_direct takes it back where arrays travel through the host */
+    ns_comm grads;   /* cp x dp: gradients are added, the optimiser state is shared */
+    int direct;      /* arrays of GPU ranks travel by NCCL */
+    double *seconds; /* [world] of the last step, before the first wait: who is slow */
     double dead_s, hang_s; /* set before ns_ranks_join; 0: those of world.h */
     int slow_steps;        /* in a row, with the same slowest rank */
     int slowest;

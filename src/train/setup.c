@@ -470,6 +470,7 @@ void ns_sft_close(ns_sft *t)
     ns_snapshot_free(&t->snapshot);
     ns_sft_record_close(t);
     ns_error ignored = NS_ERROR_INIT; /* a run that ended badly: what it traced stays, rank by rank */
+    ns_gpu_spans_free(&t->spans);
     (void)!ns_trace_close(&t->trace, &ignored);
     ns_overlap_free(&t->overlap);
     ns_ranks_close(&t->ranks);

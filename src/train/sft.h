@@ -17,6 +17,7 @@
 #include "ckpt/saver.h"
 #include "model/snapshot.h"
 #include "pack/sft_data.h"
+#include "model/gpu_spans.h"
 #include "pack/microbatch.h"
 #include "pack/packed.h"
 #include "train/overlap.h"
@@ -46,6 +47,7 @@ typedef struct ns_sft {
     ns_traffic traffic;
     ns_overlap *overlap; /* model.optim.overlap_grad_sync, overlap_param_sync; NULL where nothing is shared */
     ns_trace *trace;     /* trainer.trace */
+    ns_gpu_spans *spans; /* with it, on a GPU */
     uint64_t counted[NS_COMM_N_KINDS], computed[NS_COMM_N_KINDS]; /* bytes sent in steps; by traffic.h */
     int64_t entered;                                              /* the one that lies in the model; -1: none */
     ns_engine engine;

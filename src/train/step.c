@@ -89,6 +89,23 @@ static void deal(ns_sft *t, const ns_examples *ex, int64_t *tokens)
     }
 }
 
+/* A stretch of computation for the trace: on a GPU when it runs there, not when it is enqueued. */
+typedef struct stretch {
+    double began;
+    int span;
+} stretch;
+
+static stretch begin(ns_sft *t, const char *what)
+{
+    return (stretch){ns_time_now(), ns_gpu_span_begin(t->spans, NULL, NS_TRACE_COMPUTE, what)};
+}
+
+static void end(ns_sft *t, stretch s, const char *what)
+{
+    ns_gpu_span_end(t->spans, s.span, 0);
+    if (!t->spans) ns_trace_span(t->trace, NS_TRACE_COMPUTE, what, s.began, 0);
+}
+
 typedef struct pass { /* what the pipeline's callbacks see */
     ns_sft *t;
     const ns_examples *rows;
@@ -124,10 +141,10 @@ static ns_status forward(void *user, int64_t i, int slot, ns_error *err)
         p->s.weight_sum = p->t->batch.weight_sum * (double)p->t->split.n_micro;
         ns_model_put_step(m, x, &p->s);
     }
-    const double began = ns_time_now();
+    const stretch s = begin(p->t, "forward");
     ns_model_forward(m, x, slot);
     if (ns_model_is_last(m)) ns_model_loss(m, x, NULL, 1);
-    ns_trace_span(p->t->trace, NS_TRACE_COMPUTE, "forward", began, 0);
+    end(p->t, s, "forward");
     NS_FAIL_IF(x->err.code != NS_OK, x->err.code, "%s", x->err.msg);
     return NS_OK;
 }
@@ -138,13 +155,13 @@ static ns_status backward(void *user, int64_t i, int slot, ns_error *err)
     ns_model *m = &p->t->engine.model;
     ns_exec *x = &p->t->engine.exec;
     ns_world_note(p->t->ranks.world, p->t->state.step + 1, "backward");
-    const double began = ns_time_now();
+    const stretch s = begin(p->t, "backward");
     m->grad_ready = p->t->overlap && p->t->o->overlap_grads && i == p->t->n_mine - 1
                         ? ns_overlap_ready
                         : NULL; /* the gradients' last addend */
     m->grad_user = p->t->overlap;
     ns_model_backward(m, x, slot);
-    ns_trace_span(p->t->trace, NS_TRACE_COMPUTE, "backward", began, 0);
+    end(p->t, s, "backward");
     ns_traffic_micro(&p->t->traffic, m->T, m->cp_rows, m->n_whole, p->t->computed);
     if (p->by_rows && ns_model_is_last(m)) {
         ns_model_get_step(m, x, &p->s);
@@ -161,10 +178,10 @@ static ns_status score(void *user, int64_t i, int slot, ns_error *err)
     ns_exec *x = &p->t->engine.exec;
     (void)i;
     ns_world_note(p->t->ranks.world, p->t->state.step, "validation");
-    const double began = ns_time_now();
+    const stretch s = begin(p->t, "validation");
     ns_model_forward(m, x, slot);
     if (ns_model_is_last(m)) ns_model_loss(m, x, NULL, 0);
-    ns_trace_span(p->t->trace, NS_TRACE_COMPUTE, "validation", began, 0);
+    end(p->t, s, "validation");
     p->targets += p->t->batch.weight_sum;
     NS_FAIL_IF(x->err.code != NS_OK, x->err.code, "%s", x->err.msg);
     return NS_OK;
@@ -253,16 +270,20 @@ ns_status ns_sft_step(ns_sft *t, double *loss, double *grad_norm, int64_t *token
     ns_model_zero_grad(m, x);
     deal(t, &t->rows, tokens);
     ns_stages pipe = pipe_of(t, &p);
+    ns_world_device(t->ranks.world, t->ranks.direct);
+    ns_gpu_spans_step(t->spans);
     NS_TRY(ns_stages_run(&pipe, t->n_mine, err), "step %" PRId64, t->state.step + 1);
     const double others = ns_world_waited(t->ranks.world) - waited, own_seconds = ns_time_now() - began - others;
-    const double updating = ns_time_now();
+    const stretch updating = begin(t, "update");
     NS_TRY(update(t, &p.mean, err), "step %" PRId64, t->state.step + 1);
-    ns_trace_span(t->trace, NS_TRACE_COMPUTE, "update", updating, 0);
+    end(t, updating, "update");
     NS_TRY(ns_ranks_watch(&t->ranks, own_seconds, t->state.step + 1, err), "step %" PRId64, t->state.step + 1);
     ns_traffic_update(&t->traffic, &t->engine, t->computed);
     ns_ranks_sent(&t->ranks, 0, after);
     for (int k = 0; k < NS_COMM_N_KINDS; k++) t->counted[k] += after[k] - before[k];
     ns_model_get_step(m, x, &p.s);
+    ns_world_device(t->ranks.world, 0);
+    ns_gpu_spans_flush(t->spans);
     NS_ASSERT(ns_mem_get_stats().n_alloc == allocations || writing); /* all memory was planned; a writer has its own */
     *loss = p.by_rows ? p.mean : p.s.loss_sum / targets;
     *grad_norm = sqrt(p.s.grad_sumsq);

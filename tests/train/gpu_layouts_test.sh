@@ -1,7 +1,9 @@
 #!/bin/sh
 # Layouts on GPU ranks, several ranks on one GPU if there is only one: tensor, context, pipeline and data parallel give the curve of
 # one GPU rank and that of the processor; a layout repeats itself bitwise, through kill -9 and resume; a checkpoint goes on elsewhere.
+# With two GPUs: two ranks travel by NCCL and give the bits of the way through the host; checkpoints move between their layouts.
 # By itself on a machine with a GPU; elsewhere skipped.
+# shellcheck disable=SC2030,SC2031 # settings of one run, in a subshell each
 set -u
 root=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=tests/lib.sh
@@ -72,7 +74,15 @@ done
 sft rows gpu 2 1 2 1 ++trainer.precision=32 ++model.sequence_parallel=True
 # shellcheck disable=SC2086
 close rows gpu32 $f32 || fail "sequence parallel: another curve than one GPU rank"
-echo "ok layouts (tensor_context_data_pipeline) $layouts on GPU ranks give the curve of one GPU rank and of the processor"
+sft ring gpu 1 2 1 1 ++trainer.precision=32 ++model.cp_comm_type=p2p
+# shellcheck disable=SC2086
+close ring gpu32 $f32 || fail "ring of context-parallel ranks: another curve than one GPU rank"
+sft ring16 gpu 1 2 1 1 ++trainer.precision=bf16 ++model.cp_comm_type=p2p
+# shellcheck disable=SC2086
+close ring16 gpu16 $bf16 || fail "ring of context-parallel ranks: another curve than one GPU rank (bf16)"
+sft ring16-again gpu 1 2 1 1 ++trainer.precision=bf16 ++model.cp_comm_type=p2p
+same ring16 ring16-again || fail "ring of context-parallel ranks: a repeated run differs"
+echo "ok layouts (tensor_context_data_pipeline) $layouts, sequence parallel and the ring on GPU ranks give the curve of one GPU rank and of the processor"
 
 for layout in $layouts; do
     # shellcheck disable=SC2046
@@ -82,7 +92,9 @@ for layout in $layouts; do
 done
 echo "ok each repeats itself bit for bit"
 
+cards=$(nvidia-smi -L 2>/dev/null | wc -l)
 killed="2_1_2_1 1_1_1_2"
+[ "$cards" -ge 2 ] && killed="2_1_2_1 2_1_1_1 1_2_1_1 1_1_1_2 1_1_2_1"
 for layout in $killed; do
     # shellcheck disable=SC2046
     set -- $(split "$layout")
@@ -118,8 +130,41 @@ sft moved cpu 1 2 1 1 ++trainer.precision=32 ++model.optim.sched.max_steps=$step
 close moved cpu32 $beside || fail "a checkpoint of GPU ranks goes on otherwise on the processor"
 echo "ok a checkpoint of tensor x data GPU ranks goes on with context-parallel ranks on the processor"
 
+if [ "$cards" -ge 2 ]; then
+    for layout in 2_1_1_1 1_2_1_1 1_1_1_2 1_1_2_1; do
+        # shellcheck disable=SC2046
+        set -- $(split "$layout")
+        grep -q "arrays of GPU ranks travel by NCCL" "$dir/bf16-$layout.log" || fail "$layout: not by NCCL: $(grep travel "$dir/bf16-$layout.log")"
+        (export NS_GPU_TRANSPORT=host && sft "host-$layout" gpu "$1" "$2" "$3" "$4" ++trainer.precision=bf16) || exit 1
+        same "bf16-$layout" "host-$layout" || fail "$layout: NCCL and the way through the host give other bits"
+    done
+    (export NS_GPU_TRANSPORT=host && sft host-ring gpu 1 2 1 1 ++trainer.precision=bf16 ++model.cp_comm_type=p2p) || exit 1
+    same ring16 host-ring || fail "ring: NCCL and the way through the host give other bits"
+    for layout in 1_1_2_1 1_2_1_1; do
+        # shellcheck disable=SC2046
+        set -- $(split "$layout")
+        sft "overlap-$layout" gpu "$1" "$2" "$3" "$4" ++trainer.precision=bf16 ++model.optim.overlap_grad_sync=True \
+            ++model.optim.overlap_param_sync=True
+        same "bf16-$layout" "overlap-$layout" || fail "$layout: exchanges beside the kernels give other bits"
+    done
+    sft overlap-ring gpu 1 2 1 1 ++trainer.precision=bf16 ++model.cp_comm_type=p2p ++model.optim.overlap_grad_sync=True \
+        ++model.optim.overlap_param_sync=True
+    same ring16 overlap-ring || fail "ring: exchanges beside the kernels give other bits"
+    echo "ok two ranks on two GPUs travel by NCCL: the bits of arrays that go through the host"
+    at=0
+    for layout in 1_1_2_1 2_1_1_1 1_2_1_1 1_1_1_2 2_1_1_1 1_1_2_1; do
+        # shellcheck disable=SC2046
+        set -- $(split "$layout")
+        at=$((at + 5))
+        sft around gpu "$1" "$2" "$3" "$4" ++trainer.precision=32 ++trainer.sft.max_steps=$at ++trainer.sft.save_interval=5 ++model.optim.sched.max_steps=$steps
+    done
+    # shellcheck disable=SC2086
+    close around gpu32 $f32 || fail "a checkpoint that moves between layouts gives another curve"
+    echo "ok a checkpoint goes from data to tensor, context, pipeline, tensor and data parallel ranks on two GPUs"
+fi
+
 # two ranks on one card: NCCL does not do that, and it is said before it is tried
-if [ "$(nvidia-smi -L 2>/dev/null | wc -l)" = 1 ]; then
+if [ "$cards" = 1 ]; then
     grep -q "arrays of GPU ranks travel through the host: ranks 0 and 1 share a GPU" "$dir/f32-2_1_1_1.log" || fail "the way of arrays is not said"
     if (export NS_GPU_TRANSPORT=nccl && sft nccl gpu 2 1 1 1) >/dev/null; then fail "NCCL with two ranks on one GPU"; fi
     grep -q "NS_GPU_TRANSPORT=nccl: ranks 0 and 1 share a GPU" "$dir/nccl.log" || fail "NCCL on one GPU: $(why "$dir/nccl.log")"
