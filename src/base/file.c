@@ -223,6 +223,15 @@ ns_status ns_mkdirs(const char *path, ns_error *err)
     return NS_OK;
 }
 
+void ns_file_prefetch(const char *path)
+{
+    struct stat sb;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) return;
+    if (fstat(fd, &sb) == 0 && S_ISREG(sb.st_mode)) (void)posix_fadvise(fd, 0, 0, POSIX_FADV_WILLNEED);
+    close(fd);
+}
+
 /* ---- buffered writer ---- */
 
 struct ns_file {
@@ -301,6 +310,13 @@ ns_status ns_file_write(ns_file *f, const void *p, size_t n, ns_error *err)
     if (f->first.code != NS_OK) return give(f, err);
     if (n) memcpy(f->buf + f->n, p, n);
     f->n += n;
+    return NS_OK;
+}
+
+ns_status ns_file_write_at(ns_file *f, uint64_t at, const void *p, size_t n, ns_error *err)
+{
+    if (ns_sys_pwrite_all(f->fd, p, n, at) != 0) return ns_sys_error(err, "write", f->path);
+    (void)sync_file_range(f->fd, (off_t)at, (off_t)n, SYNC_FILE_RANGE_WRITE); /* a hint */
     return NS_OK;
 }
 

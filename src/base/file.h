@@ -30,6 +30,9 @@ NS_MUST_USE ns_status ns_path_target(ns_buf *out, const char *path, ns_error *er
 /* Free bytes for an ordinary user on the file system of `path` (nearest existing parent). */
 NS_MUST_USE ns_status ns_disk_free(uint64_t *bytes, const char *path, ns_error *err);
 
+/* The system starts to read the file, in the background; a hint. */
+void ns_file_prefetch(const char *path);
+
 /* Read-only mapping of a whole file. */
 typedef struct ns_map {
     const unsigned char *data;
@@ -42,6 +45,9 @@ void ns_map_close(ns_map *m);
 typedef struct ns_file ns_file;
 NS_MUST_USE ns_status ns_file_create(ns_file **out, const char *path, ns_error *err); /* "-": stdout, no fsync */
 NS_MUST_USE ns_status ns_file_write(ns_file *f, const void *p, size_t n, ns_error *err);
+/* At a place of its own, past the buffer and beside what ns_file_write appends; from many threads at once. The bytes set out for the
+ * disk at once, so that close has less to wait for. A failure is the caller's to act on: it does not stick. */
+NS_MUST_USE ns_status ns_file_write_at(ns_file *f, uint64_t at, const void *p, size_t n, ns_error *err);
 NS_MUST_USE ns_status ns_file_close(ns_file **f, ns_error *err);
 void ns_file_abort(ns_file **f);
 

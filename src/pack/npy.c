@@ -89,7 +89,7 @@ void ns_npy_close(ns_npy *a)
     memset(a, 0, sizeof *a);
 }
 
-ns_status ns_npy_write_header(ns_file *f, const char *descr, int64_t rows, int64_t cols, ns_error *err)
+ns_status ns_npy_write_header(ns_file *f, const char *descr, int64_t rows, int64_t cols, uint64_t *bytes, ns_error *err)
 {
     char h[256];
     int n =
@@ -104,5 +104,6 @@ ns_status ns_npy_write_header(ns_file *f, const char *descr, int64_t rows, int64
     h[8] = (char)((whole - 10) & 255);
     h[9] = (char)((whole - 10) >> 8);
     h[whole - 1] = '\n';
+    if (bytes) *bytes = whole;
     return ns_file_write(f, h, whole, err);
 }

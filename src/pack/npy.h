@@ -24,6 +24,8 @@ static inline const unsigned char *ns_npy_row(const ns_npy *a, int64_t row)
 {
     return a->data + (size_t)row * (size_t)a->cols * a->item;
 }
-NS_MUST_USE ns_status ns_npy_write_header(ns_file *f, const char *descr, int64_t rows, int64_t cols, ns_error *err);
+/* *bytes, if wanted: of the header, where the items begin. */
+NS_MUST_USE ns_status ns_npy_write_header(ns_file *f, const char *descr, int64_t rows, int64_t cols, uint64_t *bytes,
+                                          ns_error *err);
 
 #endif

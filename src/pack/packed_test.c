@@ -227,7 +227,7 @@ static void write_array(const char *suffix, const char *descr, int64_t rows, int
     ns_file *f;
     snprintf(path, sizeof path, "%s/bad.%s.npy", dir, suffix);
     assert_ns_ok(ns_file_create(&f, path, &err), &err);
-    assert_ns_ok(ns_npy_write_header(f, descr, rows, cols, &err), &err);
+    assert_ns_ok(ns_npy_write_header(f, descr, rows, cols, NULL, &err), &err);
     assert_ns_ok(ns_file_write(f, data, (size_t)(rows * cols) * item, &err), &err);
     assert_ns_ok(ns_file_close(&f, &err), &err);
 }

@@ -6,6 +6,7 @@
 #ifndef NS_PACK_PACKS_H
 #define NS_PACK_PACKS_H
 
+#include "base/threads.h"
 #include "data/rows.h"
 #include "pack/bins.h"
 
@@ -25,15 +26,19 @@ typedef struct ns_pack_options {
     int exact_mask; /* 1: a position is trained iff its label is a target; 0: the original's rule */
     const char *tokenizer;
     char tokenizer_hash[17]; /* pack_files.h */
+    ns_threads *pool;        /* NULL: one thread; the files are the same for any number */
 } ns_pack_options;
 
 typedef struct ns_pack_sum {
     int64_t packs, samples, tokens, skipped; /* skipped: samples without any token */
     double fill;                             /* sum over packs of tokens / size */
+    double assign_s, write_s;                /* seconds it took */
 } ns_pack_sum;
 
 NS_MUST_USE ns_status ns_packs_write(const ns_pack_set *set, const char *base, const ns_pack_options *o,
                                      ns_pack_sum *sum, ns_error *err);
+/* Logs efficiency and sequences a pack of the whole set, in the original's words: the caller's last lines. */
+void ns_packs_report(const ns_pack_options *o, const ns_pack_sum *sum);
 NS_MUST_USE ns_status ns_packs_merge(const char *const *prefix, size_t n, const char *output, ns_error *err);
 
 #endif

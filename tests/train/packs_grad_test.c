@@ -94,7 +94,7 @@ static void setup_files(void)
     ns_npy_close(&a);
     ns_file *out;
     assert_ns_ok(ns_file_create(&out, path, &err), &err);
-    assert_ns_ok(ns_npy_write_header(out, "<i4", rows, cols, &err), &err);
+    assert_ns_ok(ns_npy_write_header(out, "<i4", rows, cols, NULL, &err), &err);
     for (int64_t i = 0; i < rows; i++)
         for (int64_t k = 0; k < cols; k++) assert_ns_ok(ns_file_write(out, (int32_t[]){k ? -1 : 0}, 4, &err), &err);
     assert_ns_ok(ns_file_close(&out, &err), &err);
