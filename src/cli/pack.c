@@ -170,6 +170,7 @@ static ns_status pack(const pack_options *o, ns_error *err)
     NS_CHECK(st, ns_threads_new(&pool, (int)o->threads, err), "threads");
     NS_CHECK(st, ns_alloc((void **)&file, f.n * sizeof *file, "pack.files", err), "files");
     set.file = file;
+    set.path = f.path;
     loaded = ns_time_now();
     NS_CHECK(st, load(&set, file, &f, o, tok, pool, err), "rows");
     tokenised = ns_time_now() - loaded;

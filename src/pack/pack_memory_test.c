@@ -28,7 +28,7 @@ static void memory_of_packing(void **state)
     ns_rows_options r = NS_ROWS_OPTIONS_DEFAULT;
     ns_pack_options o = {
         .size = 4096, .how = NS_PACK_BEST_FIT, .chunk = 100000, .max_seq_length = 4096, .cp = 1, .tokenizer = "x"};
-    ns_pack_set set = {&rows, 1};
+    ns_pack_set set = {&rows, 1, NULL};
     ns_pack_sum sum;
     uint64_t before = ns_mem_get_stats().bytes_now;
     r.spool = dir;

@@ -103,7 +103,7 @@ static void recorded_batches(void **state)
         const ns_json *how = ns_json_get(k, "algorithm");
         snprintf(name, sizeof name, "%.*s", (int)how->s.n, how->s.p);
         assert_true(ns_pack_algorithm_parse(&o.how, name));
-        ns_pack_set set = {&rows, 1};
+        ns_pack_set set = {&rows, 1, NULL};
         ns_pack_sum sum;
         ns_examples ex;
         ns_packed p;
@@ -150,7 +150,7 @@ static void made_in_memory(void **state)
                                  .eos = 128001,
                                  .exact_mask = 1,
                                  .tokenizer = "x"};
-            ns_pack_set set = {&rows, 1};
+            ns_pack_set set = {&rows, 1, NULL};
             ns_pack_sum sum;
             ns_packed_want w = {.max_seq_length = 700, .vocab = 128256};
             snprintf(path, sizeof path, "%s/packs", dir);

@@ -116,10 +116,10 @@ static ns_status measure(packer *p, ns_pack_sum *sum, ns_error *err)
             }
             int64_t len = padded(p->o, n) - 1;
             NS_FAIL_IF(len > p->o->size, NS_ERR_INPUT,
-                       "line %" PRId64 " of file %d has %" PRId64
+                       "%s:%" PRId64 ": the row has %" PRId64
                        " tokens, more than the pack size %d: set ++model.data.train_ds.max_seq_length=%d or less, or a "
                        "larger ++pack_sizes",
-                       ns_examples_line(ex, i), f + 1, len, p->o->size, p->o->size);
+                       p->set->path ? p->set->path[f] : "rows", ns_examples_line(ex, i), len, p->o->size, p->o->size);
             p->number[p->n] = base + i;
             p->len[p->n++] = (int32_t)len;
         }

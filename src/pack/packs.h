@@ -13,6 +13,7 @@
 typedef struct ns_pack_set { /* samples of several files, one after another */
     const ns_examples *file;
     int n_files;
+    char *const *path; /* NULL, or of the files: named in messages */
 } ns_pack_set;
 
 typedef struct ns_pack_options {

@@ -69,7 +69,7 @@ static void any_number_of_threads(void **state)
     ns_examples half[2] = {rows_of(ROWS / 3), {0}};
     half[1] =
         (ns_examples){.n = ROWS - ROWS / 3, .start = start + ROWS / 3, .ids = ids, .answer_start = answer + ROWS / 3};
-    ns_pack_set set = {half, 2};
+    ns_pack_set set = {half, 2, NULL};
     for (int how = 0; how < 3; how++) {
         ns_pack_sum one = {0}, sum;
         for (int threads = 0; threads < 6; threads++) {
@@ -96,7 +96,7 @@ static void the_rows_themselves(void **state)
     (void)state;
     ns_error err = NS_ERROR_INIT;
     ns_examples ex = rows_of(ROWS);
-    ns_pack_set set = {&ex, 1};
+    ns_pack_set set = {&ex, 1, NULL};
     ns_pack_files f;
     ns_pack_sum sum;
     ns_pack_options o = usual;
@@ -137,7 +137,7 @@ static void every_call_fails_once(void **state)
     (void)state;
     char base[400];
     ns_examples old = rows_of(FEW / 2), ex = rows_of(FEW);
-    ns_pack_set set[2] = {{&old, 1}, {&ex, 1}};
+    ns_pack_set set[2] = {{&old, 1, NULL}, {&ex, 1, NULL}};
     ns_pack_sum sum;
     int failed = 0, hit = 1;
     snprintf(base, sizeof base, "%s/new", dir);
