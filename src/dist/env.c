@@ -14,7 +14,7 @@ static const char *get(const char *name)
 static ns_status number(const char *name, int least, int *out, ns_error *err)
 {
     const char *v = get(name);
-    NS_FAIL_IF(!v, NS_ERR_CONFIG, "%s is not set, though other variables of this launcher are", name);
+    NS_FAIL_IF(!v, NS_ERR_CONFIG, "%s is not set, though other variables of this launcher are: set or unset them all", name);
     char *end;
     long x = strtol(v, &end, 10);
     NS_FAIL_IF(*end || x < least || x > 1 << 20, NS_ERR_CONFIG, "%s is '%s': expected a number from %d", name, v,
@@ -87,7 +87,7 @@ ns_status ns_world_from_env(ns_world_options *o, ns_error *err)
         NS_TRY(take(o, "srun", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", err), "%s", "environment");
         o->local_rank = optional("SLURM_LOCALID", 0);
         o->local_size = optional("SLURM_TASKS_PER_NODE", 1); /* "2(x3)": the first number */
-    } else if (get("RANK") && get("WORLD_SIZE")) {
+    } else if (get("RANK") || get("WORLD_SIZE")) {
         NS_TRY(take(o, "RANK and WORLD_SIZE", "RANK", "WORLD_SIZE", err), "%s", "environment");
         o->local_rank = optional("LOCAL_RANK", 0);
         o->local_size = optional("LOCAL_WORLD_SIZE", 1);

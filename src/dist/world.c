@@ -360,6 +360,7 @@ ns_status ns_world_open(ns_world **out, const ns_world_options *o, ns_error *err
         NS_CHECK(st, choose_transport(w, err), "%s", "transport");
         NS_CHECK(st, join(w, err), "join %d ranks", w->size);
         NS_CHECK(st, dist_control_start(w, err), "%s", "control plane");
+        NS_CHECK(st, dist_slow_link_open(w, err), "%s", "ranks");
     }
     *out = w;
     return NS_OK;
@@ -375,6 +376,7 @@ void ns_world_close(ns_world **pw)
     int broken = !w->thread_runs || atomic_load(&w->aborted);
     dist_flight_close(w);
     dist_control_stop(w);
+    dist_slow_link_close(w);
     if (w->mpi) w->mpi->close(broken);
     for (int i = 0; w->peers && i < w->size; i++) {
         if (w->peers[i].control >= 0) close(w->peers[i].control);
@@ -593,6 +595,7 @@ ns_status dist_move(ns_world *w, int lane, const char *op, ns_xfer *x, int n, ns
     const double began = ns_time_now();
     atomic_fetch_add(&w->seq, 1); /* whoever waits for this: it moves */
     ns_status st = w->mpi ? run_mpi(w, lane, op, x, n, err) : run_exchange(w, lane, op, x, n, err);
+    if (st == NS_OK) st = dist_slow_link_wait(w, began, x, n, err);
     if (w->trace) {
         int64_t bytes = 0;
         for (int i = 0; i < n; i++) bytes += x[i].bytes;

@@ -49,6 +49,12 @@ typedef struct flight { /* the exchange that runs while its caller computes (fli
     ns_error err;
 } flight;
 
+typedef struct slow_link { /* slow_link.c; seconds_a_byte 0: off */
+    double seconds_a_byte, latency_s;
+    pthread_mutex_t lock;
+    double busy_until; /* under lock */
+} slow_link;
+
 struct ns_world {
     ns_world_options o;
     int rank, size;
@@ -71,6 +77,7 @@ struct ns_world {
     _Atomic int64_t waited_ns; /* in exchanges */
     _Atomic int waiting, on_device, aborted, closing;
     flight flight;
+    slow_link slow;
     pthread_mutex_t watch_lock; /* of watches, while one of them runs too */
     ns_world_watch *watches;
     pthread_mutex_t lock; /* of `why` and `local_failure` */
@@ -99,6 +106,10 @@ int dist_next_line(int fd, line_reader *in, char out[LINE_MAX_BYTES]);
 /* Moves the bytes of one exchange: the part that any thread may do. Says nothing of where the rank is. */
 ns_status dist_move(ns_world *w, int lane, const char *op, ns_xfer *x, int n, ns_error *err);
 void dist_flight_close(ns_world *w);
+
+ns_status dist_slow_link_open(ns_world *w, ns_error *err);
+ns_status dist_slow_link_wait(ns_world *w, double began, const ns_xfer *x, int n, ns_error *err);
+void dist_slow_link_close(ns_world *w);
 
 ns_status dist_control_start(ns_world *w, ns_error *err);
 void dist_control_stop(ns_world *w);

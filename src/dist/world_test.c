@@ -336,6 +336,11 @@ static void test_environment(void **state)
     assert_ns_fails(ns_world_from_env(&o, &err), NS_ERR_CONFIG, "SLURM_STEP_NUM_TASKS is not set", &err);
 
     clear();
+    setenv("RANK", "0", 1);
+    assert_ns_fails(ns_world_from_env(&o, &err), NS_ERR_CONFIG, "WORLD_SIZE is not set", &err);
+    clear();
+    setenv("WORLD_SIZE", "2", 1);
+    assert_ns_fails(ns_world_from_env(&o, &err), NS_ERR_CONFIG, "RANK is not set", &err);
     setenv("RANK", "5", 1), setenv("WORLD_SIZE", "4", 1);
     assert_ns_fails(ns_world_from_env(&o, &err), NS_ERR_CONFIG, "RANK is 5 but WORLD_SIZE is 4", &err);
     setenv("WORLD_SIZE", "many", 1);
