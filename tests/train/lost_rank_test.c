@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -42,6 +43,7 @@ typedef struct run {
     pid_t pid; /* the launcher */
     int over, status;
 } run;
+static pid_t now_running; /* launcher of the last run: ended when a test fails */
 
 static void start(run *r, const char *name, int by_mpi, int ranks, const char *const *more)
 {
@@ -69,12 +71,13 @@ static void start(run *r, const char *name, int by_mpi, int ranks, const char *c
     for (; *more; more++) argv[n++] = *more;
     argv[n] = NULL;
     assert_true(n <= MAX_WORDS);
-    r->pid = fork();
+    now_running = r->pid = fork();
     assert_true(r->pid >= 0);
     if (r->pid == 0) {
         int fd = open(r->log, O_WRONLY | O_CREAT | O_APPEND, 0666);
         dup2(fd, 1);
         dup2(fd, 2);
+        prctl(PR_SET_PDEATHSIG, SIGTERM);
         execv(argv[0], (char *const *)(uintptr_t)argv);
         _exit(127);
     }
@@ -85,7 +88,7 @@ static int is_over(run *r)
 {
     int status;
     for (pid_t p; !r->over && (p = waitpid(-1, &status, WNOHANG | __WALL)) > 0;)
-        if (p == r->pid) r->over = 1, r->status = status;
+        if (p == r->pid) r->over = 1, r->status = status, now_running = 0;
     return r->over;
 }
 
@@ -154,7 +157,7 @@ static pid_t process_of(const run *r, int rank)
             good = 0;
             for (char *p = text; p < text + n; p += strlen(p) + 1)
                 good |= k ? !strcmp(p, want[0]) || !strcmp(p, want[1])
-                          : strstr(p, r->out) && !strncmp(p, "++exp", 5) && strstr(text, NS_PROGRAM) == text;
+                          : !strncmp(p, "++exp_manager.", 14) && strstr(p, r->out);
             if (k && good) found = (pid_t)atoi(e->d_name);
         }
     }
@@ -231,6 +234,14 @@ static void hangs(int by_mpi, const char *name)
     print_message("# %s: a hung rank was named and all had ended %.1f s later\n", name, ns_time_now() - began);
     assert_true(ns_time_now() - began < patience(2 + 15));
     goes_on(name, by_mpi, 3, 2);
+}
+
+static int tidy(void **state)
+{
+    (void)state;
+    if (now_running > 0 && kill(now_running, SIGTERM) == 0) (void)waitpid(now_running, NULL, 0);
+    now_running = 0;
+    return 0;
 }
 
 static void need_mpi(void)
@@ -386,10 +397,10 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_hung_rank),
-        cmocka_unit_test(a_hung_rank_of_mpi),
-        cmocka_unit_test(a_signal_to_one_rank_of_mpi),
-        cmocka_unit_test(a_slow_rank),
+        cmocka_unit_test_teardown(a_hung_rank, tidy),
+        cmocka_unit_test_teardown(a_hung_rank_of_mpi, tidy),
+        cmocka_unit_test_teardown(a_signal_to_one_rank_of_mpi, tidy),
+        cmocka_unit_test_teardown(a_slow_rank, tidy),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
