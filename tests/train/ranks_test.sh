@@ -101,6 +101,35 @@ sft "$dir/term" ++trainer.devices=2 ++trainer.precision=bf16 || fail "resume: $(
 same "$dir/dp2-bf16" "$dir/term" || fail "after SIGTERM and resume the result differs"
 echo "ok a signal to one rank stops all at the same step"
 
+# the time limit, of all ranks and of one: all save at the same step
+stops=0
+while [ $stops -lt 3 ]; do
+    sft "$dir/limited" ++trainer.devices=2 ++trainer.precision=bf16 ++exp_manager.max_time_per_run=0:0:0:0.001
+    rc=$?
+    [ $rc = 130 ] || fail "a time limit on 2 ranks: exit $rc: $(tail -3 "$dir/limited.log")"
+    stops=$((stops + 1))
+done
+sft "$dir/limited" ++trainer.devices=2 ++trainer.precision=bf16 || fail "resume: $(tail -3 "$dir/limited.log")"
+same "$dir/dp2-bf16" "$dir/limited" || fail "stopped $stops times by its time limit and resumed: the result differs"
+export WORLD_SIZE=2 LOCAL_WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=$(($$ % 10000 + 39000))
+(
+    rc=0
+    RANK=1 NS_LIMIT_AT=$(($(date +%s) + 4)) "$ns" sft ++model.restore_from_path="$dir/base" ++model.data.train_ds.file_path="$dir/rows.jsonl" \
+        ++exp_manager.explicit_log_dir="$dir/one-limit" ++model.data.train_ds.global_batch_size=16 ++trainer.sft.max_steps=100000000 ++trainer.sft.max_epochs=100000000 \
+        ++trainer.sft.save_interval=100000000 ++trainer.devices=2 >"$dir/one-limit1.log" 2>&1 || rc=$?
+    echo $rc >"$dir/one-limit1.rc"
+) &
+rc=0
+RANK=0 "$ns" sft ++model.restore_from_path="$dir/base" ++model.data.train_ds.file_path="$dir/rows.jsonl" \
+    ++exp_manager.explicit_log_dir="$dir/one-limit" ++model.data.train_ds.global_batch_size=16 ++trainer.sft.max_steps=100000000 ++trainer.sft.max_epochs=100000000 \
+    ++trainer.sft.save_interval=100000000 ++trainer.devices=2 >"$dir/one-limit0.log" 2>&1 || rc=$?
+wait $!
+unset WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT
+at=$(sed -n 's/.*stopped by another rank after step \([0-9]*\) of .*; saved .*/\1/p' "$dir/one-limit0.log")
+{ [ $rc = 130 ] && [ "$(cat "$dir/one-limit1.rc")" = 130 ] && [ -n "$at" ] && [ "$(steps "$dir/one-limit")" = "$at" ] && ls -d "$dir/one-limit/checkpoints/"*step="$at"-*-last/DONE >/dev/null; } ||
+    fail "the limit of one rank, exit $rc and $(cat "$dir/one-limit1.rc"): $(tail -n 2 "$dir/one-limit0.log") $(tail -n 2 "$dir/one-limit1.log")"
+echo "ok the time limit of all ranks, and of one, stops all at the same step"
+
 # checkpoints move between layouts: 2 ranks to step 8, then 1, then 4
 for n in 1 4; do
     sft "$dir/move$n" ++trainer.devices=2 ++trainer.precision=32 ++trainer.sft.max_steps=8 || fail "8 steps: $(why "$dir/move$n.log")"
