@@ -14,7 +14,8 @@ static const char *get(const char *name)
 static ns_status number(const char *name, int least, int *out, ns_error *err)
 {
     const char *v = get(name);
-    NS_FAIL_IF(!v, NS_ERR_CONFIG, "%s is not set, though other variables of this launcher are: set or unset them all", name);
+    NS_FAIL_IF(!v, NS_ERR_CONFIG, "%s is not set, though other variables of this launcher are: set or unset them all",
+               name);
     char *end;
     long x = strtol(v, &end, 10);
     NS_FAIL_IF(*end || x < least || x > 1 << 20, NS_ERR_CONFIG, "%s is '%s': expected a number from %d", name, v,
