@@ -23,6 +23,7 @@
 #include "ckpt/trt_write.h"
 #include "export/calibrate.h"
 #include "export/gguf_tok.h"
+#include "export/gguf_tok_read.h"
 #include "export/parity.h"
 #include "export/resume.h"
 #include "export/stops.h"
@@ -44,6 +45,7 @@ typedef struct job {
     ns_trt_fp8_layer *fp8; /* [L] */
     int kept;              /* an interrupted export is taken over */
     int reading_back;      /* what fails now is in the output, not in the input */
+    const char *taken_out; /* folder of a GGUF file's own tokenizer, removed in the end; NULL: none */
     int64_t eot;           /* the chat template's end of turn, -1: none */
 } job;
 
@@ -68,6 +70,26 @@ static int has_tokenizer(const char *dir)
     return 0;
 }
 
+/* A GGUF file has its tokenizer inside: taken out into a temporary folder. */
+static ns_status tokenizer_inside(job *j, char *out, ns_error *err)
+{
+    const char *tmp = getenv("TMPDIR");
+    char dir[4000];
+    int made = 0;
+    ns_error why = NS_ERROR_INIT;
+    NS_TRY(ns_path(dir, sizeof dir, err, "%s/ns-tokenizer-XXXXXX", tmp && *tmp ? tmp : "/tmp"), "%s", "");
+    NS_FAIL_IF(!mkdtemp(dir), NS_ERR_IO, "cannot make '%s': set TMPDIR to a folder that can be written", dir);
+    j->taken_out = ns_arena_strdup(&j->arena, dir, err);
+    if (!j->taken_out) return NS_ERR_MEMORY;
+    ns_status st = ns_gguf_tok_write(&made, dir, j->a->input, &why);
+    if (st == NS_ERR_UNSUPPORTED)
+        NS_WARN("%s: %s: its tokenizer is left out", j->a->input, why.msg);
+    else if (st != NS_OK && err)
+        *err = why;
+    if (made) snprintf(out, 4096, "%s", dir);
+    return st == NS_ERR_UNSUPPORTED ? NS_OK : st;
+}
+
 static ns_status find_tokenizer(job *j, ns_error *err)
 {
     const char *name = j->a->hf_model_name;
@@ -76,7 +98,11 @@ static ns_status find_tokenizer(job *j, ns_error *err)
     ns_status st = NS_OK;
     NS_TRY(ns_model_tokenizer_dir(own, sizeof own, j->a->input, err), "%s", "");
     out[0] = 0;
-    if (name && ns_path_is_dir(name)) {
+    int beside = has_tokenizer(own), here = name && ns_path_is_dir(name);
+    if (j->src.format == NS_FORMAT_GGUF && !beside && !here && !(name && ns_hub_cached(out, name, NULL)))
+        NS_TRY(tokenizer_inside(j, own, err), "tokenizer");
+    out[0] = 0;
+    if (here) {
         snprintf(out, 4096, "%s", name);
     } else if (name && ns_hub_cached(out, name, &tried)) {
         NS_INFO("%s: taken from %s", name, out);
@@ -457,7 +483,7 @@ static ns_status publish(const char *tmp, const char *parent, const char *name, 
 static ns_status fill(job *j, char tmp[4096], const char *parent, const char *name, int anew, ns_error *err)
 {
     ns_buf key = {0};
-    ns_status st = ns_export_key(&key, j->a, j->tokenizer, &j->table, err);
+    ns_status st = ns_export_key(&key, j->a, j->taken_out ? NULL : j->tokenizer, &j->table, err);
     if (st == NS_OK) st = ns_scatter_log_begin(tmp, 4096, parent, name, anew ? NULL : key.data, &j->kept, err);
     ns_buf_free(&key);
     if (st != NS_OK) return st;
@@ -504,6 +530,7 @@ done:
     ns_sync_drop();
     if (st != NS_OK && tmp[0] && ns_remove_tree(tmp, NULL) != NS_OK) NS_WARN("cannot remove '%s'", tmp);
     if (j) {
+        if (j->taken_out && ns_remove_tree(j->taken_out, NULL) != NS_OK) NS_WARN("cannot remove '%s'", j->taken_out);
         if (j->src.t) ns_model_source_close(&j->src);
         ns_arena_free(&j->arena);
     }

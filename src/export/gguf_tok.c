@@ -13,6 +13,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "ckpt/path.h"
+#include "export/gguf_pre.h"
 #include "tok/proto.h"
 #include "tok/tok.h"
 
@@ -271,22 +272,8 @@ static ns_status scores_by_merge(vocab *v, const ns_json *model, ns_error *err)
 }
 
 /* ---- the name of the pre-tokeniser ---- */
-#define LLAMA3                                                                                               \
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|" \
-    "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-#define QWEN2                                                                                           \
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|" \
-    "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-#define TEKKEN                                                                                                         \
-    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+|[^\\r\\n\\p{L}\\p{N}]?" \
-    "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|"      \
-    "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-
 static ns_status pre_name(const char **out, const ns_json *pre, ns_error *err)
 {
-    static const struct {
-        const char *regex, *name;
-    } known[] = {{LLAMA3, "llama-bpe"}, {QWEN2, "qwen2"}, {TEKKEN, "tekken"}};
     const ns_json *list = ns_json_get(pre, "pretokenizers"), *type = ns_json_get(pre, "type"), *split = NULL;
     size_t n_split = 0, n_other = 0;
     int gpt2 = 0;
@@ -304,8 +291,10 @@ static ns_status pre_name(const char **out, const ns_json *pre, ns_error *err)
         }
     }
     *out = n_split == 0 && n_other == 0 && gpt2 ? "gpt-2" : NULL;
-    for (size_t i = 0; split && n_split == 1 && !n_other && !gpt2 && i < sizeof known / sizeof known[0]; i++)
-        if (split->type == NS_JSON_STRING && ns_str_eq(split->s, known[i].regex)) *out = known[i].name;
+    for (size_t i = 0; split && n_split == 1 && !n_other && !gpt2 && i < NS_GGUF_N_PRE; i++)
+        if (ns_gguf_pre_known[i].regex && split->type == NS_JSON_STRING &&
+            ns_str_eq(split->s, ns_gguf_pre_known[i].regex))
+            *out = ns_gguf_pre_known[i].name;
     NS_FAIL_IF(
         !*out, NS_ERR_UNSUPPORTED,
         "GGUF: no name is known for the tokenizer's pre_tokenizer (known: those of GPT-2, Llama 3, Qwen 2, Mistral "

@@ -29,8 +29,16 @@ config = json.load(open(ours + "/config.json"))
 tp, pp = config["mapping"]["tp_size"], config["mapping"]["pp_size"]
 kv = config["quantization"]["kv_cache_quant_algo"] is not None
 model = AutoModelForCausalLM.from_pretrained(hf, dtype=torch.bfloat16, attn_implementation="eager").eval()
-tokenizer = AutoTokenizer.from_pretrained(hf)
-ids = [tokenizer(json.loads(line)["text"], return_tensors="pt", truncation=True, max_length=512).input_ids for line in open(rows)]
+texts = [json.loads(line)["text"] for line in open(rows)]
+if os.path.exists(hf + "/tokenizer.json"):
+    tokenizer = AutoTokenizer.from_pretrained(hf)
+    ids = [tokenizer(x).input_ids[:512] for x in texts]
+else:  # what transformers 5 makes of a tokenizer.model of Mistral drops the blank that sentencepiece puts in front
+    import sentencepiece
+
+    sp = sentencepiece.SentencePieceProcessor(model_file=hf + "/tokenizer.model")
+    ids = [[sp.bos_id(), *sp.encode(x)][:512] for x in texts]
+ids = [torch.tensor([x]) for x in ids]
 
 how = copy.deepcopy(mtq.FP8_DEFAULT_CFG)
 if kv:
