@@ -27,7 +27,7 @@ typedef struct bench_options {
     const char *shape, *accelerator, *isa;
     int64_t rows, length, global_rows, steps, layers, threads, segment;
     const char *recompute, *predict, *optimizer, *fp8;
-    int ops, deterministic, snapshot;
+    int ops, deterministic, snapshot, fp8_split;
     int64_t devices, tp, cp, pp;
     const char *cp_comm;
     int overlap, sequence_parallel;
@@ -126,6 +126,12 @@ static const ns_option opts[] = {
      .def = "off",
      .choices = "off|hybrid|e4m3",
      .help = "products of the layers in fp8; hybrid: gradients e5m2, the rest e4m3"},
+    {.key = "fp8-use-split-accumulator",
+     .flag = 1,
+     .type = NS_OPT_BOOL,
+     .at = AT(fp8_split),
+     .def = "false",
+     .help = "fp8: products of the backward sum in f32 registers, not within the tensor cores"},
     {.key = "snapshot",
      .flag = 1,
      .type = NS_OPT_BOOL,
@@ -502,6 +508,7 @@ static ns_status train(bench *b, double began, ns_error *err)
                           .fp8 = !strcmp(o->fp8, "off")      ? NS_FP8_OFF
                                  : !strcmp(o->fp8, "hybrid") ? NS_FP8_HYBRID
                                                              : NS_FP8_E4M3,
+                          .fp8_split = o->fp8_split,
                           .plan_gpu = o->predict && strcmp(o->predict, "null") ? o->predict : NULL,
                           .accelerator = o->accelerator};
     NS_TRY(bench_ranks_layout(&b->ranks, &layout, T, o->rows * pieces, b->micro, &m, err), "%s", "ranks");
@@ -570,7 +577,8 @@ static ns_status train(bench *b, double began, ns_error *err)
             "\"length\": %lld, \"segment\": %lld, \"global_rows\": %lld, \"recompute\": \"%s\", "
             "\"whole_layers_recomputed\": %d, "
             "\"optimizer\": \"%s\", \"optimizer_bytes_per_parameter\": %d, "
-            "\"fp8\": \"%s\", \"fp8_product_tflop_s\": %.1f, \"transposed_weights_kept\": %s, "
+            "\"fp8\": \"%s\", \"fp8_use_split_accumulator\": %s, \"fp8_product_tflop_s\": %.1f, "
+            "\"transposed_weights_kept\": %s, "
             "\"deterministic\": %s, \"dnn\": \"%s\", \"attention_by_dnn\": %.3f, \"tokens_per_s\": %.1f, \"step_s\": "
             "%.5f, "
             "\"best_s\": %.5f, \"worst_s\": %.5f, \"devices\": %lld, \"tp\": %lld, \"cp\": %lld, \"dp\": %lld, \"pp\": "
@@ -581,12 +589,13 @@ static ns_status train(bench *b, double began, ns_error *err)
             o->shape, (long long)a.L, (long long)e->table.n_elements, e->device ? e->gpu.name : e->ops.name,
             e->gpu.blas, (long long)o->rows, (long long)o->length, (long long)(pieces > 1 ? o->segment : 0),
             (long long)(o->rows * b->micro * dp), o->recompute, e->opt.full_layers, o->optimizer,
-            ns_model_param_bytes(&e->opt), o->fp8, m.fp8 ? flops / product8 / 1e12 : 0.0,
-            m.fp8 && !e->opt.fp8_lean ? "true" : "false", o->deterministic ? "true" : "false", e->gpu.dnn,
-            (double)dnn / (double)(dnn + own > 0 ? dnn + own : 1), rate, s, b->times[0], b->times[o->steps - 1],
-            (long long)o->devices, (long long)o->tp, (long long)o->cp, (long long)dp, (long long)o->pp, each, per,
-            each * per / 1e12, flops / product / 1e12, each * per / (flops / product), (double)e->total_bytes / 1e9,
-            (double)used / 1e9, b->first_s, first_loss, b->step.loss_sum / b->step.weight_sum);
+            ns_model_param_bytes(&e->opt), o->fp8, o->fp8_split ? "true" : "false",
+            m.fp8 ? flops / product8 / 1e12 : 0.0, m.fp8 && !e->opt.fp8_lean ? "true" : "false",
+            o->deterministic ? "true" : "false", e->gpu.dnn, (double)dnn / (double)(dnn + own > 0 ? dnn + own : 1),
+            rate, s, b->times[0], b->times[o->steps - 1], (long long)o->devices, (long long)o->tp, (long long)o->cp,
+            (long long)dp, (long long)o->pp, each, per, each * per / 1e12, flops / product / 1e12,
+            each * per / (flops / product), (double)e->total_bytes / 1e9, (double)used / 1e9, b->first_s, first_loss,
+            b->step.loss_sum / b->step.weight_sum);
     if (b->snapshot && ns_ranks_first(&b->ranks.ranks))
         printf("{\"bench\": \"train.snapshot\", \"gb\": %.3f, \"copy_alone_s\": %.4f, \"ready_after_s\": %.2f, "
                "\"enqueue_s\": "

@@ -207,8 +207,12 @@ ns_status ns_engine_plan(ns_engine *e, const ns_arch *a, const ns_model_options 
     NS_TRY(ns_threads_new(&e->pool, n_threads, err), "thread pool");
     e->opt.pool = e->pool;
     e->opt.backend = e->device;
-    e->exec =
-        (ns_exec){.ops = &e->ops, .pool = e->pool, .backend = e->device, .fp8 = o->fp8, .any_order = o->any_order};
+    e->exec = (ns_exec){.ops = &e->ops,
+                        .pool = e->pool,
+                        .backend = e->device,
+                        .fp8 = o->fp8,
+                        .any_order = o->any_order,
+                        .fp8_split = o->fp8_split};
     int tp = o->tp_size > 1 ? o->tp_size : 1;
     int64_t words;
     NS_TRY(ns_param_table_build(&e->table, &e->arch, &e->arena, err), "parameter table");

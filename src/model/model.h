@@ -33,6 +33,7 @@ typedef struct ns_model_options {
     int full_layers;      /* selective: so many first layers are recomputed whole */
     int64_t memory_limit; /* selective: the engine raises full_layers until the plan fits; 0: no limit */
     int any_order;        /* ns_exec.any_order */
+    int fp8_split;        /* ns_exec.fp8_split */
     ns_opt_form optim;    /* what is kept of weights and moments; all zero: exact to f32 */
     ns_fp8 fp8;           /* products of the layers; needs ns_ops.fp8. Embedding, head and norms stay as they are */
     int fp8_lean; /* transposed fp8 weights are made for each product; the engine sets it where memory is short */

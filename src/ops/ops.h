@@ -61,6 +61,7 @@ typedef struct ns_exec {
     ns_fp8 fp8;        /* for work_bytes: weights of layers have it */
     int64_t T_kv;      /* for work_bytes: ns_attn_args.T_kv */
     int any_order; /* 1: attention's gradient may sum in any order (faster on a GPU; bits may differ from run to run) */
+    int fp8_split; /* 1: fp8 products of the backward sum in f32 throughout; 0: in what the device sums fastest */
     struct ns_plan *plan; /* plan back-end only */
     void *backend;        /* back-end's own state */
     ns_error err;         /* first failure */

@@ -92,7 +92,7 @@ static void put(void *p, ns_dtype dt, int64_t i, float v)
 
 /* A device test sets these: its ns_exec.backend, and memory that host and device see under one address. */
 static void *case_backend;
-static int case_any_order; /* ns_exec.any_order */
+static int case_any_order, case_fp8_split; /* ns_exec.any_order, fp8_split */
 static void *(*case_alloc)(int64_t bytes);
 static void (*case_free)(void *p);
 
@@ -554,21 +554,26 @@ static void head_setup(prob *p)
     out(p, "logp", NS_DTYPE_F32, c->T, FWD, (double)c->C, NULL);
     if (!(c->flag & 1)) out(p, "dx", c->dt, c->T * c->C, FWD, (double)c->V, NULL)->inner = 1;
 }
-static void head_fwd(prob *p)
+static ns_head_args head_args(prob *p)
 {
     const cas *c = p->c;
+    return (ns_head_args){.T = c->T,
+                          .C = c->C,
+                          .V = c->V,
+                          .dt = c->dt,
+                          .softcap = c->softcap,
+                          .w = &p->w,
+                          .x = ptr(p, "x"),
+                          .label = ptr(p, "label"),
+                          .weight = ptr(p, "weight"),
+                          .logp = ptr(p, "logp"),
+                          .dx = ptr(p, "dx")};
+}
+static void head_fwd(prob *p)
+{
+    const ns_head_args a = head_args(p);
     p->step->loss_sum = 0;
-    p->x.ops->head(&p->x, &(ns_head_args){.T = c->T,
-                                          .C = c->C,
-                                          .V = c->V,
-                                          .dt = c->dt,
-                                          .softcap = c->softcap,
-                                          .w = &p->w,
-                                          .x = ptr(p, "x"),
-                                          .label = ptr(p, "label"),
-                                          .weight = ptr(p, "weight"),
-                                          .logp = ptr(p, "logp"),
-                                          .dx = ptr(p, "dx")});
+    p->x.ops->head(&p->x, &a);
     settle(p);
     *(double *)ptr(p, "loss") = p->step->loss_sum;
 }
@@ -831,6 +836,7 @@ static const int32_t cu_small[] = {0, 1, 6, 23, -1}, cu_mid[] = {0, 33, 34, 98, 
 static const cas cases[] = {
     {"embed.f32", EMBED, F32, .T = 37, .C = 24, .V = 11},
     {"embed.bf16", EMBED, BF16, .T = 301, .C = 72, .V = 50},
+    {"embed.often.bf16", EMBED, BF16, .T = 2600, .C = 20, .V = 2},
     {"norm.f32", NORM, F32, .T = 7, .C = 48},
     {"norm.plain.f32", NORM, F32, .T = 5, .C = 33, .flag = 1},
     {"norm.plus_one.f32", NORM, F32, .T = 5, .C = 64, .flag = 2},
@@ -838,6 +844,8 @@ static const cas cases[] = {
     {"norm.frozen.f32", NORM, F32, .T = 9, .C = 17, .flag = 8},
     {"norm.bf16", NORM, BF16, .T = 130, .C = 256},
     {"norm.plain.bf16", NORM, BF16, .T = 3, .C = 100, .flag = 1},
+    {"norm.rows.bf16", NORM, BF16, .T = 2300, .C = 64, .flag = 1},
+    {"norm.wide.bf16", NORM, BF16, .T = 5, .C = 3584},
     {"norm.plus_one.bf16", NORM, BF16, .T = 17, .C = 48, .flag = 2},
     {"norm.alias.bf16", NORM, BF16, .T = 70, .C = 31, .flag = 4},
     {"linear.f32", LINEAR, F32, .T = 7, .N = 20, .C = 33},
@@ -951,6 +959,7 @@ static const cas cases[] = {
     {"head.chunks.f32", HEAD, F32, .T = 1400, .C = 16, .V = 300, .pad = 4},
     {"head.chunks.bf16", HEAD, BF16, .T = 1400, .C = 32, .V = 300, .pad = 20},
     {"head.wide.bf16", HEAD, BF16, .T = 40, .C = 32, .V = 2100, .pad = 12},
+    {"head.long.bf16", HEAD, BF16, .T = 9, .C = 16, .V = 8301, .pad = 3, .no_diff = 1},
     {"dropout.f32", DROP, F32, .T = 5, .C = 19},
     {"dropout.alias.f32", DROP, F32, .T = 5, .C = 24, .flag = 1},
     {"dropout.bf16", DROP, BF16, .T = 33, .C = 66},
@@ -991,6 +1000,7 @@ static void prob_new(prob *p, const cas *c, const ns_ops *ops, ns_threads *pool)
     p->x.step = p->step;
     p->x.backend = case_backend;
     p->x.any_order = case_any_order;
+    p->x.fp8_split = case_fp8_split;
     c->setup(p);
     int64_t wide = c->C > c->N ? c->C : c->N;
     p->x.work_bytes = ops->work_bytes(&p->x, c->T, c->T + 29, wide, wide, c->V + c->pad, c->nh, c->hd);

@@ -28,12 +28,14 @@ static ns_status write_run_json(ns_sft *t, const char *config_yaml, int argc, ch
         ns_buf_printf(&b, err,
                       "{\"version\": \"%s\", \"host\": \"%s\", \"level\": \"%s\", \"gpu\": \"%s\", \"blas\": \"%s\", "
                       "\"threads\": %d, \"seed\": %" PRId64
-                      ", \"deterministic\": %s, \"fp8\": \"%s\", \"recomputed_layers\": %d, \"data_hash\": \"%s\", "
+                      ", \"deterministic\": %s, \"fp8\": \"%s\", \"fp8_use_split_accumulator\": %s, "
+                      "\"recomputed_layers\": %d, \"data_hash\": \"%s\", "
                       "\"param_hash\": "
                       "\"%s\", \"resumed_at\": %" PRId64 ", \"argv\": [\"ns\", \"sft\"",
                       NS_VERSION, host, t->engine.ops.name, t->engine.gpu.name, t->engine.gpu.blas,
                       ns_threads_count(t->engine.pool), t->o->seed,
                       t->engine.device && t->engine.opt.any_order ? "false" : "true", ns_fp8_name(t->engine.opt.fp8),
+                      t->engine.opt.fp8_split ? "true" : "false",
                       t->engine.opt.recompute == NS_RECOMPUTE_FULL ? (int)t->arch.L : t->engine.opt.full_layers,
                       t->rows.hash, t->engine.table.hash, t->state.step),
         "run.json");

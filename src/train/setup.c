@@ -157,6 +157,7 @@ static ns_status plan_memory(ns_sft *t, ns_error *err)
                           .fp8 = !o->fp8       ? NS_FP8_OFF
                                  : o->fp8_e4m3 ? NS_FP8_E4M3
                                                : NS_FP8_HYBRID,
+                          .fp8_split = o->fp8_split,
                           .hidden_dropout = (float)o->hidden_dropout,
                           .ffn_dropout = (float)o->ffn_dropout,
                           .attention_dropout = (float)o->attention_dropout,

@@ -196,6 +196,9 @@ const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS] = {
          "matrix products of the layers in fp8, one scale a tensor (GPU from sm_89): e4m3, gradients e5m2"),
     BOOL("model.fp8_e4m3", fp8_e4m3, "false", "fp8: gradients in e4m3 too"),
     BOOL("model.fp8_hybrid", fp8_hybrid, "true", "fp8: gradients in e5m2, unless model.fp8_e4m3"),
+    BOOL("model.fp8_use_split_accumulator", fp8_split, "false",
+         "fp8: products of the backward sum in f32 registers (slower), not within the tensor cores, which keep fewer "
+         "bits"),
     {.key = "model.activations_checkpoint_granularity",
      .type = NS_OPT_STRING,
      .at = AT(recompute),
@@ -477,6 +480,8 @@ ns_status ns_sft_check(ns_sft_options *o, ns_error *err)
                "trainer.precision=%s: fp16 is not available, use bf16 or 32", o->precision);
     NS_FAIL_IF(o->fp8_e4m3 && !o->fp8, NS_ERR_CONFIG, "%s",
                "model.fp8_e4m3=True without model.fp8: set ++model.fp8=True too");
+    NS_FAIL_IF(o->fp8_split && !o->fp8, NS_ERR_CONFIG, "%s",
+               "model.fp8_use_split_accumulator=True without model.fp8: set ++model.fp8=True too");
     NS_FAIL_IF(o->fp8 && !o->fp8_e4m3 && !o->fp8_hybrid, NS_ERR_CONFIG, "%s",
                "model.fp8=True with model.fp8_hybrid=False: choose the type of gradients, ++model.fp8_e4m3=True or "
                "++model.fp8_hybrid=True");

@@ -33,7 +33,7 @@ typedef struct ns_sft_options {
     const char *trace, *plan_layouts;
     const char *restore_from, *resume_from;
     double hidden_dropout, attention_dropout, ffn_dropout;
-    int fp8, fp8_e4m3, fp8_hybrid;
+    int fp8, fp8_e4m3, fp8_hybrid, fp8_split;
     const char *recompute;
     int deterministic;
     const char *plan_gpu;
@@ -72,7 +72,7 @@ typedef struct ns_sft_options {
     double beta1, beta2;
 } ns_sft_options;
 
-enum { NS_SFT_N_OPTIONS = 178 };
+enum { NS_SFT_N_OPTIONS = 179 };
 enum { NS_SFT_DEFAULT_GBS = 512 };
 extern const ns_option ns_sft_option_table[NS_SFT_N_OPTIONS];
 

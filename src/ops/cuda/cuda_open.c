@@ -54,8 +54,8 @@ ns_status ns_cuda_sizes(ns_ops *out, ns_error *err)
 /* A run that is resumed without one of these is another run: nobody sets them unseen. */
 static void warn_of_switches(void)
 {
-    static const char *const names[] = {"NS_CUDA_FP8_FAST", "NS_CUDA_CUDNN", "NS_CUDA_GENERIC_ATTENTION",
-                                        "NS_CUDA_SMALL_TILES", "NS_CUDA_HEAD_ROWS"};
+    static const char *const names[] = {"NS_CUDA_CUDNN", "NS_CUDA_GENERIC_ATTENTION", "NS_CUDA_SMALL_TILES",
+                                        "NS_CUDA_HEAD_ROWS"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (getenv(names[i]))
             NS_WARN("%s=%s is set, a switch for tests: results and speed are not those of a run without it", names[i],

@@ -13,10 +13,14 @@ extern "C" {
 
 typedef void *nsk_stream; /* cudaStream_t */
 
-/* rows.cu */
+/* embed.cu */
 void nsk_embed_fwd(nsk_stream s, int bf16, int wbf16, int64_t T, int64_t C, const int32_t *ids, const void *table,
                    void *x);
-void nsk_embed_bwd(nsk_stream s, int bf16, int64_t T, int64_t C, const int32_t *ids, const void *dx, float *grad);
+int64_t nsk_embed_bwd_work(int64_t T, int64_t V);
+void nsk_embed_bwd(nsk_stream s, int bf16, int64_t T, int64_t C, int64_t V, const int32_t *ids, const void *dx,
+                   float *grad, void *work);
+
+/* rows.cu */
 void nsk_norm_fwd(nsk_stream s, int bf16, int wbf16, int64_t T, int64_t C, float eps, int plus_one, const void *w,
                   const void *x, const void *delta, void *h, void *y, float *rstd);
 int64_t nsk_norm_bwd_work(int64_t T, int64_t C);

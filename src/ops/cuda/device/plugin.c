@@ -23,7 +23,8 @@ static void embed_fwd(ns_exec *x, const ns_embed_args *a)
 }
 static void embed_bwd(ns_exec *x, const ns_embed_args *a)
 {
-    if (a->table->grad) nsk_embed_bwd(stream(x), is_bf16(a->dt), a->T, a->C, a->ids, a->dx, a->table->grad);
+    if (!a->table->grad || !need_work(x, nsk_embed_bwd_work(a->T, a->V), "embed_bwd")) return;
+    nsk_embed_bwd(stream(x), is_bf16(a->dt), a->T, a->C, a->V, a->ids, a->dx, a->table->grad, x->work);
     check(x, "embed_bwd", a->T, a->C, a->V);
 }
 static void norm_fwd(ns_exec *x, const ns_norm_args *a)
@@ -238,6 +239,7 @@ static int64_t work_bytes(const ns_exec *x, int64_t T, int64_t max_len, int64_t 
     (void)max_len;
     const device *d = x->backend;
     int64_t wide = most(most(C, 2 * F), 3 * n_heads * head_dim), w = head_work(x->backend, T, V);
+    w = most(w, nsk_embed_bwd_work(T, V));
     w = most(w, nsk_norm_bwd_work(T, C));
     w = most(w, nsk_bias_grad_work(wide));
     w = most(w, nsk_attn_work(T, x->T_kv, n_heads));
@@ -590,7 +592,6 @@ static ns_status open_device(const ns_cuda_host *h, ns_ops *out, void **result, 
         snprintf(info->dnn, sizeof info->dnn, "cuDNN %d.%d.%d", dv / 10000, dv / 100 % 100, dv % 100);
     else
         snprintf(info->dnn, sizeof info->dnn, "no cuDNN: %s", v && *v == '0' ? "NS_CUDA_CUDNN=0" : why);
-    d->fp8_fast = (v = getenv("NS_CUDA_FP8_FAST")) ? atoi(v) : 1;
     *out = table;
     out->fp8 = info->cc >= 89;
     *result = d;

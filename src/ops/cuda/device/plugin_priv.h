@@ -24,7 +24,6 @@ typedef struct device {
     char *slot[N_SLOTS];
     cudaEvent_t done[N_SLOTS];
     int next_slot, sync, generic_attention, n_products;
-    int fp8_fast;        /* fp8 products that may sum in the tensor cores alone: 0 none, 1 forward, 2 all */
     cudaStream_t copies; /* of copy_out, beside the ops */
     cudaEvent_t before, copied, held_from;
     int holding;                  /* 1: held_from and copied tell of the last copy_hold */

@@ -198,7 +198,8 @@ typedef struct factor { /* of a product; scale: of fp8, in device memory */
 } factor;
 
 static void multiply(ns_exec *x, const char *op, int ta, int tb, int64_t m, int64_t n, int64_t k, factor fa, factor fb,
-                     ns_dtype out, void *C, int64_t ldc, int add, const void *bias, int fast)
+                     ns_dtype out, void *C, int64_t ldc, int add, const void *bias,
+                     int fast /* fp8: sums within the tensor cores alone */)
 {
     device *d = dev_of(x);
     const void *A = fa.p, *B = fb.p;
@@ -313,7 +314,7 @@ static void linear8_fwd(ns_exec *x, const ns_linear_args *a)
     cast8(x, NSK_E4M3, a->M, a->K, a->x, head, row, a->x8 ? bytes8(a->x8) : NULL);
     multiply(x, "linear_fwd", 1, 0, a->N, a->M, a->K,
              factor8(bytes8(a->w->panels_fwd), a->K, NSK_E4M3, a->w->panels_fwd), factor8(row, a->K, NSK_E4M3, head),
-             a->dt, a->y, a->N, 0, a->b ? a->b->data : NULL, dev_of(x)->fp8_fast > 0);
+             a->dt, a->y, a->N, 0, a->b ? a->b->data : NULL, 1);
 }
 static void linear8_dgrad(ns_exec *x, const ns_linear_args *a)
 {
@@ -327,7 +328,7 @@ static void linear8_dgrad(ns_exec *x, const ns_linear_args *a)
     else
         nsk_fp8_transpose(stream(x), a->N, a->K, bytes8(a->w->panels_fwd), turned);
     multiply(x, "linear_dgrad", 1, 0, a->K, a->M, a->N, factor8(turned, a->N, NSK_E4M3, a->w->panels_fwd),
-             factor8(row, a->N, kind, head), a->dt, a->dx, a->K, a->add_dx, NULL, dev_of(x)->fp8_fast > 1);
+             factor8(row, a->N, kind, head), a->dt, a->dx, a->K, a->add_dx, NULL, !x->fp8_split);
 }
 /* The sum runs over M, rounded up: both casts have zeros there. */
 static void linear8_wgrad(ns_exec *x, const ns_linear_args *a)
@@ -340,8 +341,7 @@ static void linear8_wgrad(ns_exec *x, const ns_linear_args *a)
     if (!a->x8) cast8(x, NSK_E4M3, a->M, a->K, a->x, own_x, NULL, bytes8(own_x));
     if (!a->dy8) cast8(x, kind, a->M, a->N, a->dy, own_dy, NULL, bytes8(own_dy));
     multiply(x, "linear_wgrad", 1, 0, a->K, a->N, M, factor8(bytes8(x8), M, NSK_E4M3, x8),
-             factor8(bytes8(dy8), M, kind, dy8), NS_DTYPE_F32, a->w->grad, a->K, !a->assign_dw, NULL,
-             dev_of(x)->fp8_fast > 1);
+             factor8(bytes8(dy8), M, kind, dy8), NS_DTYPE_F32, a->w->grad, a->K, !a->assign_dw, NULL, !x->fp8_split);
 }
 
 void linear_fwd(ns_exec *x, const ns_linear_args *a)

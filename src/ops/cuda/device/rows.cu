@@ -1,74 +1,7 @@
-/* Memory-bound row kernels: embedding, RMSNorm, bias gradient, rotary embedding, activations, dropout, add, scatter.
+/* Memory-bound row kernels: RMSNorm, bias gradient, rotary embedding, activations, dropout, add, scatter.
  * Each has a vector form (8 elements a thread, when rows are aligned) and a scalar form: same arithmetic, same rounding. */
 #include "common.cuh"
 #include "kernels.h"
-
-/* ---- embedding ---- */
-template <class E, class W> __global__ void embed_fwd(int64_t C, const int32_t *ids, const W *table, E *x)
-{
-    int64_t t = blockIdx.x, row = (int64_t)ids[t] * C; /* a negative id gives zeros */
-    for (int64_t c = threadIdx.x; c < C; c += blockDim.x) st(x, t * C + c, row < 0 ? 0.0f : ld(table, row + c));
-}
-
-extern "C" void nsk_embed_fwd(nsk_stream s, int b, int wb, int64_t T, int64_t C, const int32_t *ids, const void *table, void *x)
-{
-    if (T <= 0) return;
-    unsigned g = (unsigned)T;
-    if (b && wb && C % 8 == 0 && aligned16(table) && aligned16(x)) /* 8 bf16 as 4 floats: plain copies of 16 bytes... */
-        embed_fwd<<<g, 256, 0, cs(s)>>>(C / 2, ids, (const float *)table, (float *)x); /* ...of 4: bits pass unchanged */
-    else if (b && wb)
-        embed_fwd<<<g, 256, 0, cs(s)>>>(C, ids, (const bf16 *)table, (bf16 *)x);
-    else if (b)
-        embed_fwd<<<g, 256, 0, cs(s)>>>(C, ids, (const float *)table, (bf16 *)x);
-    else if (wb)
-        embed_fwd<<<g, 256, 0, cs(s)>>>(C, ids, (const bf16 *)table, (float *)x);
-    else
-        embed_fwd<<<g, 256, 0, cs(s)>>>(C, ids, (const float *)table, (float *)x);
-}
-
-/* One block a token. Only the first occurrence of an id works: it adds the rows of all occurrences in token order, so the
- * sum is the reference's, bit for bit. The scan for occurrences reads the ids from the cache. */
-template <class E> __global__ void embed_bwd(int64_t T, int64_t C, const int32_t *ids, const E *dx, float *grad)
-{
-    enum { LIST = 256 };
-    __shared__ int32_t list[LIST];
-    __shared__ int count, warp_n[8];
-    int64_t t0 = blockIdx.x;
-    int32_t id = ids[t0];
-    if (id < 0) return;
-    int seen = 0;
-    for (int64_t t = threadIdx.x; t < t0; t += blockDim.x) seen |= ids[t] == id;
-    if (__syncthreads_or(seen)) return;
-    int lane = threadIdx.x & 31, w = threadIdx.x >> 5;
-    for (int64_t base = t0; base < T; base += LIST) { /* LIST == blockDim.x: one token a thread */
-        int64_t t = base + threadIdx.x;
-        int hit = t < T && ids[t] == id;
-        unsigned mask = __ballot_sync(0xffffffffu, hit);
-        if (lane == 0) warp_n[w] = __popc(mask);
-        __syncthreads();
-        int at = 0;
-        for (int i = 0; i < w; i++) at += warp_n[i];
-        if (hit) list[at + __popc(mask & ((1u << lane) - 1))] = (int32_t)t;
-        if (threadIdx.x == blockDim.x - 1) count = at + __popc(mask);
-        __syncthreads();
-        int n = count;
-        for (int64_t c = threadIdx.x; n && c < C; c += blockDim.x) {
-            float g = grad[(int64_t)id * C + c];
-            for (int i = 0; i < n; i++) g += ld(dx, (int64_t)list[i] * C + c);
-            grad[(int64_t)id * C + c] = g;
-        }
-        __syncthreads();
-    }
-}
-
-extern "C" void nsk_embed_bwd(nsk_stream s, int b, int64_t T, int64_t C, const int32_t *ids, const void *dx, float *grad)
-{
-    if (T <= 0) return;
-    if (b)
-        embed_bwd<<<(unsigned)T, 256, 0, cs(s)>>>(T, C, ids, (const bf16 *)dx, grad);
-    else
-        embed_bwd<<<(unsigned)T, 256, 0, cs(s)>>>(T, C, ids, (const float *)dx, grad);
-}
 
 /* ---- RMSNorm; one block a row; f32 sums squares in double, as the tolerance of f32 asks ---- */
 template <class E> struct acc_of { typedef double type; };
@@ -118,13 +51,71 @@ __global__ void norm_fwd(int64_t C, float eps, int plus_one, const W *w, const E
     }
 }
 
+/* The same for bf16 rows of at most 8192: a thread owns 8 columns; the next row is on its way while the block adds up this one. */
+__device__ __forceinline__ void unpack8(float (&d)[8], uint4 u)
+{
+    uint32_t w[4] = {u.x, u.y, u.z, u.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++) d[2 * i] = __uint_as_float(w[i] << 16), d[2 * i + 1] = __uint_as_float(w[i] & 0xffff0000u);
+}
+template <class W>
+__global__ void __launch_bounds__(1024) norm_fwd_rows(int T, int C, float eps, int plus_one, const W *w, const bf16 *x, const bf16 *delta,
+                                                      bf16 *h, bf16 *y, float *rstd)
+{
+    __shared__ float sums[2][32];
+    int c = (int)threadIdx.x * 8, mine = c < C, lane = threadIdx.x & 31, warp = threadIdx.x >> 5, n_warps = blockDim.x >> 5;
+    float k[8] = {0};
+    if (mine) load<8>(k, w + c);
+    uint4 a4 = {0, 0, 0, 0}, d4 = a4;
+    auto fetch = [&](int t) {
+        if (t >= T || !mine) return;
+        a4 = *(const uint4 *)(x + (int64_t)t * C + c);
+        if (delta) d4 = *(const uint4 *)(delta + (int64_t)t * C + c);
+    };
+    fetch(blockIdx.x);
+    for (int t = blockIdx.x, odd = 0; t < T; t += gridDim.x, odd ^= 1) {
+        int64_t at = (int64_t)t * C + c;
+        float a[8], d[8], ss = 0;
+        unpack8(a, a4);
+        unpack8(d, d4);
+        fetch(t + (int)gridDim.x);
+        if (delta && mine) {
+#pragma unroll
+            for (int i = 0; i < 8; i++) a[i] = __bfloat162float(__float2bfloat16_rn(a[i] + d[i])); /* the norm sees the stored sum */
+            store<8>(h + at, a);
+        }
+#pragma unroll
+        for (int i = 0; i < 8; i++) ss += a[i] * a[i];
+        ss = warp_sum(ss);
+        if (lane == 0) sums[odd][warp] = ss;
+        __syncthreads();
+        ss = warp_sum(lane < n_warps ? sums[odd][lane] : 0.0f);
+        float r = (float)(1.0 / sqrt((double)ss / (double)C + (double)eps));
+        if (rstd && threadIdx.x == 0) rstd[t] = r;
+        if (!mine) continue;
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            float n = a[i] * r;
+            if (!plus_one) n = __bfloat162float(__float2bfloat16_rn(n));
+            a[i] = n * (plus_one ? k[i] + 1.0f : k[i]);
+        }
+        store<8>(y + at, a);
+    }
+}
+static int norm_rows_fit(int bf, int64_t T, int64_t C) { return bf && C % 8 == 0 && C <= 8192 && T < 1 << 30; }
+static unsigned row_threads(int64_t C) { return C < 8 ? 32 : (unsigned)((C / 8 + 31) / 32 * 32); }
+
 template <class E, class W>
 static void norm_fwd_go(nsk_stream s, int64_t T, int64_t C, float eps, int p1, const void *w, const void *x, const void *d,
                         void *h, void *y, float *rstd, int given = 0)
 {
     int vec = C % 8 == 0 && aligned16(w) && aligned16(x) && aligned16(d) && aligned16(h) && aligned16(y);
     unsigned th = C / (vec ? 8 : 1) >= 512 ? 512 : C / (vec ? 8 : 1) > 128 ? 256 : 128;
-    if (vec)
+    if (vec && !given && norm_rows_fit(sizeof(E) == 2, T, C)) {
+        unsigned rt = row_threads(C), n = 132 * (rt > 1024 / 2 ? 2 : 2048 / rt < 16 ? 2048 / rt : 16);
+        norm_fwd_rows<W><<<T < n ? (unsigned)T : n, rt, 0, cs(s)>>>((int)T, (int)C, eps, p1, (const W *)w, (const bf16 *)x, (const bf16 *)d,
+                                                                  (bf16 *)h, (bf16 *)y, rstd);
+    } else if (vec)
         norm_fwd<E, W, 8><<<(unsigned)T, th, 0, cs(s)>>>(C, eps, p1, (const W *)w, (const E *)x, (const E *)d, (E *)h, (E *)y, rstd, given);
     else
         norm_fwd<E, W, 1><<<(unsigned)T, th, 0, cs(s)>>>(C, eps, p1, (const W *)w, (const E *)x, (const E *)d, (E *)h, (E *)y, rstd, given);
@@ -196,12 +187,6 @@ __global__ void norm_bwd(int64_t T, int64_t C, int plus_one, const W *w, int wan
 
 /* The same for bf16 rows of at most 8192: a thread owns 8 columns and holds their weights and sums; the next row is on its way
  * while the block adds up this one. y: the norm's output again, rounded as norm_fwd rounds it, or NULL. */
-__device__ __forceinline__ void unpack8(float (&d)[8], uint4 u)
-{
-    uint32_t w[4] = {u.x, u.y, u.z, u.w};
-#pragma unroll
-    for (int i = 0; i < 4; i++) d[2 * i] = __uint_as_float(w[i] << 16), d[2 * i + 1] = __uint_as_float(w[i] & 0xffff0000u);
-}
 template <class W>
 __global__ void __launch_bounds__(1024) norm_bwd_rows(int T, int C, int plus_one, const W *w, int want_dw, const bf16 *h, const float *rstd,
                                                       const bf16 *dy, const bf16 *dres, bf16 *dh, bf16 *y, float *part)
@@ -260,23 +245,25 @@ __global__ void __launch_bounds__(1024) norm_bwd_rows(int T, int C, int plus_one
 /* Blocks that fit the chip at once, about; a fixed number, so that sums keep their order. */
 static unsigned norm_rows_blocks(int64_t T, int64_t C)
 {
-    unsigned th = C < 8 ? 32 : (unsigned)((C / 8 + 31) / 32 * 32), n = 132 * (th > 512 ? 1 : 1024 / th < 8 ? 1024 / th : 8);
+    unsigned th = row_threads(C), n = 132 * (th > 512 ? 1 : 1024 / th < 8 ? 1024 / th : 8);
     return T < n ? (unsigned)T : n;
 }
-static int norm_rows_fit(int bf, int64_t T, int64_t C) { return bf && C % 8 == 0 && C <= 8192 && T < 1 << 30; }
 
-/* out[c] += sum over parts of part[p][c], in order of p within 8 strands, strands in order. Block: 32 columns x 8 strands. */
+/* out[c] += sum over parts of part[p][c], in order of p within 32 strands, strands in order. Block: 32 columns x 32 strands. */
+enum { STRANDS = 32 };
 __global__ void add_parts(int64_t C, int n, const float *part, float *out)
 {
-    __shared__ float s[8][33];
+    __shared__ float s[STRANDS][33];
     int64_t c = (int64_t)blockIdx.x * 32 + threadIdx.x;
     float sum = 0;
-    if (c < C)
-        for (int p = threadIdx.y; p < n; p += 8) sum += part[(int64_t)p * C + c];
+    if (c < C) {
+#pragma unroll 8
+        for (int p = threadIdx.y; p < n; p += STRANDS) sum += part[(int64_t)p * C + c];
+    }
     s[threadIdx.y][threadIdx.x] = sum;
     __syncthreads();
     if (threadIdx.y || c >= C) return;
-    for (int i = 1; i < 8; i++) sum += s[i][threadIdx.x];
+    for (int i = 1; i < STRANDS; i++) sum += s[i][threadIdx.x];
     out[c] += sum;
 }
 
@@ -295,9 +282,9 @@ static void norm_bwd_go(nsk_stream s, int64_t T, int64_t C, int p1, const void *
     unsigned blocks = (unsigned)(T < NORM_BLOCKS ? T : NORM_BLOCKS);
     if (vec && aligned16(y) && norm_rows_fit(sizeof(E) == 2, T, C)) {
         blocks = norm_rows_blocks(T, C);
-        norm_bwd_rows<W><<<blocks, (unsigned)((C / 8 + 31) / 32 * 32), 0, cs(s)>>>(
+        norm_bwd_rows<W><<<blocks, row_threads(C), 0, cs(s)>>>(
             (int)T, (int)C, p1, (const W *)w, dw != 0, (const bf16 *)h, rstd, (const bf16 *)dy, (const bf16 *)dres, (bf16 *)dh, (bf16 *)y, work);
-        if (dw) add_parts<<<cdiv(C, 32), dim3(32, 8), 0, cs(s)>>>(C, (int)blocks, work, dw);
+        if (dw) add_parts<<<cdiv(C, 32), dim3(32, STRANDS), 0, cs(s)>>>(C, (int)blocks, work, dw);
         return;
     }
     if (y) norm_fwd_go<E, W>(s, T, C, 0, p1, w, h, 0, 0, y, (float *)rstd, 1);
@@ -311,7 +298,7 @@ static void norm_bwd_go(nsk_stream s, int64_t T, int64_t C, int p1, const void *
         norm_bwd<E, W, 1><<<blocks, th, sh, cs(s)>>>(T, C, p1, (const W *)w, dw != 0, (const E *)h, rstd, (const E *)dy,
                                                     (const E *)dres, (E *)dh, work);
     }
-    if (dw) add_parts<<<cdiv(C, 32), dim3(32, 8), 0, cs(s)>>>(C, (int)blocks, work, dw);
+    if (dw) add_parts<<<cdiv(C, 32), dim3(32, STRANDS), 0, cs(s)>>>(C, (int)blocks, work, dw);
 }
 
 extern "C" void nsk_norm_bwd(nsk_stream s, int b, int wb, int64_t T, int64_t C, int p1, const void *w, float *dw,
@@ -329,37 +316,71 @@ extern "C" void nsk_norm_bwd(nsk_stream s, int b, int wb, int64_t T, int64_t C, 
         norm_bwd_go<float, float>(s, T, C, p1, w, dw, h, rstd, dy, dres, dh, y, work);
 }
 
-/* ---- bias gradient: column sums of dy ---- */
-enum { BIAS_PARTS = 64 };
+/* ---- bias gradient: column sums of dy, by parts of its rows ---- */
+enum { BIAS_PARTS = 256 };
 template <class E> __global__ void column_sums(int64_t M, int64_t N, const E *dy, float *part)
 {
-    int64_t n = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, rows = (M + BIAS_PARTS - 1) / BIAS_PARTS;
+    int64_t n = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, rows = (M + gridDim.y - 1) / gridDim.y;
     int64_t m0 = blockIdx.y * rows, m1 = m0 + rows < M ? m0 + rows : M;
     if (n >= N) return;
     double sum = 0;
     for (int64_t m = m0; m < m1; m++) sum += ld(dy, m * N + n);
     part[blockIdx.y * N + n] = (float)sum;
 }
+/* The same for bf16 and whole groups of 8 columns: a thread has one group, 8 threads share the rows of a part. */
+__global__ void column_sums8(int64_t M, int64_t N, const bf16 *dy, float *part)
+{
+    __shared__ float s[8][32][9]; /* 9: banks */
+    int64_t n = ((int64_t)blockIdx.x * 32 + threadIdx.x) * 8, rows = (M + gridDim.y - 1) / gridDim.y;
+    int64_t m0 = blockIdx.y * rows, m1 = m0 + rows < M ? m0 + rows : M;
+    float sum[8] = {0};
+    if (n < N) {
+#pragma unroll 4
+        for (int64_t m = m0 + threadIdx.y; m < m1; m += 8) {
+            float v[8];
+            load<8>(v, dy + m * N + n);
+#pragma unroll
+            for (int i = 0; i < 8; i++) sum[i] += v[i];
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < 8; i++) s[threadIdx.y][threadIdx.x][i] = sum[i];
+    __syncthreads();
+    int column = threadIdx.y * 32 + threadIdx.x; /* of the block's 256 */
+    n = (int64_t)blockIdx.x * 256 + column;
+    if (n >= N) return;
+    float all = 0;
+    for (int y = 0; y < 8; y++) all += s[y][column / 8][column % 8];
+    part[blockIdx.y * N + n] = all;
+}
 
 extern "C" int64_t nsk_bias_grad_work(int64_t N) { return BIAS_PARTS * N * 4; }
 extern "C" void nsk_bias_grad(nsk_stream s, int b, int64_t M, int64_t N, const void *dy, float *grad, float *work)
 {
-    dim3 g(cdiv(N, 128), BIAS_PARTS);
-    if (b)
-        column_sums<<<g, 128, 0, cs(s)>>>(M, N, (const bf16 *)dy, work);
+    unsigned parts = cdiv(M, 32) < BIAS_PARTS ? cdiv(M, 32) : BIAS_PARTS;
+    if (M <= 0) return;
+    if (b && N % 8 == 0 && aligned16(dy))
+        column_sums8<<<dim3(cdiv(N, 256), parts), dim3(32, 8), 0, cs(s)>>>(M, N, (const bf16 *)dy, work);
+    else if (b)
+        column_sums<<<dim3(cdiv(N, 128), parts), 128, 0, cs(s)>>>(M, N, (const bf16 *)dy, work);
     else
-        column_sums<<<g, 128, 0, cs(s)>>>(M, N, (const float *)dy, work);
-    add_parts<<<cdiv(N, 32), dim3(32, 8), 0, cs(s)>>>(N, BIAS_PARTS, work, grad);
+        column_sums<<<dim3(cdiv(N, 128), parts), 128, 0, cs(s)>>>(M, N, (const float *)dy, work);
+    add_parts<<<cdiv(N, 32), dim3(32, STRANDS), 0, cs(s)>>>(N, (int)parts, work, grad);
 }
 
 /* ---- rotary embedding ---- */
+/* i / F for i < n; 32-bit division where it is enough. */
+__device__ __forceinline__ int64_t row_of(int64_t i, int64_t n, int64_t F)
+{
+    return n <= INT32_MAX ? (int64_t)((uint32_t)i / (uint32_t)F) : i / F;
+}
 template <class E, int V>
 __global__ void rope(int64_t n, int64_t n_heads, int64_t hd, int64_t stride, int64_t half, const int32_t *pos,
                      const float *cos_sin, E *qk, float sign)
 {
     int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n) return;
-    int64_t per = half / V, j = i % per * V, h = i / per % n_heads, t = i / per / n_heads;
+    int64_t per = half / V, q = row_of(i, n, per), j = (i - q * per) * V, t = row_of(q, n, n_heads), h = q - t * n_heads;
     const float *c = cos_sin + ((int64_t)pos[t] * half + j) * 2;
     E *p = qk + t * stride + h * hd + j;
     float a[V], b[V];
@@ -415,12 +436,6 @@ __device__ __forceinline__ float nonlinear(int act, float g, float *slope)
     float r = g > 0 ? g : 0;
     *slope = 2 * r;
     return r * r;
-}
-
-/* Row of element i; 32-bit division where it is enough. */
-__device__ __forceinline__ int64_t row_of(int64_t i, int64_t n, int64_t F)
-{
-    return n <= INT32_MAX ? (int64_t)((uint32_t)i / (uint32_t)F) : i / F;
 }
 
 template <class E, int V> __global__ void act_fwd(int act, int64_t n, int64_t F, const E *x, E *y)
