@@ -85,17 +85,27 @@ resumes() {
     echo "ok $1 goes on from step $saved"
 }
 
-lose data-killed 1 2 kill 1 12 died
-resumes data-killed 1 2
-lose tensor-killed 2 1 kill 1 12 died
-lose tensor-first-killed 2 1 kill 0 12 died
-resumes tensor-first-killed 2 1
-lose data-stopped 1 2 stop 1 15 "is silent"
-lose tensor-stopped 2 1 stop 1 15 "is silent"
+# all at once: most of the time is waiting. Not among them: a tensor-parallel rank that stands still; all end, but the other is named
+begin() {
+    (lose "$@") &
+    runs="${runs:-} $!"
+}
+begin data-killed 1 2 kill 1 12 died
+begin tensor-killed 2 1 kill 1 12 died
+begin tensor-first-killed 2 1 kill 0 12 died
+begin data-stopped 1 2 stop 1 15 "is silent"
+begin tensor-stopped 2 1 stop 1 15 "is silent"
+hangs=
 if command -v python3 >/dev/null; then
-    lose data-hangs 1 2 still 1 25 "hangs" ++trainer.rank_hang_seconds=10
-    lose tensor-hangs 2 1 still 1 25 "hangs" ++trainer.rank_hang_seconds=10
-    resumes tensor-hangs 2 1
+    hangs=data-hangs
+    begin data-hangs 1 2 still 1 25 "hangs" ++trainer.rank_hang_seconds=10
 else
     echo "# no python3: a rank that stands still is not tested"
 fi
+bad=0
+for run in $runs; do wait "$run" || bad=1; done
+[ $bad = 0 ] || exit 1
+resumes data-killed 1 2
+resumes tensor-first-killed 2 1
+resumes tensor-stopped 2 1
+[ -z "$hangs" ] || resumes $hangs 1 2

@@ -11,7 +11,8 @@
 enum { NS_NCCL_ABI = 1, NS_NCCL_ID = 128 };
 typedef enum ns_nccl_state { NS_NCCL_READY, NS_NCCL_BUSY, NS_NCCL_FAILED } ns_nccl_state;
 
-/* No call waits for another rank. `why` (static, or good until the next call): what NCCL says, when FAILED. */
+/* No call waits for another rank, but with NS_NCCL_BLOCKING=1 joining and the first exchange with a member do: every exchange is then
+ * enqueued by its caller, not by a thread that NCCL starts for it (9 us instead of 51 on an H100's host). `why` (static, or good until the next call): what NCCL says, when FAILED. */
 typedef struct ns_nccl_plugin {
     uint32_t abi;
     /* Opens the library, once a process (NS_NCCL_LIBRARY names another). NULL: fine, else a static text. */

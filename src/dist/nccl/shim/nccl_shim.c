@@ -1,4 +1,5 @@
-/* NCCL behind ns_nccl_plugin. Communicators are non-blocking, so that no call waits for a rank that may be lost. */
+/* NCCL behind ns_nccl_plugin. Communicators are non-blocking, so that no call waits for a rank that may be lost; NS_NCCL_BLOCKING=1 makes
+ * them blocking: faster to enqueue, and a rank that is lost at the wrong moment is then left to ns_world_options.on_abort. */
 #include <dlfcn.h>
 #include <nccl.h>
 #include <poll.h>
@@ -84,7 +85,8 @@ static ns_nccl_state shim_join(void **group, const void *id, int rank, int size,
     ncclConfig_t how = NCCL_CONFIG_INITIALIZER;
     ncclUniqueId u;
     ncclComm_t c = NULL;
-    how.blocking = 0;
+    const char *blocking = getenv("NS_NCCL_BLOCKING");
+    how.blocking = blocking && *blocking == '1';
     memcpy(&u, id, sizeof u);
     ncclResult_t r = nccl.ncclCommInitRankConfig(&c, size, u, rank, &how);
     *group = c;
