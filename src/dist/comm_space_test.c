@@ -75,7 +75,7 @@ static void fill(char *a, int64_t bytes, int rank, uint32_t salt)
 
 /* ---- NCCL, without it: exchanges of the fake device's arrays, enqueued when asked for the second time ---- */
 static ns_comm *direct_group;
-static int joined, ended, busy, nccl_breaks, n_posted;
+static _Atomic int joined, ended, busy, nccl_breaks, n_posted; /* looked at by the control thread, too */
 
 static ns_nccl_state fake_id(void *id, const char **why)
 {

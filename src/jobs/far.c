@@ -28,7 +28,8 @@ static ns_status far_words(ns_words *w, ns_arena *a, const ns_cluster *c, const 
     JOBS_TRY(ns_far_ssh(w, a, c, err));
     ns_status st = c->ssh_pre_command ? ns_buf_printf(&line, err, "%s; ", c->ssh_pre_command) : NS_OK;
     if (st == NS_OK) st = ns_shell_line(&line, argv, 5, err);
-    if (st == NS_OK) st = ns_words_add(w, a, line.data, err);
+    if (st == NS_OK)
+        st = ns_words_add(w, a, ns_arena_strndup(a, line.data, line.len, err), err); /* the words are only pointed at */
     ns_buf_free(&line);
     return st;
 }
