@@ -8,7 +8,7 @@
 
 NS_MUST_USE ns_status ns_torch_dist_read(ns_archive *a, ns_tree *t, const char *dir, ns_error *err);
 NS_MUST_USE ns_status ns_zarr_read(ns_archive *a, ns_tree *t, const char *dir, ns_error *err);
-/* "torch_dist", "zarr" or "" by what lies in dir of the tree. */
+/* "torch_dist", "zarr", "zarr 3" (not read) or "" by what lies in dir of the tree. */
 const char *ns_dist_kind(const ns_tree *t, const char *dir);
 
 #endif

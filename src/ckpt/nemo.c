@@ -188,6 +188,10 @@ ns_status ns_nemo_native(ns_archive *a, ns_tree *t, const char **kind, ns_error 
                "%s: no weights in it: neither model_weights/.metadata (torch_dist), nor .zarray files (zarr), nor "
                "model_weights.ckpt",
                ns_tree_path(t));
+    NS_FAIL_IF(!strcmp(k, "zarr 3"), NS_ERR_UNSUPPORTED,
+               "%s: its weights are arrays of zarr version 3 (zarr.json), which Megatron never wrote and which are not "
+               "read: copy them with zarr_format=2, or save as torch_dist",
+               ns_tree_path(t));
     if (!strcmp(k, "torch_dist")) NS_TRY(ns_torch_dist_read(a, t, dir, err), "read torch_dist");
     if (!strcmp(k, "zarr")) NS_TRY(ns_zarr_read(a, t, dir, err), "read zarr");
     for (size_t i = 0; i < a->n; i++) a->t[i].name = strip_prefix(a->t[i].name);

@@ -325,6 +325,15 @@ static void damaged_zarr(void **s)
     TRY(ZARR("bfloat16", "[16]", "[8]", "null"), NS_ERR_INPUT, "expected 16");
     TRY("{\"zarr_format\":3}", NS_ERR_UNSUPPORTED, "zarr format 3");
     assert_ns_ok(ns_remove_tree(c.dir, &err), &err);
+    copy_model(&c, "llama-zarr");
+    char path[600];
+    snprintf(path, sizeof path, "%s/m/model_weights", c.dir);
+    assert_ns_ok(ns_remove_tree(path, &err), &err);
+    snprintf(path, sizeof path, "%s/m/model_weights/model.decoder.final_layernorm.weight", c.dir);
+    assert_ns_ok(ns_mkdirs(path, &err), &err);
+    write_at(&c, "model_weights/model.decoder.final_layernorm.weight/zarr.json", "{}", 2);
+    fails_with(&c, NS_ERR_UNSUPPORTED, "zarr version 3");
+    assert_ns_ok(ns_remove_tree(c.dir, &err), &err);
 }
 
 /* Compressed chunks: what is cut, lies about its size or is not what .zarray says is an error; no memory is taken on its word. */

@@ -171,6 +171,7 @@ const char *ns_dist_kind(const ns_tree *t, const char *dir)
         const char *s = ns_tree_at(t, i)->name, *base = strrchr(s, '/');
         if (n && (strncmp(s, dir, n) || s[n] != '/')) continue;
         if (base && !strcmp(base, "/.zarray")) return "zarr";
+        if (base && !strcmp(base, "/zarr.json")) return "zarr 3";
     }
     return "";
 }
