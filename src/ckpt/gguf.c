@@ -155,8 +155,9 @@ static ns_status tensor_info(ns_gguf *g, info *t, ns_error *err)
     for (int i = t->nd; i-- > 0;) {
         uint64_t n;
         NS_TRY(number(g, 8, &n, err), "%s", t->name);
-        NS_FAIL_IF(n > INT64_MAX / 64, NS_ERR_INPUT, "%s: tensor \"%s\": size %llu is out of range", g->where, t->name,
-                   (unsigned long long)n);
+        /* 0: no bytes would hold any number of rows */
+        NS_FAIL_IF(n < 1 || n > INT64_MAX / 64, NS_ERR_INPUT, "%s: tensor \"%s\": size %llu is out of range", g->where,
+                   t->name, (unsigned long long)n);
         t->shape[i] = (int64_t)n;
     }
     NS_TRY(number(g, 4, &type, err), "%s", t->name);
