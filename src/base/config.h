@@ -58,5 +58,7 @@ NS_MUST_USE ns_status ns_config_value(ns_config *c, const char *text, ns_node **
 NS_MUST_USE ns_status ns_config_dump(ns_config *c, ns_buf *out, int resolved, ns_error *err);
 const ns_node *ns_node_get(const ns_node *map, const char *key);
 const char *ns_node_type_name(ns_node_type t);
+/* Appends the node as JSON. (config_json.c) */
+NS_MUST_USE ns_status ns_node_json(ns_buf *out, const ns_node *n, ns_error *err);
 
 #endif

@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "cli/chat_flags.h"
 #include "cli/cli.h"
 #include "data/files.h"
 #include "pack/pack_files.h"
@@ -18,7 +19,8 @@ typedef struct pack_options {
         *truncation_method;
     int64_t seed, chunk, cp, max_seq_length, threads, eos, sep_id;
     int add_bos, add_eos, add_sep;
-    const ns_node *compat;
+    chat_flags chat; /* its kwargs are those below, as JSON */
+    const ns_node *kwargs, *compat;
 } pack_options;
 
 #define AT(f) offsetof(pack_options, f)
@@ -90,6 +92,34 @@ static const ns_option opts[] = {
     BOOL(DS "add_bos", add_bos, "put the tokenizer's BOS in front of each row"),
     BOOL(DS "add_eos", add_eos, "append the tokenizer's EOS to each answer"),
     BOOL(DS "add_sep", add_sep, "separator token sep_id between prompt and answer"),
+    STR("model.data.chat_template", chat.tmpl, "auto",
+        "chat rows: auto (the tokenizer folder's template, else a shipped layout), shipped, a name in the folder, or a "
+        "file"),
+    {.key = "model.data.chat_template_kwargs",
+     .type = NS_OPT_NODE,
+     .at = AT(kwargs),
+     .def = "null",
+     .help = "variables for the template, {enable_thinking: false}"},
+    STR("model.data.chat_date", chat.date, NULL, "YYYY-MM-DD for templates that write today's date (default: today)"),
+    {.key = "model.data.row_form",
+     .type = NS_OPT_STRING,
+     .at = AT(chat.form),
+     .def = "auto",
+     .choices = "auto|messages|sharegpt|alpaca|prompt_completion|template",
+     .help = "form of the rows; auto: detected, each row its own"},
+    {.key = "model.data.roles_to_train",
+     .type = NS_OPT_LIST,
+     .at = AT(chat.roles),
+     .def = "[assistant]",
+     .help = "chat rows: the turns of these roles are trained"},
+    BOOL("model.data.mask_history", chat.mask_history, "chat rows: train only the last trained turn of a row"),
+    STR("model.data.tools_field", chat.tools_field, "tools",
+        "chat rows: field with the tools of a row (list, or JSON text)"),
+    BOOL("model.data.allow_double_bos", chat.allow_double_bos, "chat rows: go on with two BOS tokens in front"),
+    BOOL("model.data.allow_missing_end", chat.allow_missing_end,
+         "chat rows: go on although trained turns have no end token"),
+    BOOL("model.data.allow_special_text", chat.allow_special_text,
+         "chat rows: text that spells a special token is read as the token"),
     INT("sep_id", sep_id, "49704", 0, INT32_MAX, "id of the separator token"),
     INT("threads", threads, "0", 0, 4096, "CPU threads; 0: all"),
     COMPAT("num_workers", "null", "packing needs one thread; see threads"),
@@ -99,8 +129,23 @@ static const ns_option opts[] = {
     COMPAT(DS "index_mapping_dir", "null", "no index files are made"),
 };
 
+/* Conversations are written as a training on the same rows would write them. */
+static ns_status open_chat(ns_chat **out, const pack_options *o, ns_error *err)
+{
+    chat_flags f = o->chat;
+    ns_buf kwargs = {0};
+    ns_status st = NS_OK;
+    if (o->kwargs && o->kwargs->type != NS_NODE_NULL)
+        NS_CHECK(st, ns_node_json(&kwargs, o->kwargs, err), "model.data.chat_template_kwargs");
+    f.kwargs = kwargs.data;
+    NS_CHECK(st, chat_flags_open(out, o->tokenizer, &f, err), "model.data");
+done:
+    ns_buf_free(&kwargs);
+    return st;
+}
+
 static ns_status load(ns_pack_set *set, ns_examples *file, const ns_files *f, const pack_options *o, const ns_tok *tok,
-                      ns_threads *pool, ns_error *err)
+                      const ns_chat *chat, ns_threads *pool, ns_error *err)
 {
     ns_rows_options r = NS_ROWS_OPTIONS_DEFAULT;
     r.prompt_template = o->prompt_template;
@@ -114,6 +159,7 @@ static ns_status load(ns_pack_set *set, ns_examples *file, const ns_files *f, co
     r.sep_id = (int32_t)o->sep_id;
     r.eos_id = (int32_t)o->eos;
     r.spool = o->output;
+    r.chat = chat;
     NS_INFO("Tokenizing dataset...");
     for (size_t i = 0; i < f->n; i++) {
         NS_TRY(ns_rows_load(&file[i], f->path[i], tok, &r, pool, err), "rows");
@@ -146,6 +192,7 @@ static ns_status pack(const pack_options *o, ns_error *err)
 {
     ns_files f = {0};
     ns_tok *tok = NULL;
+    ns_chat *chat = NULL;
     ns_threads *pool = NULL;
     ns_examples *file = NULL;
     ns_pack_set set = {0};
@@ -165,6 +212,7 @@ static ns_status pack(const pack_options *o, ns_error *err)
     NS_CHECK(st, ns_tok_load(&tok, o->tokenizer, err), "tokenizer_path");
     p.eos = o->eos >= 0 ? (int32_t)o->eos : ns_tok_eos(tok);
     NS_BAIL_IF(st, p.eos < 0, NS_ERR_CONFIG, "%s names no EOS token: give its id with ++eos_id=ID", o->tokenizer);
+    NS_CHECK(st, open_chat(&chat, o, err), "chat rows");
     NS_CHECK(st, ns_pack_tokenizer_hash(p.tokenizer_hash, tok, err), "tokenizer_path");
     NS_CHECK(st, ns_mkdirs(o->output, err), "output_dir");
     NS_CHECK(st, ns_threads_new(&pool, (int)o->threads, err), "threads");
@@ -172,7 +220,7 @@ static ns_status pack(const pack_options *o, ns_error *err)
     set.file = file;
     set.path = f.path;
     loaded = ns_time_now();
-    NS_CHECK(st, load(&set, file, &f, o, tok, pool, err), "rows");
+    NS_CHECK(st, load(&set, file, &f, o, tok, chat, pool, err), "rows");
     tokenised = ns_time_now() - loaded;
     p.pool = pool;
     for (size_t i = 0; i < o->sizes.n; i++) {
@@ -193,6 +241,7 @@ done:
     ns_free(file);
     ns_files_free(&f);
     ns_threads_free(&pool);
+    ns_chat_free(&chat);
     ns_tok_free(&tok);
     return st;
 }

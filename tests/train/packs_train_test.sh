@@ -141,6 +141,32 @@ near packed32x4 unpacked 12 3e-7 1.2e-6 || fail "a batch of 64 examples packed o
 near packed32 unpacked 12 3e-7 1.2e-6 || fail "a batch of 64 examples, packed and not, has another curve"
 echo "ok packs in memory are those of files; batches of so many examples train as rows do"
 
+# ---- chat rows, with the tokenizer's own template: packed by ns pack, in memory, and not packed ----
+cp -r "$dir/llama" "$dir/chatty"
+cat >"$dir/chatty/chat_template.jinja" <<'X'
+{% for m in messages %}<|start_header_id|>{{ m.role }}{{ shout }}<|end_header_id|>{{ m.content }}<|eot_id|>{% endfor %}
+X
+awk 'BEGIN { for (i = 0; i < 200; i++) printf "{\"messages\": [{\"role\": \"user\", \"content\": \"What is %d plus %d?\"}, {\"role\": \"assistant\", \"content\": \"It is %d.\"}, {\"role\": \"user\", \"content\": \"Sure?\"}, {\"role\": \"assistant\", \"content\": \"Yes, %d.\"}]}\n", i, i % 13, i + i % 13, i + i % 13 }' >"$dir/chat.jsonl"
+words="++model.data.chat_template_kwargs={shout:X} ++model.data.mask_history=true"
+# shellcheck disable=SC2086
+"$ns" pack "++model.data.train_ds.file_names=[$dir/chat.jsonl]" ++model.data.train_ds.max_seq_length=256 ++tokenizer_path="$dir/chatty" ++output_dir="$dir/chat" \
+    "++pack_sizes=[256]" ++loss_mask=exact $words >"$dir/pack.log" 2>&1 || fail "ns pack, chat rows: $(tail -3 "$dir/pack.log")"
+grep -q 'chat.jsonl: 200 rows, format messages, layout .*chatty/chat_template.jinja' "$dir/pack.log" || fail "chat rows: $(grep rows "$dir/pack.log")"
+base=chatty
+# shellcheck disable=SC2086
+{
+    sft chatfile "$dir/chat/packed_256_seed0.npy" ++trainer.sft.max_steps=4 ++trainer.sft.save_interval=-1 $g ++trainer.precision=32 || fail "packs of chat rows: $(tail -3 "$dir/chatfile.log")"
+    sft chatmemory "$dir/chat.jsonl" ++trainer.sft.max_steps=4 ++trainer.sft.save_interval=-1 $g ++trainer.precision=32 $words || fail "chat rows, packed in memory: $(tail -3 "$dir/chatmemory.log")"
+    sft chatother "$dir/chat.jsonl" ++trainer.sft.max_steps=4 ++trainer.sft.save_interval=-1 $g ++trainer.precision=32 || fail "chat rows: $(tail -3 "$dir/chatother.log")"
+    sft chatpacked "$dir/chat.jsonl" ++model.data.train_ds.global_batch_examples=40 ++trainer.sft.max_steps=4 ++trainer.sft.save_interval=-1 ++trainer.precision=32 $words || fail "chat rows: $(tail -3 "$dir/chatpacked.log")"
+    sft chatrows "$dir/chat.jsonl" ++model.data.train_ds.packed_sequence=False ++model.data.train_ds.global_batch_size=40 ++trainer.sft.max_steps=4 ++trainer.sft.save_interval=-1 ++trainer.precision=32 $words || fail "chat rows: $(tail -3 "$dir/chatrows.log")"
+}
+base=llama
+[ "$(curve chatfile)" = "$(curve chatmemory)" ] || fail "chat rows: packs of files and in memory train differently"
+[ "$(curve chatmemory)" != "$(curve chatother)" ] || fail "chat rows: the settings of chat rows change nothing"
+near chatpacked chatrows 4 3e-7 1.2e-6 || fail "chat rows, packed and not, have another curve"
+echo "ok chat rows pack: by the tokenizer's template, in files and in memory the same, as rows train"
+
 # ---- resume: packs of files, packs in memory, packs of a step ----
 kill_and_resume() { # LIKE OUT DATA [settings]
     like=$1
