@@ -7,7 +7,7 @@
 
 #include "ckpt/archive_priv.h"
 
-enum { PAGE = 4096, FEW = 64 * PAGE, CRC_STEP = 1 << 20, AHEAD = 8 << 20 };
+enum { PAGE = 4096, AROUND = 16 * PAGE, FEW = 32 * PAGE, CRC_STEP = 1 << 20, AHEAD = 8 << 20 };
 
 void ns_archive_init(ns_archive *a, const char *where)
 {
@@ -210,16 +210,22 @@ static void pages_in(const unsigned char *p, size_t n, int cold)
     (void)!madvise((void *)from, to - from, MADV_WILLNEED);
 }
 
-/* Afterwards they leave this process; of a cold file also the system's cache, where they would push out what was just written. */
-static void pages_out(const unsigned char *p, size_t n, int cold)
+/* Afterwards they leave this process, with the neighbours in [lo, hi) that a fault brought along; of a cold file also the system's
+ * cache, where they would push out what was just written. A thread that is reading there meets a fault again, no more. */
+static void pages_out(const unsigned char *p, size_t n, const unsigned char *lo, const unsigned char *hi, int cold)
 {
-    uintptr_t from = ((uintptr_t)p + PAGE - 1) & ~(uintptr_t)(PAGE - 1),
-              to = ((uintptr_t)p + n) & ~(uintptr_t)(PAGE - 1);
-    if (n < FEW || from >= to) return;
+    uintptr_t first = ((uintptr_t)lo + PAGE - 1) / PAGE * PAGE, last = (uintptr_t)hi / PAGE * PAGE; /* ours alone */
+    uintptr_t from = (uintptr_t)p / AROUND * AROUND, to = ((uintptr_t)p + n + AROUND - 1) / AROUND * AROUND;
+    if (n < AROUND) return;
 #ifdef MADV_PAGEOUT
-    if (cold && madvise((void *)from, to - from, MADV_PAGEOUT) == 0) return;
+    uintptr_t in = ((uintptr_t)p + PAGE - 1) / PAGE * PAGE, end = ((uintptr_t)p + n) / PAGE * PAGE;
+    if (cold) (void)!madvise((void *)in, end - in, MADV_PAGEOUT);
+#else
+    (void)cold;
 #endif
-    (void)!madvise((void *)from, to - from, MADV_DONTNEED);
+    if (from < first) from = first;
+    if (to > last) to = last;
+    if (from < to) (void)!madvise((void *)from, to - from, MADV_DONTNEED);
 }
 
 uint32_t ns_crc_stored(uint32_t sum, const unsigned char *p, uint64_t n)
@@ -228,7 +234,7 @@ uint32_t ns_crc_stored(uint32_t sum, const unsigned char *p, uint64_t n)
         k = n - at < CRC_STEP ? n - at : CRC_STEP;
         pages_in(p + at, (size_t)k, 0);
         sum = ns_crc32_more(sum, p + at, (size_t)k);
-        pages_out(p + at, (size_t)k, 0);
+        pages_out(p + at, (size_t)k, p, p + n, 0);
     }
     return sum;
 }
@@ -275,6 +281,14 @@ typedef struct rows_out {
     char *out;
 } rows_out;
 
+/* From its first element to its last. */
+static size_t box_bytes(const ns_arc_tensor *t, const ns_box *p)
+{
+    int64_t last = 0;
+    for (int i = 0; i < t->nd; i++) last += (p->size[i] - 1) * p->stride[i];
+    return byte_at(t, t->q ? (last / t->q->block + 1) * t->q->block : last + 1);
+}
+
 /* Whole rows, one behind the other: stored bytes are read as one run. */
 static int is_run(const rows_out *w, const ns_arc_tensor *t, const ns_box *p)
 {
@@ -306,11 +320,11 @@ static ns_status box_rows(const rows_out *w, const ns_arc_tensor *t, const ns_bo
         copy_row(p, t, base, (r1 - r0) * nc, 1, w->dt, o);
         if (q && p->crc && p->crc->runs)
             st = ns_crc_note(t, p, q, w->dt == t->dt && !t->q ? (const void *)o : q, bytes, err);
-        if (q) pages_out(q, bytes, p->cold);
+        if (q) pages_out(q, bytes, p->data, p->data + box_bytes(t, p), p->cold);
         return st;
     }
     for (int64_t r = r0; r < r1; r++, base += rs, o += (size_t)w->cols * to) copy_row(p, t, base, nc, cs, w->dt, o);
-    if (q) pages_out(q, byte_at(t, (r1 - r0 - 1) * rs + (nc - 1) * cs + 1), 0); /* up to the last element read */
+    if (q) pages_out(q, byte_at(t, (r1 - r0 - 1) * rs + (nc - 1) * cs + 1), p->data, p->data + box_bytes(t, p), 0);
     return NS_OK;
 }
 

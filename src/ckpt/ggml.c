@@ -11,6 +11,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "ckpt/ggml_simd.h"
+
 static const ns_ggml types[] = {
     {NS_GGML_F32, "F32", 1, 4, NS_DTYPE_F32, 1},       {NS_GGML_F16, "F16", 1, 2, NS_DTYPE_F16, 1},
     {NS_GGML_BF16, "BF16", 1, 2, NS_DTYPE_BF16, 1},    {NS_GGML_Q4_0, "Q4_0", 32, 18, NS_DTYPE_F32, 0},
@@ -303,7 +305,7 @@ static void unpack_q6_k(float *y, const uint8_t *p)
     }
 }
 
-void ns_ggml_pack(const ns_ggml *q, void *out, const float *x, int64_t n)
+static void pack(const ns_ggml *q, void *out, const float *x, int64_t n)
 {
     uint8_t *o = out;
     if (ns_ggml_is_plain(q)) {
@@ -326,7 +328,7 @@ static void unpack_q8_0(float *y, const uint8_t *p)
     for (int j = 0; j < 32; j++) y[j] = (float)(int8_t)p[2 + j] * d;
 }
 
-void ns_ggml_unpack(const ns_ggml *q, float *out, const void *data, int64_t n)
+static void unpack(const ns_ggml *q, float *out, const void *data, int64_t n)
 {
     const uint8_t *p = data;
     for (int64_t i = 0; i < n; i += q->block, p += q->bytes) {
@@ -341,4 +343,30 @@ void ns_ggml_unpack(const ns_ggml *q, float *out, const void *data, int64_t n)
         default: unpack_q6_k(out + i, p); break;
         }
     }
+}
+
+void ns_ggml_pack(const ns_ggml *q, void *out, const float *x, int64_t n)
+{
+    if (q->type == NS_GGML_Q8_0 && ns_ggml_has_simd())
+        ns_ggml_pack_q8_0_simd(out, x, n);
+    else
+        pack(q, out, x, n);
+}
+
+void ns_ggml_unpack(const ns_ggml *q, float *out, const void *p, int64_t n)
+{
+    if (q->type == NS_GGML_Q8_0 && ns_ggml_has_simd())
+        ns_ggml_unpack_q8_0_simd(out, p, n);
+    else
+        unpack(q, out, p, n);
+}
+
+void ns_ggml_pack_plain(const ns_ggml *q, void *out, const float *x, int64_t n)
+{
+    pack(q, out, x, n);
+}
+
+void ns_ggml_unpack_plain(const ns_ggml *q, float *out, const void *p, int64_t n)
+{
+    unpack(q, out, p, n);
 }

@@ -38,5 +38,8 @@ static inline int ns_ggml_is_plain(const ns_ggml *q)
 }
 void ns_ggml_pack(const ns_ggml *q, void *out, const float *x, int64_t n);
 void ns_ggml_unpack(const ns_ggml *q, float *out, const void *p, int64_t n);
+/* The same without vector instructions: for tests. */
+void ns_ggml_pack_plain(const ns_ggml *q, void *out, const float *x, int64_t n);
+void ns_ggml_unpack_plain(const ns_ggml *q, float *out, const void *p, int64_t n);
 
 #endif

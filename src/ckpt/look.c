@@ -7,6 +7,8 @@
 #include <immintrin.h>
 #endif
 
+#include "ckpt/ggml_simd.h"
+
 enum { LANES = 16 };
 
 typedef struct lanes {
@@ -127,21 +129,19 @@ void ns_look(ns_extremes *e, const void *p, ns_dtype dt, int64_t n)
     ns_look_with(best(), e, p, dt, n);
 }
 
-/* Eight lanes, added in order: the compiler may use vectors without changing a bit. */
-void ns_look_errors(double *err2, double *sum2, const float *x, const float *y, int64_t n)
+/* Eight lanes, added in order. */
+void ns_look_errors_with(int simd, double *err2, double *sum2, const float *x, const float *y, int64_t n)
 {
     double e[8] = {0}, s[8] = {0};
-    for (int64_t i = 0; i + 8 <= n; i += 8) {
-        for (int k = 0; k < 8; k++) {
-            double d = (double)x[i + k] - (double)y[i + k];
-            e[k] += d * d;
-            s[k] += (double)x[i + k] * (double)x[i + k];
-        }
+    int64_t i = 0;
+    if (simd && ns_ggml_has_simd()) {
+        i = n - n % 8;
+        ns_look_errors_simd(e, s, x, y, i);
     }
-    for (int64_t i = n - n % 8, k = 0; i < n; i++, k++) {
+    for (; i < n; i++) {
         double d = (double)x[i] - (double)y[i];
-        e[k] += d * d;
-        s[k] += (double)x[i] * (double)x[i];
+        e[i % 8] += d * d;
+        s[i % 8] += (double)x[i] * (double)x[i];
     }
     for (int k = 0; k < 8; k++) {
         *err2 += e[k];
@@ -149,9 +149,18 @@ void ns_look_errors(double *err2, double *sum2, const float *x, const float *y, 
     }
 }
 
+void ns_look_errors(double *err2, double *sum2, const float *x, const float *y, int64_t n)
+{
+    ns_look_errors_with(1, err2, sum2, x, y, n);
+}
+
 int64_t ns_look_lost(const float *x, const float *y, int64_t n)
 {
-    int64_t lost = 0;
-    for (int64_t i = 0; i < n; i++) lost += isfinite(x[i]) && !isfinite(y[i]);
+    int64_t lost = 0, i = 0;
+    if (ns_ggml_has_simd()) {
+        i = n - n % 8;
+        lost = ns_look_lost_simd(x, y, i);
+    }
+    for (; i < n; i++) lost += isfinite(x[i]) && !isfinite(y[i]);
     return lost;
 }

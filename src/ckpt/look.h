@@ -17,6 +17,7 @@ void ns_look(ns_extremes *e, const void *p, ns_dtype dt, int64_t n);
 void ns_look_with(int level, ns_extremes *e, const void *p, ns_dtype dt, int64_t n);
 /* How far y (what was stored) is from x: adds the squared differences and the squares of x. */
 void ns_look_errors(double *err2, double *sum2, const float *x, const float *y, int64_t n);
+void ns_look_errors_with(int simd, double *err2, double *sum2, const float *x, const float *y, int64_t n); /* tests */
 /* How many are finite in x and not in y. */
 int64_t ns_look_lost(const float *x, const float *y, int64_t n);
 

@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "base/testing.h"
+#include "ckpt/ggml.h"
 
 enum { N = 1000 };
 
@@ -62,8 +63,50 @@ static void known_values(void **state)
     assert_true(err2 == 19 && sum2 == 18 * 19 * 37 / 6);
 }
 
+static float bits(uint32_t u)
+{
+    float f;
+    memcpy(&f, &u, sizeof f);
+    return f;
+}
+
+/* Blocks of every scale, halves to round, NaN, infinities: packed and unpacked as without vector instructions. */
+static void q8_0_without_vectors(void **state)
+{
+    (void)state;
+    const ns_ggml *q = ns_ggml_find(NS_GGML_Q8_0);
+    static float x[32 * 64], y[32 * 64], z[32 * 64];
+    static uint8_t a[34 * 64], b[34 * 64];
+    uint32_t s = 7;
+    for (int round = 0; round < 400; round++) {
+        for (int i = 0; i < 32 * 64; i++) {
+            s = s * 1664525 + 1013904223;
+            uint32_t r = s >> 8;
+            x[i] = round % 4 == 0
+                       ? bits((s & 0x80000000u) | (r * 40503u >> 1 & 0x7fffffffu)) /* any number, NaN, infinity */
+                   : round % 4 == 1 ? ((float)(r % 255) - 127) / 2                 /* halves */
+                   : round % 4 == 2 ? ldexpf((float)r - 8388608.f, -30 + round / 8 % 20)
+                                    : (i % 32 == 3 ? 127.f : ((float)(r % 509) - 254) / 2);
+        }
+        ns_ggml_pack(q, a, x, 32 * 64);
+        ns_ggml_pack_plain(q, b, x, 32 * 64);
+        assert_memory_equal(a, b, sizeof a);
+        ns_ggml_unpack(q, y, a, 32 * 64);
+        ns_ggml_unpack_plain(q, z, a, 32 * 64);
+        assert_memory_equal(y, z, sizeof y);
+        double e[4] = {0};
+        ns_look_errors_with(0, &e[0], &e[1], x, y, 32 * 64 - round % 9);
+        ns_look_errors_with(1, &e[2], &e[3], x, y, 32 * 64 - round % 9);
+        assert_true(same(e[0], e[2]) && same(e[1], e[3]));
+        int64_t lost = 0;
+        for (int i = 0; i < 32 * 64; i++) lost += isfinite(x[i]) && !isfinite(y[i]);
+        assert_int_equal(ns_look_lost(x, y, 32 * 64), lost);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(instruction_sets_agree), cmocka_unit_test(known_values)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(instruction_sets_agree), cmocka_unit_test(known_values),
+                                       cmocka_unit_test(q8_0_without_vectors)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
